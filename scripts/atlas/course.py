@@ -133,7 +133,7 @@ def root() -> Path:
 
 
 def state_dir() -> Path:
-    """Where progress and backups are kept, git-ignored: ATLAS_STATE, else .atlas. Made on demand; OSError if it cannot be."""
+    """Where progress and backups are kept (git-ignored): ATLAS_STATE, else .atlas. Made on demand, or OSError."""
     given = os.environ.get("ATLAS_STATE")
     folder = Path(given).resolve() if given else root() / ".atlas"
     folder.mkdir(parents=True, exist_ok=True)

@@ -62,17 +62,12 @@ def record(workshop: str, exercise: str, status: str, **extra) -> None:
 
 
 def record_hint(workshop: str, exercise: str) -> int:
-    """Count one more hint; returns how many were used before it."""
-    used = 0
+    """Count one more hint; returns how many that makes, 1 for the first."""
 
     def change(data: dict) -> None:
-        nonlocal used
-        entry = _entry(data, workshop, exercise)
-        used = entry["hints"]
-        entry["hints"] += 1
+        _entry(data, workshop, exercise)["hints"] += 1
 
-    _change(change)
-    return used
+    return _entry(_change(change), workshop, exercise)["hints"]
 
 
 def opened(workshop: str) -> None:

@@ -68,7 +68,7 @@ def seed(n: int = 0) -> None:
 
 
 def _cgroup_cores() -> int | float:
-    """The container's CPU limit in cores, rounded up; infinite where there is none. Version 2 of control groups, then 1."""
+    """The container's CPU limit in cores, rounded up; infinite where there is none. Tries cgroup v2, then v1."""
     for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
         try:
             quota, period = " ".join((CGROUP / file).read_text() for file in files).split()
@@ -94,12 +94,12 @@ def _trouble(name: str) -> str:
     """Why `name` can't compute, one line; "" if it can. Tries it: a driver that is there may still be too old."""
     import torch
 
+    kind = name.split(":")[0]
+    if kind not in ("cuda", "mps", "cpu"):
+        return "the course knows cuda, mps and cpu"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a CUDA build without a driver warns, and the answer is just: cpu
         try:
-            kind = torch.device(name).type
-            if kind not in ("cuda", "mps", "cpu"):
-                return "the course uses cuda, mps and cpu"
             if kind == "cuda" and not torch.cuda.is_available():
                 return "torch sees no CUDA device (`atlas doctor` says more)"
             if kind == "mps" and not torch.backends.mps.is_available():

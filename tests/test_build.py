@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 from atlas import build
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 SECRET, STAFF = "answer_", "staff_only_"
@@ -133,6 +133,7 @@ def test_a_starter_script_has_neither_answers_nor_markers_and_building_it_again_
     assert build.starter(starter, "script.py") == starter
 
 
+@settings(deadline=None)  # the first one imports jupytext
 @given(notebook_sources())
 def test_a_starter_notebook_has_every_cell_but_the_instructors_and_everything_but_the_answers(pair):
     source, cells = pair
@@ -143,6 +144,7 @@ def test_a_starter_notebook_has_every_cell_but_the_instructors_and_everything_bu
     assert not any(secret in json.dumps(starter) for secret in (SECRET, STAFF, "SOLUTION"))
 
 
+@settings(deadline=None)  # the first one imports jupytext
 @given(notebook_sources())
 def test_both_notebooks_are_valid_without_outputs_and_the_same_each_time(pair):
     source, _ = pair
@@ -156,6 +158,7 @@ def test_both_notebooks_are_valid_without_outputs_and_the_same_each_time(pair):
         assert notebook.metadata.kernelspec.name == "k"
 
 
+@settings(deadline=None)  # the first one imports jupytext
 @given(notebook_sources())
 def test_the_solved_notebook_keeps_answers_markers_and_instructor_cells(pair):
     source, _ = pair

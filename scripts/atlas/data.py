@@ -147,9 +147,7 @@ def load(name: str, *, fetch: bool = True) -> Dataset:
     from atlas.formats import READERS
 
     entry = find(name)
-    if fetch and entry.how == "download":
-        _download(entry)
-    _raise_first(_check(entry))
+    _ensure(entry, fetch)
     x_train, y_train, x_test, y_test = READERS[entry.format](entry.folder)
     return Dataset(entry.name, x_train, y_train, x_test, y_test, entry.classes, entry.licence, entry.source)
 
@@ -160,9 +158,7 @@ def fetch(name: str) -> Path:
     A damaged download is set aside and fetched again; a damaged shipped file is a DataError with the repair command.
     """
     entry = find(name)
-    if entry.how == "download":
-        _download(entry)
-    _raise_first(_check(entry))
+    _ensure(entry, fetch=True)
     return entry.folder
 
 
@@ -176,7 +172,7 @@ def verify(name: str | None = None) -> list[Finding]:
     return [
         finding
         for entry in catalog().values()
-        if entry.how == "shipped" or entry.folder.is_dir()
+        if entry.how == "shipped" or any((entry.folder / file.name).exists() for file in entry.files)
         for finding in _check(entry)
     ]
 
@@ -212,7 +208,12 @@ def _repair(entry: Entry, problem: str) -> str:
     return pull + _checkout(entry.folder)
 
 
-def _raise_first(findings: list[Finding]) -> None:
+def _ensure(entry: Entry, fetch: bool) -> None:
+    """The files are here and whole, or DataError; the lock is only taken where something is to be fetched."""
+    findings = _check(entry)
+    if findings and fetch and entry.how == "download":
+        _download(entry)
+        findings = _check(entry)
     if findings:
         raise DataError("\n".join(map(str, findings)))
 
@@ -227,4 +228,39 @@ def _shown(path: Path) -> str:
 
 
 def _download(entry: Entry) -> None:
-    raise DataError(f"{entry.title} cannot be fetched by this version yet.")
+    """Fetch what is missing or damaged; looked at again under the lock, since another program may have done it."""
+    from atlas import downloading
+
+    try:
+        with downloading.locked(entry.folder, entry.title):
+            for file in entry.files:
+                path = entry.folder / file.name
+                problem = _problem(path, file)
+                if problem is None:
+                    continue
+                if path.exists():
+                    aside = downloading.set_aside(path)
+                    print(f"{_shown(path)} {problem}; set aside as {aside.name} and fetched again.")
+                downloading.download(entry.mirrors, path, file.bytes, file.sha256, entry.title)
+    except downloading.NotDownloaded as error:
+        raise DataError(f"{entry.title} could not be downloaded:\n{_indented(error)}\n{_by_hand(entry)}") from None
+    except OSError as error:
+        raise DataError(
+            f"{entry.title} cannot be kept in {_shown(entry.folder)}: {error}\n{_by_hand(entry)}"
+        ) from error
+
+
+def _by_hand(entry: Entry) -> str:
+    """What to do where nothing can be downloaded."""
+    files = "\n".join(
+        f"  {_shown(entry.folder / file.name)}   ({file.bytes:,} bytes, SHA-256 {file.sha256})" for file in entry.files
+    )
+    return (
+        f"To try again: atlas data fetch {entry.name}\n"
+        f"Without a network: fetch it on another computer, from one of\n{_indented(chr(10).join(entry.mirrors))}\n"
+        f"put it here as\n{files}\nand then: atlas data verify {entry.name}"
+    )
+
+
+def _indented(text: object) -> str:
+    return "\n".join(f"  {line}" for line in str(text).splitlines())

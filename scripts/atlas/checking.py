@@ -174,7 +174,11 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
     run, printed = _Run(check), io.StringIO()
     token = _run.set(run)
     try:
-        with _random_state_kept(seed), contextlib.redirect_stdout(printed), warnings.catch_warnings(record=True) as seen:
+        with (
+            _random_state_kept(seed),
+            contextlib.redirect_stdout(printed),
+            warnings.catch_warnings(record=True) as seen,
+        ):
             warnings.simplefilter("always")
             run.warned = seen
             try:
@@ -202,7 +206,11 @@ def _verdict_on(error: BaseException, check: Check) -> tuple[str, str, list[str]
     where = [f"at line {frame.lineno} of {_file_name(frame.filename)}:  {frame.line}"] if frame and frame.line else []
     if isinstance(error, _TimeUp):
         why = f"stopped after {check.seconds:g} s without a result"
-        return FAILED, why, [*where, "Is there a loop whose condition never turns false, or far too much work in a loop?"]
+        return (
+            FAILED,
+            why,
+            [*where, "Is there a loop whose condition never turns false, or far too much work in a loop?"],
+        )
     if isinstance(error, NotImplementedError) and frame:
         missing = str(error).split(".")[0]
         if missing in ("", check.name):
@@ -226,7 +234,9 @@ def _advice(error: BaseException) -> list[str]:
     if isinstance(error, ValueError | RuntimeError) and ("shape" in text or "broadcast" in text or "mat1" in text):
         return ["Two shapes do not fit. Print both .shape and write the shape beside each line, as in # (B, K)."]
     if isinstance(error, ValueError) and "ambiguous" in text:
-        return ["An `if` needs one truth value and met an array. Compare entries with np.where or a mask, or use .any()."]
+        return [
+            "An `if` needs one truth value and met an array. Compare entries with np.where or a mask, or use .any()."
+        ]
     if isinstance(error, RecursionError):
         return ["The function calls itself without end."]
     return []
@@ -283,7 +293,9 @@ class Learner:
         try:
             names = tuple(self._signature.bind(*args, **kwargs).arguments)
         except TypeError as error:
-            wanted = ", ".join([*(_summary(value) for value in args), *(f"{k}={_summary(v)}" for k, v in kwargs.items())])
+            wanted = ", ".join(
+                [*(_summary(value) for value in args), *(f"{k}={_summary(v)}" for k, v in kwargs.items())]
+            )
             name = self._seen.check.name
             details = [f"called as {name}({wanted})", f"yours is  {name}{self._signature}", f"{error}"]
             raise Complaint("the arguments in the first line must stay as the exercise gives them", details) from None
@@ -293,7 +305,9 @@ class Learner:
         for name, before, after in zip(call.names, call.values, (*args, *kwargs.values()), strict=True):
             if _plain(after) and not same(before, after, exact=True):
                 details = [f"before   {_summary(before)}", f"after    {_summary(after)}"]
-                details.append(f"Operations such as {name} += … or {name}[…] = … write into the caller's array; make a new one.")
+                details.append(
+                    f"Operations such as {name} += … or {name}[…] = … write into the caller's array; make a new one."
+                )
                 raise Complaint(f"your function changes its input {name}: the caller still needs it", details)
 
     def __getattr__(self, name: str):
@@ -389,7 +403,9 @@ def _plain(value: Any) -> bool:
         return all(_plain(item) for item in value)
     if isinstance(value, dict):
         return all(_plain(item) for item in value.values())
-    return value is None or isinstance(value, bool | int | float | complex | str | types.FunctionType) or _is_array(value)
+    return (
+        value is None or isinstance(value, bool | int | float | complex | str | types.FunctionType) or _is_array(value)
+    )
 
 
 def _kept(value: Any) -> Any:
@@ -405,23 +421,26 @@ def _kept(value: Any) -> Any:
     return value
 
 
-def same(a: Any, b: Any, exact: bool = False) -> bool:
+def same(a: Any, b: Any, exact: bool = False, unknown: bool = True) -> bool:
     """Whether two results agree: arrays within 1e-6 relative (or exactly), containers item by item.
 
-    Objects that cannot be compared (a model, an optimiser) count as the same.
+    unknown: the answer for objects that cannot be compared, such as two models.
     """
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and not (_numeric(a) and _numeric(b)):
-        return len(a) == len(b) and all(same(x, y, exact) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(same(x, y, exact, unknown) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key], exact) for key in a)
+        return a.keys() == b.keys() and all(same(a[key], b[key], exact, unknown) for key in a)
+    if isinstance(a, str | types.NoneType) or isinstance(b, str | types.NoneType):
+        return type(a) is type(b) and a == b
     try:
         a, b = array(a), array(b)
     except TypeError:
-        comparable = type(a) is type(b) and isinstance(a, str | type(None)) or (a is None) != (b is None)
-        return a == b if comparable else True
+        return unknown
     if a.shape != b.shape:
         return False
-    return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc") if exact else np.allclose(a, b, 1e-6, 1e-9, equal_nan=True)
+    return (
+        np.array_equal(a, b, equal_nan=a.dtype.kind in "fc") if exact else np.allclose(a, b, 1e-6, 1e-9, equal_nan=True)
+    )
 
 
 def _numeric(value: Any) -> bool:
@@ -455,7 +474,9 @@ def _summary(value: Any) -> str:
         except TypeError:
             return f"{type(value).__name__} {tuple(value.shape)}"
         if numbers.size <= 6 and numbers.ndim <= 1:
-            return "[" + " ".join(_number(entry) for entry in numbers.ravel()) + "]" if numbers.ndim else _number(numbers)
+            return (
+                "[" + " ".join(_number(entry) for entry in numbers.ravel()) + "]" if numbers.ndim else _number(numbers)
+            )
         return f"{tuple(numbers.shape)} {numbers.dtype}"
     if isinstance(value, list | tuple):
         if len(value) <= 6:
@@ -506,10 +527,13 @@ class expect:
         expected = array(expected)
         if expected.size == 1 and numbers.size == 1:
             numbers = numbers.reshape(expected.shape)
+        if numbers.dtype.kind == "c" and expected.dtype.kind != "c":
+            raise Complaint(why, [*_given(), f"yours    {_summary(numbers)}: complex", "expected real numbers"])
         if numbers.shape != expected.shape:
             raise expect._shape_complaint(numbers.shape, expected.shape, why, source, likely)
         if up_to_scale and numbers.any():
-            expected = expected * ((numbers * expected).sum() / (expected * expected).sum())
+            factor = (numbers * expected).sum() / (expected * expected).sum()
+            expected = expected * abs(factor)
         expect._no_nan(numbers, expected, why, source, likely)
         good = np.isclose(numbers, expected, rtol, atol, equal_nan=True)
         if not good.all():
@@ -569,7 +593,9 @@ class expect:
 
     @staticmethod
     def _none(why: str) -> Complaint:
-        return Complaint(why, [*_given(), "yours    None", "Is the `return` missing, or does one branch end without it?"])
+        return Complaint(
+            why, [*_given(), "yours    None", "Is the `return` missing, or does one branch end without it?"]
+        )
 
     @staticmethod
     def _numbers(yours: Any, why: str, source: str, likely: str) -> np.ndarray:
@@ -579,25 +605,42 @@ class expect:
             return array(yours)
         except TypeError as error:
             shown = f"{type(yours).__name__} of {len(yours)}" if isinstance(yours, list | tuple) else _summary(yours)
-            details = [*_given(), f"yours    {shown}", "expected an array of numbers" + (f" ({source})" if source else "")]
-            raise Complaint(why, [*details, *(_readings(likely, None, None, None) or [f"It is no array: {error}."])]) from None
+            details = [
+                *_given(),
+                f"yours    {shown}",
+                "expected an array of numbers" + (f" ({source})" if source else ""),
+            ]
+            raise Complaint(
+                why, [*details, *(_readings(likely, None, None, None) or [f"It is no array: {error}."])]
+            ) from None
 
     @staticmethod
     def _shape_complaint(yours: tuple, expected: tuple, why: str, source: str, likely: str) -> Complaint:
-        details = [*_given(), f"your shape     {yours}", f"expected shape {expected}" + (f" ({source})" if source else "")]
+        details = [
+            *_given(),
+            f"your shape     {yours}",
+            f"expected shape {expected}" + (f" ({source})" if source else ""),
+        ]
         return Complaint(why, [*details, *(_readings(likely, None, None, None) or _shape_reading(yours, expected))])
 
     @staticmethod
     def _no_nan(numbers: np.ndarray, expected: np.ndarray, why: str, source: str, likely: str) -> None:
-        bad = ~np.isfinite(numbers) & np.isfinite(expected) if numbers.dtype.kind in "fc" else np.zeros(numbers.shape, bool)
+        bad = (
+            ~np.isfinite(numbers) & np.isfinite(expected)
+            if numbers.dtype.kind in "fc"
+            else np.zeros(numbers.shape, bool)
+        )
         if not bad.any():
             return
         what = "NaN" if np.isnan(numbers[bad]).any() else "infinite"
-        details = [*_given(), *_side_by_side(numbers, expected, bad, source) if source else [f"{bad.sum()} entries are {what}"]]
+        shown = _side_by_side(numbers, expected, bad, source) if source else [f"{bad.sum()} entries are {what}"]
+        details = [*_given(), *shown]
         warned = {str(warning.message) for warning in _run.get().warned if issubclass(warning.category, RuntimeWarning)}
         details += [f"NumPy warned: {text}" for text in sorted(warned)[:2]]
         reading = "Overflow (exp of a large number), a logarithm of 0, or 0/0 gives such entries: where can one arise?"
-        raise Complaint(f"{why}: yours has {what} entries", [*details, *(_readings(likely, None, None, None) or [reading])])
+        raise Complaint(
+            f"{why}: yours has {what} entries", [*details, *(_readings(likely, None, None, None) or [reading])]
+        )
 
 
 def _side_by_side(yours: np.ndarray, expected: np.ndarray, bad: np.ndarray, source: str) -> list[str]:
@@ -614,7 +657,10 @@ def _side_by_side(yours: np.ndarray, expected: np.ndarray, bad: np.ndarray, sour
     cut = slice(start, start + 8)
     columns = [(_number(a), _number(b)) for a, b in zip(yours.ravel()[cut], expected.ravel()[cut], strict=True)]
     widths = [max(map(len, column)) for column in columns]
-    rows = [" ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in zip(*columns, strict=True)]
+    rows = [
+        " ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in zip(*columns, strict=True)
+    ]
     tail = " …" if start + 8 < bad.size else ""
     return [f"yours    {where}{rows[0]}{tail}", f"expected {where}{rows[1]}{tail}   ({source})"]
 
@@ -637,7 +683,7 @@ def _matching_mistake() -> str:
         return ""
     for mistake in run.check.mistakes:
         with contextlib.suppress(Exception), np.errstate(all="ignore"):
-            if same(mistake(*copy.deepcopy(run.call.values)), run.call.result):
+            if same(mistake(*copy.deepcopy(run.call.values)), run.call.result, unknown=False):
                 return " ".join(mistake.__doc__.split())
     return ""
 
@@ -649,7 +695,11 @@ def _shape_reading(yours: tuple, expected: tuple) -> list[str]:
         return [f"({yours[0]},) met ({yours[0]}, 1) and was broadcast to {yours}: give both the same number of axes."]
     if tuple(n for n in yours if n != 1) == tuple(n for n in expected if n != 1):
         more = len(yours) > len(expected)
-        return ["There is an axis of length 1 too many: keepdims, or [:, None]?" if more else "An axis of length 1 is missing."]
+        return [
+            "There is an axis of length 1 too many: keepdims, or [:, None]?"
+            if more
+            else "An axis of length 1 is missing."
+        ]
     if np.prod(yours, dtype=int) == np.prod(expected, dtype=int):
         return ["The number of entries is right, their arrangement is not: look at reshape and transpose."]
     if len(yours) < len(expected):
@@ -704,7 +754,13 @@ def _relation(yours: np.ndarray, expected: np.ndarray, good: np.ndarray) -> str:
     return ""
 
 
-_TRANSFORMS = {"exponential": np.exp, "logarithm": np.log, "square": np.square, "square root": np.sqrt, "inverse": np.reciprocal}
+_TRANSFORMS = {
+    "exponential": np.exp,
+    "logarithm": np.log,
+    "square": np.square,
+    "square root": np.sqrt,
+    "inverse": np.reciprocal,
+}
 
 
 def _same_number(factor: float) -> str:

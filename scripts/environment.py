@@ -1,0 +1,513 @@
+"""Make the environment that the course runs in: `scripts/setup` calls this with Python 3.11 and nothing else.
+
+Every step leaves a stamp in the environment when it is done, so that a second call has nothing to do and
+an interrupted one goes on where it stopped. Standard library only.
+
+Environment variables: ATLAS_VENV, where the virtual environment is made instead of `.venv` in the repository.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = Path(os.environ.get("ATLAS_VENV") or ROOT / ".venv").absolute()
+PYTHON = VENV / "bin" / "python"
+STATE = VENV / ".setup"  # stamps, the lock against a second set-up, pip's temporary files
+LOG = ROOT / ".atlas" / "setup.log"
+LOCKS = ROOT / "scripts" / "locks"
+
+KERNEL, KERNEL_TITLE = "openmlatlas", "OpenMLAtlas (Python 3.11)"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+# measured: the environment, pip's cache and what pip unpacks on the way, with a margin
+NEEDED_GB = {"cpu": 5.0, "cuda": 16.0}
+MEMORY_STOP_GB, MEMORY_WARN_GB = 3.0, 7.0
+# what pip says when no package index can be reached
+NO_INDEX = (
+    r"NewConnectionError|Max retries|timed out|Temporary failure|ConnectionError|ProxyError|No matching distribution"
+)
+
+
+class Stop(Exception):
+    """Set-up cannot go on; the message says why and what the person can do."""
+
+
+class CommandFailed(Exception):
+    """A command of a step failed; carries the end of what it printed."""
+
+
+# --- checks: before anything is downloaded ---------------------------------------------------------------------------
+
+
+def check_python() -> str:
+    if sys.version_info[:2] != (3, 11):
+        raise Stop(f"this is Python {platform.python_version()}; the course needs 3.11. scripts/setup looks for it.")
+    for module in ("venv", "ensurepip"):
+        if importlib.util.find_spec(module) is None:
+            raise Stop(
+                f"Python {platform.python_version()} has no `{module}` module.\n"
+                "  Debian, Ubuntu: sudo apt install python3.11-venv\n"
+                "  elsewhere: install Python 3.11 from python.org, brew or conda\nThen call the same command again."
+            )
+    return f"Python {platform.python_version()}"
+
+
+def free_gb(folder: Path) -> float:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 1e9
+
+
+def check_disk(needed: float) -> str:
+    free = free_gb(VENV)
+    if free < needed:
+        raise Stop(
+            f"{free:.1f} GB are free where {VENV} goes; set-up needs {needed:.1f} GB.\n"
+            "  See what is large: du -xhd1 ~ | sort -h        pip's downloads: pip cache purge\n"
+            "  Or put the environment on another disk: ATLAS_VENV=/other/disk/atlas scripts/setup"
+        )
+    return f"{free:.0f} GB of disk free ({needed:.0f} needed)"
+
+
+def memory_gb() -> float:
+    """Memory of the machine, or of the container if that has less."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # "max", or no cgroup v2
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total / 1e9
+
+
+def check_memory() -> str:
+    memory = memory_gb()
+    if memory < MEMORY_STOP_GB:
+        raise Stop(
+            f"{memory:.1f} GB of memory; a workshop needs {MEMORY_STOP_GB:.0f} GB, 8 GB are comfortable.\n"
+            "  In Docker Desktop: Settings, Resources, Memory. In Codespaces: choose the machine with 8 GB."
+        )
+    if memory < MEMORY_WARN_GB:
+        return f"{memory:.1f} GB of memory: enough for one notebook at a time, close others (8 GB are comfortable)"
+    return f"{memory:.0f} GB of memory"
+
+
+# --- running commands, with something to look at ---------------------------------------------------------------------
+
+
+def quiet_environment() -> dict[str, str]:
+    """The environment for pip: as configured by the user, without what would install elsewhere than in VENV."""
+    keep = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX"}}
+    quiet = {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
+    return keep | quiet | {"PIP_USER": "0", "TMPDIR": str(STATE / "tmp")}
+
+
+def run(*command: object, check: bool = True) -> str:
+    """Run a command, its output into the log; a line on the terminal shows that it lives. Returns what it printed."""
+    LOG.parent.mkdir(exist_ok=True)
+    (STATE / "tmp").mkdir(parents=True, exist_ok=True)
+    with LOG.open("a+b") as log:
+        log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
+        log.flush()
+        begin = log.tell()
+        process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=quiet_environment(), cwd=ROOT
+        )
+        try:
+            while True:
+                try:
+                    process.wait(timeout=0.2)
+                    break
+                except subprocess.TimeoutExpired:
+                    display.tick(log.name)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        log.seek(begin)
+        output = log.read().decode(errors="replace")
+    if check and process.returncode:
+        raise CommandFailed(output)
+    return output
+
+
+def pip(*arguments: object) -> str:
+    return run(PYTHON, "-I", "-m", "pip", *arguments)
+
+
+class Display:
+    """Progress: one line that moves on a terminal, one plain line a step elsewhere."""
+
+    def __init__(self) -> None:
+        self.label = ""
+        self.begin = self.next_sign = 0.0
+        self.moving = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+    @contextlib.contextmanager
+    def step(self, label: str) -> Iterator[None]:
+        self.label, self.begin = label, time.monotonic()
+        self.next_sign = self.begin + 20
+        self.tick()
+        yield
+        print(f"{self.clear()}{label}: {time.monotonic() - self.begin:.1f} s", flush=True)
+
+    def clear(self) -> str:
+        return "\r\033[K" if self.moving else ""
+
+    def tick(self, log: str | None = None) -> None:
+        now = time.monotonic()
+        if self.moving:
+            activity = last_line(Path(log)) if log else ""
+            line = f"{self.label} {now - self.begin:4.0f} s  {activity}"
+            print(self.clear() + line[: shutil.get_terminal_size().columns - 1], end="", flush=True)
+        elif now > self.next_sign:
+            print(f"{self.label}: {now - self.begin:.0f} s so far", flush=True)
+            self.next_sign = now + 20
+
+
+display = Display()
+
+
+def last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 400))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def diagnose(output: str) -> str:
+    """What to do about a command that failed, from what it printed."""
+    end = "\n".join("    " + line for line in output.strip().splitlines()[-6:])
+    if "No space left on device" in output:
+        cure = f"The disk is full ({free_gb(VENV):.1f} GB free). Make room, then call the same command again."
+    elif "DO NOT MATCH THE HASHES" in output:
+        cure = (
+            "A downloaded file is not the one that the lock names: a broken download, or a mirror that changes files.\n"
+            "Try again with `PIP_NO_CACHE_DIR=1 scripts/setup`; if it stays, ask whoever runs the package index."
+        )
+    elif re.search(NO_INDEX, output):
+        cure = (
+            "The package index did not answer, or does not have the package. Check the network (behind a proxy: set\n"
+            "HTTPS_PROXY; a company's index: `pip config set global.index-url ...`), then call the same command again."
+        )
+    else:
+        cure = f"Call the same command again; if it stays, `rm -rf {VENV}` makes a fresh start."
+    return f"a command failed:\n{end}\n{cure} What is done stays done.\nEverything that was printed: {LOG}"
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    title: str
+    key: Callable[[], str]  # what the step depends on: it is done if the stamp says the same
+    run: Callable[[], None]
+
+    @property
+    def done(self) -> bool:
+        with contextlib.suppress(OSError):
+            return (STATE / self.name).read_text() == self.key()
+        return False
+
+    def stamp(self) -> None:
+        (STATE / self.name).write_text(self.key())
+
+
+def digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps([str(p) for p in parts]).encode()).hexdigest()
+
+
+def accelerator() -> str:
+    """What this environment was asked to be; a later call without --accelerator stays with it."""
+    with contextlib.suppress(OSError):
+        return (STATE / "accelerator").read_text()
+    return "cpu"
+
+
+def lock() -> Path:
+    return LOCKS / f"{accelerator()}.txt"
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def torch_pin() -> str:
+    return next(d for d in pyproject()["project"]["dependencies"] if d.startswith("torch=="))
+
+
+def works() -> bool:
+    """Is VENV a virtual environment that runs, of this Python version, and at the place it was made for?"""
+    try:
+        command = [PYTHON, "-I", "-c", "import sys; print(sys.prefix, *sys.version_info[:2])"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        return answer.stdout.split("\n")[0] == f"{VENV} 3 11" and str(VENV) in (VENV / "bin" / "pip").read_text()[:300]
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def refuse_foreign_folder() -> None:
+    """Never empty a folder that is something else: a virtual environment has pyvenv.cfg, a half-made one our stamps."""
+    made = (VENV / "pyvenv.cfg").exists() or (STATE / "accelerator").exists()
+    if VENV.exists() and not made and {path.name for path in VENV.iterdir()} - {STATE.name}:
+        raise Stop(
+            f"{VENV} holds files and is not a virtual environment: not touched. Set ATLAS_VENV to another place."
+        )
+
+
+def clear_environment() -> None:
+    """Empty VENV, except for the lock that this process holds."""
+    for path in (*VENV.iterdir(), *STATE.iterdir()):
+        if path not in (STATE, STATE / "lock", STATE / "accelerator"):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def make_venv() -> None:
+    clear_environment()
+    run(sys.executable, "-m", "venv", VENV)
+
+
+def remove_half_installed() -> None:
+    """After a kill: forget what pip did not finish (it writes INSTALLER last), so that it is installed again."""
+    for packages in VENV.glob("lib/python*/site-packages"):
+        for info in packages.glob("*.dist-info"):
+            if not (info / "INSTALLER").exists():
+                shutil.rmtree(info)
+        for remains in packages.glob("~*"):
+            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+
+
+def install(requirements: Path, *options: object) -> None:
+    remove_half_installed()
+    # pip would compile on one core while it installs: compile_all does it on all
+    pip("install", "--no-deps", "--no-compile", "--require-hashes", "-r", requirements, *options)
+
+
+def update_pip() -> None:
+    """The pinned pip, from the lock: an older one cannot learn a wheel's requirements without downloading the wheel."""
+    block = re.search(r"^pip==.*?(?=^\S)", lock().read_text(), re.MULTILINE | re.DOTALL)
+    (STATE / "pip.txt").write_text(block[0])
+    install(STATE / "pip.txt")
+
+
+def torch_report(options: tuple[str, ...]) -> dict | None:
+    """What pip would install as torch: its report (version, file, hash, requirements), or None if it finds nothing."""
+    report = STATE / "torch.json"
+    report.unlink(missing_ok=True)
+    look = ("install", "--dry-run", "--ignore-installed", "--no-deps", "--use-feature=fast-deps", "--report", report)
+    with contextlib.suppress(CommandFailed):
+        pip(*look, *options, torch_pin())
+        return json.loads(report.read_text())["install"][0]
+    return None
+
+
+def cuda_requirements(report: dict) -> list[str]:
+    """Names of the NVIDIA and Triton packages that this torch wants on this machine."""
+    sys.path[:0] = map(str, VENV.glob("lib/python*/site-packages"))
+    try:
+        from pip._vendor.packaging.requirements import Requirement
+    finally:
+        del sys.path[0]
+    wanted = (Requirement(text) for text in report["metadata"].get("requires_dist", ()))
+    named = [r.name for r in wanted if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [name for name in named if re.match(r"nvidia-|cuda-|triton|pytorch-triton", name)]
+
+
+def known_hashes() -> dict[str, str]:
+    lines = (line.split() for line in (LOCKS / "torch-cpu.sha256").read_text().splitlines())
+    return {file: sha256 for sha256, file in lines}
+
+
+def install_torch() -> None:
+    """torch, CPU build: from PyTorch's CPU index if it answers within seconds, else from where pip is told to look."""
+    refused = None
+    for options in (("--index-url", CPU_INDEX, "--timeout", "5", "--retries", "0"), ()):
+        report = torch_report(options)
+        if report is None:
+            continue
+        if cuda := cuda_requirements(report):
+            refused = f"torch {report['metadata']['version']} there wants {len(cuda)} CUDA packages, {cuda[0]} for one"
+            continue
+        source = report["download_info"]
+        file = source["url"].split("#")[0].rsplit("/", 1)[-1].replace("%2B", "+")
+        sha256 = source["archive_info"].get("hashes", {}).get("sha256")
+        if sha256 is None:
+            raise Stop(f"the package index gives no SHA-256 for {source['url']}: it cannot be verified.")
+        if known_hashes().get(file, sha256) != sha256:
+            raise Stop(f"{source['url']} has SHA-256 {sha256}, not the one in scripts/locks/torch-cpu.sha256.")
+        (STATE / "torch.txt").write_text(f"torch=={report['metadata']['version']} --hash=sha256:{sha256}\n")
+        return install(STATE / "torch.txt", *options[:2])
+    if refused is None:
+        raise Stop(diagnose(last_output()))
+    raise Stop(
+        f"pip would install a CUDA build: {refused}, about 5 GB in all. Nothing was downloaded.\n"
+        f"  The CPU build is at {CPU_INDEX}, which did not answer. Either let this machine reach it,\n"
+        "  or put its wheel into a folder and call: PIP_FIND_LINKS=/that/folder scripts/setup\n"
+        "  or, if you want CUDA on this machine: scripts/setup --accelerator cuda"
+    )
+
+
+def last_output() -> str:
+    return LOG.read_text(errors="replace").rsplit("\n$ ", 1)[-1]
+
+
+def install_packages() -> None:
+    install(lock())
+    pip("check")
+
+
+def compile_all() -> None:
+    """Bytecode on all cores, without the packages' tests. Some files are templates and do not compile: no matter."""
+    run(PYTHON, "-I", "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/|/testing/", VENV / "lib", check=False)
+
+
+def install_course() -> None:
+    pip("install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT)
+
+
+def install_kernel() -> None:
+    """Exactly one kernel, under the name that the notebooks ask for, and a Jupyter that offers no other."""
+    kernels = VENV / "share" / "jupyter" / "kernels"
+    shutil.rmtree(kernels, ignore_errors=True)
+    run(PYTHON, "-I", "-m", "ipykernel", "install", "--prefix", VENV, "--name", KERNEL, "--display-name", KERNEL_TITLE)
+    settings = {"KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": [KERNEL]}}
+    config = VENV / "etc" / "jupyter" / "jupyter_config.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def data_state() -> str:
+    files = sorted(path for path in (ROOT / "datasets").rglob("*") if path.is_file())
+    return digest(*((path.relative_to(ROOT), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+def verify_data() -> None:
+    try:
+        run(VENV / "bin" / "atlas", "data", "verify")
+    except CommandFailed as failed:
+        cure = "`git checkout -- datasets` restores it."
+        raise Stop(f"the data that ships with the course is not as it should be:\n{failed}\n  {cure}") from None
+
+
+def steps(only_environment: bool, data: bool) -> list[Step]:
+    def packages_key() -> str:
+        return digest(torch_pin(), lock().read_text())
+
+    def course_key() -> str:
+        return digest(ROOT, pyproject()["project"]["version"], pyproject()["project"]["scripts"])
+
+    environment = [
+        Step("venv", "virtual environment", lambda: digest(VENV), make_venv),
+        Step("pip", "pip", lambda: digest(re.search(r"^pip==\S+", lock().read_text(), re.MULTILINE)[0]), update_pip),
+        Step("torch", "PyTorch, CPU build", lambda: digest(torch_pin()), install_torch),
+        Step("packages", "TensorFlow, Jupyter and the rest, from the lock", packages_key, install_packages),
+        Step("bytecode", "compiling", packages_key, compile_all),
+    ]
+    if accelerator() == "cuda":  # that lock holds torch and what it needs
+        environment = [step for step in environment if step.name != "torch"]
+    if only_environment:
+        return environment
+    here = [
+        Step("course", "the course's own package", course_key, install_course),
+        Step("kernel", f"Jupyter kernel {KERNEL}", lambda: digest(packages_key(), KERNEL_TITLE), install_kernel),
+    ]
+    verify = [Step("data", "verifying the data", data_state, verify_data)] if data else []
+    return environment + here + verify
+
+
+def choose_accelerator(asked: str | None) -> None:
+    if asked in (None, accelerator()):
+        return
+    if asked == "cuda" and (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise Stop("--accelerator cuda is for Linux on x86_64. On a Mac the default uses the GPU through Metal (MPS).")
+    if (STATE / "packages").exists():  # never two builds of torch on one disk
+        clear_environment()
+    (STATE / "accelerator").write_text(asked)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the lock: a second set-up of the same environment waits for the first."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another set-up of this environment is at work: waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def adopt_or_reset() -> None:
+    """Before the steps: a moved, broken or half-made environment is made again; a good one of other make is kept."""
+    made_here = Step("venv", "", lambda: digest(VENV), make_venv)
+    if works() and (made_here.done or not (STATE / "accelerator").exists()):
+        return made_here.stamp()
+    if made_here.done or (VENV / "pyvenv.cfg").exists():
+        print(f"{VENV} was moved, damaged or left half made: making it again")
+    (STATE / "venv").unlink(missing_ok=True)
+
+
+def set_up(arguments: argparse.Namespace) -> None:
+    begin = time.monotonic()
+    choose_accelerator(arguments.accelerator)
+    adopt_or_reset()
+    (STATE / "accelerator").write_text(accelerator())
+    plan = steps(arguments.only == "environment", arguments.data)
+    pending = [step for step in plan if not step.done]
+    if {"torch", "packages"} & {step.name for step in pending}:
+        print("\n".join("  " + line for line in checks(accelerator())))
+    for number, step in enumerate(plan, 1):
+        if not step.done:
+            with display.step(f"[{number}/{len(plan)}] {step.title}"):
+                step.run()
+                step.stamp()
+    shutil.rmtree(STATE / "tmp", ignore_errors=True)
+    if pending:
+        print(f"Set up in {time.monotonic() - begin:.0f} s.", end=" ")
+    print("Ready. Type: scripts/start" if arguments.only is None else "The environment is ready.")
+
+
+def checks(accelerator: str) -> list[str]:
+    return [check_python(), check_disk(NEEDED_GB[accelerator]), check_memory()]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/setup", description="Make the environment that the course runs in.")
+    parser.add_argument("--accelerator", choices=("cpu", "cuda"), help="build of torch (default: cpu, or as made)")
+    parser.add_argument("--check", action="store_true", help="only check Python, disk and memory")
+    parser.add_argument("--only", choices=("environment",), help="leave out the course itself (for an image's layer)")
+    parser.add_argument("--no-data", dest="data", action="store_false", help="leave out verifying the data")
+    arguments = parser.parse_args()
+    try:
+        if arguments.check:
+            print("\n".join(checks(arguments.accelerator or accelerator())))
+        else:
+            refuse_foreign_folder()
+            with alone():
+                set_up(arguments)
+    except (Stop, CommandFailed, OSError) as problem:
+        text = diagnose(str(problem)) if isinstance(problem, CommandFailed) else str(problem)
+        print(f"{display.clear()}set-up stopped: {text}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{display.clear()}stopped; call the same command again to go on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -404,7 +404,7 @@ def test_a_file_put_there_by_hand_is_taken(use_mirrors, small_archive):
 
 def test_nothing_is_downloaded_without_leave(use_mirrors, server):
     use_mirrors(server.url("good"))
-    with pytest.raises(data.DataError, match=r"is missing.*atlas data fetch cifar10"):
+    with pytest.raises(data.DataError, match=r"is missing\.\nTo repair: atlas data fetch cifar10"):
         data.load("cifar10", fetch=False)
     assert server.requests == []
 

@@ -215,7 +215,8 @@ def _ensure(entry: Entry, fetch: bool) -> None:
         _download(entry)
         findings = _check(entry)
     if findings:
-        raise DataError("\n".join(map(str, findings)))
+        problems = [f"{_shown(finding.file)} {finding.problem}." for finding in findings]
+        raise DataError("\n".join([*problems, f"To repair: {findings[0].repair}"]))
 
 
 def _checkout(path: Path) -> str:

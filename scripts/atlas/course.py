@@ -158,7 +158,7 @@ def load(id: str) -> Workshop:
 
 
 def find(name: str | Path) -> Workshop:
-    """The workshop meant by its name, its id, a unique beginning of either, or a path inside its folder.
+    """The workshop meant by its number, name, id, a unique beginning of these, or a path inside its folder.
 
     Raises CourseError, with a suggestion, when that is none or several.
     """
@@ -195,6 +195,8 @@ def _find_id(name: str, also=()) -> str:
     by_name = {id.rpartition("/")[2]: id for id in PATH}
     if wanted in by_name or wanted in PATH:
         return by_name.get(wanted, wanted)
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(PATH):
+        return PATH[int(wanted) - 1]
     for path in (Path.cwd() / name, root() / name):
         if name and (id := _id_of_path(path)):
             return id

@@ -80,6 +80,17 @@ def forget(workshop: str) -> None:
     _change(lambda data: data["workshops"].pop(_name(workshop), None))
 
 
+def trouble() -> str:
+    """What is wrong with the file, in a sentence, or nothing; changes nothing."""
+    try:
+        _parse(_file())
+    except _Damaged as damage:
+        return f"{_file()} is damaged ({damage}); it is set aside at the next check"
+    except (_Newer, OSError) as error:
+        return str(error)
+    return ""
+
+
 def statuses(workshop: Workshop, data: dict) -> dict[str, str]:
     """Status by exercise, in the workshop's order; "untouched" where nothing is recorded."""
     recorded = data["workshops"].get(workshop.name, {}).get("exercises", {})

@@ -1,0 +1,331 @@
+"""`atlas doctor`: looks at everything that the course needs from the machine, and says the one command that helps.
+
+A check is a small function that returns its Findings. Whatever may crash or hang (a framework, Jupyter) runs in a
+process of its own, all at once, so that a broken one is a finding and takes nothing else with it.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from atlas import progress
+from atlas.course import CourseError, root, state_dir
+
+OK, WARNING, PROBLEM = "ok", "warning", "problem"
+KERNEL = "openmlatlas"
+SETUP = "scripts/setup"
+IMPORT_SECONDS = 120.0
+GIB = 2**30
+MEMORY_NEEDED = 3 * GIB
+"""What a solved notebook may take at most."""
+DISK_NEEDED = 1 * GIB
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at and found; a problem has the command that repairs it."""
+
+    status: str  # OK, WARNING or PROBLEM
+    name: str
+    text: str
+    remedy: str = ""
+
+
+def examine(full: bool = False) -> Iterator[Finding]:
+    """All findings, the most fundamental first. `full` compares the checksums of all data too."""
+    probes = {name: _start(code) for name, code in _PROBES.items()}
+    checks: dict[str, Callable[[], list[Finding]]] = {
+        "Python": interpreter,
+        "packages": packages,
+        "kernel": lambda: kernels(*_result(probes["kernels"])),
+        "torch": lambda: torch(*_result(probes["torch"])),
+        "tensorflow": lambda: tensorflow(*_result(probes["tensorflow"])),
+        "memory": memory,
+        "disk": disk,
+        "data": lambda: data(full),
+        "git": git,
+        "progress": progress_file,
+    }
+    try:
+        for name, check in checks.items():
+            try:
+                yield from check()
+            except Exception as error:  # such as a package that the check itself needs
+                yield Finding(PROBLEM, name, f"cannot be looked at: {type(error).__name__}: {error}", SETUP)
+    finally:
+        for probe in probes.values():
+            probe.kill()
+
+
+def verdict(findings: list[Finding]) -> Finding:
+    """The last line: "ready", or the command that helps most, which is that of the first problem."""
+    problems = [finding for finding in findings if finding.status == PROBLEM]
+    if not problems:
+        return Finding(OK, "ready", "You can begin: atlas start")
+    return Finding(PROBLEM, "not ready", f"First: {problems[0].remedy}", problems[0].remedy)
+
+
+# ------------------------------------------------------------------------------------------------ the environment
+
+
+def interpreter() -> list[Finding]:
+    """Python's version against pyproject.toml, and whether it is the one of the kit's own environment."""
+    import tomllib
+
+    from packaging.specifiers import SpecifierSet
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    wanted = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    if version not in SpecifierSet(wanted):
+        return [Finding(PROBLEM, "Python", f"{version} at {sys.executable}; the course needs {wanted}", SETUP)]
+    if sys.prefix == sys.base_prefix:
+        text = f"{version} at {sys.executable}, which is not in an environment of its own"
+        return [Finding(PROBLEM, "Python", text, SETUP)]
+    if Path(sys.prefix).resolve() != (root() / ".venv").resolve():
+        return [Finding(WARNING, "Python", f"{version} in {sys.prefix}, not in the kit's own .venv", SETUP)]
+    return [Finding(OK, "Python", f"{version} in .venv")]
+
+
+def packages() -> list[Finding]:
+    """What is installed against the lock, and torch against pyproject.toml."""
+    wanted = pinned()
+    installed = {_canonical(each.metadata["Name"]): each.version for each in metadata.distributions()}
+    missing = [name for name in wanted if name not in installed]
+    # "2.13.0+cpu" is the CPU build of 2.13.0
+    wrong = [
+        f"{name} {installed[name]} instead of {version}"
+        for name, version in wanted.items()
+        if name in installed and installed[name].partition("+")[0] != version.partition("+")[0]
+    ]
+    if missing or wrong:
+        parts = [f"missing: {_some(missing)}"] if missing else []
+        parts += [f"other versions: {_some(wrong)}"] if wrong else []
+        return [Finding(PROBLEM, "packages", f"{'; '.join(parts)} (of {len(wanted)})", SETUP)]
+    return [Finding(OK, "packages", f"all {len(wanted)} as in the lock")]
+
+
+def pinned() -> dict[str, str]:
+    """Package → version, for this platform: the lock, and torch, which pyproject.toml pins by itself."""
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    lock = (root() / "scripts" / "locks" / "cpu.txt").read_text(encoding="utf-8")
+    project = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = re.findall(r"^[\w.-]+==[^\\\n]+", lock, re.MULTILINE)
+    lines += [line for line in project["dependencies"] if line.startswith("torch==")]
+    requirements = [Requirement(line) for line in lines]
+    return {
+        _canonical(each.name): str(next(iter(each.specifier)).version)
+        for each in requirements
+        if each.marker is None or each.marker.evaluate()
+    }
+
+
+def kernels(answer: dict, trouble: str) -> list[Finding]:
+    """What Jupyter offers: the kit's kernel, run by this interpreter, and no other."""
+    if trouble:
+        return [Finding(PROBLEM, "kernel", f"Jupyter does not list its kernels: {trouble}", SETUP)]
+    specs = answer["kernelspecs"]
+    if KERNEL not in specs:
+        return [Finding(PROBLEM, "kernel", f"{KERNEL} is not registered (there are: {_some(sorted(specs))})", SETUP)]
+    python = Path(specs[KERNEL]["spec"]["argv"][0])
+    if not python.exists():
+        return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, which does not exist", SETUP)]
+    if python.parent.resolve() != Path(sys.executable).parent.resolve():
+        return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, another Python than this one", SETUP)]
+    findings = [Finding(OK, "kernel", f"{KERNEL}, started by this Python")]
+    others = sorted(set(specs) - {KERNEL})
+    if others:
+        name = specs[KERNEL]["spec"]["display_name"]
+        text = f"{len(others)} more on offer: {_some(others)}. In a notebook choose {name}"
+        findings.append(Finding(WARNING, "kernels", text))
+    return findings
+
+
+# ------------------------------------------------------------------------------------------------ the frameworks
+
+_TORCH = """
+import json, torch
+devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+devices += ["Apple GPU (mps)"] if torch.backends.mps.is_available() else []
+torch.ones(2, 2) @ torch.ones(2, 2)
+print(json.dumps({"version": torch.__version__, "devices": devices, "threads": torch.get_num_threads()}))
+"""
+_TENSORFLOW = """
+import json, tensorflow as tf
+devices = [tf.config.experimental.get_device_details(d).get("device_name", d.name)
+           for d in tf.config.list_physical_devices("GPU")]
+tf.ones((2, 2)) @ tf.ones((2, 2))
+print(json.dumps({"version": tf.__version__, "devices": devices}))
+"""
+_KERNELS = """
+from jupyter_client.kernelspecapp import KernelSpecApp
+KernelSpecApp.launch_instance(["list", "--json"])
+"""
+_PROBES = {"torch": _TORCH, "tensorflow": _TENSORFLOW, "kernels": _KERNELS}
+
+
+def torch(answer: dict, trouble: str) -> list[Finding]:
+    """PyTorch's version and devices, as a process of its own found them."""
+    if trouble:
+        return [Finding(PROBLEM, "torch", trouble, SETUP)]
+    return [Finding(OK, "torch", f"{answer['version']}, {_devices(answer)}, {answer['threads']} threads")]
+
+
+def tensorflow(answer: dict, trouble: str) -> list[Finding]:
+    """TensorFlow's version and devices, as a process of its own found them."""
+    if trouble:
+        return [Finding(PROBLEM, "tensorflow", trouble, SETUP)]
+    return [Finding(OK, "tensorflow", f"{answer['version']}, {_devices(answer)}")]
+
+
+def _devices(answer: dict) -> str:
+    return ", ".join([*answer["devices"], "CPU"])
+
+
+def _start(code: str) -> subprocess.Popen:
+    # files would be needed for long output; the probes write less than a pipe holds, and communicate() empties it
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+
+
+def _result(probe: subprocess.Popen) -> tuple[dict, str]:
+    """The JSON that a probe printed last, or {} and what went wrong in one line."""
+    try:
+        output, noise = probe.communicate(timeout=IMPORT_SECONDS)
+    except subprocess.TimeoutExpired:
+        probe.kill()
+        return {}, f"does not come up within {IMPORT_SECONDS:g} s"
+    if probe.returncode < 0:
+        return {}, f"crashes ({signal.Signals(-probe.returncode).name})"
+    if probe.returncode:
+        return {}, f"cannot be used: {(noise.strip().splitlines() or ['no message'])[-1]}"
+    return json.loads(output[output.index("{") :]), ""
+
+
+# ------------------------------------------------------------------------------------------------ the machine
+
+
+def memory() -> list[Finding]:
+    """Free and total memory, within the container's limit where there is one."""
+    free, total = memory_bytes()
+    text = f"{free / GIB:.1f} GB free of {total / GIB:.1f} GB"
+    if free < MEMORY_NEEDED:
+        return [Finding(WARNING, "memory", f"{text}; a notebook may need 3 GB: shut down other kernels and programs")]
+    return [Finding(OK, "memory", text)]
+
+
+def memory_bytes() -> tuple[int, int]:
+    """(free, total), the smaller of the machine's and the control group's (version 2, then 1)."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    free, total = machine.available, machine.total
+    for limit_file, used_file, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        try:
+            limit, used = int((CGROUP / limit_file).read_text()), int((CGROUP / used_file).read_text())
+            # cached files count as used, but give way when memory is asked for
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)", (CGROUP / stat).read_text(), re.MULTILINE)
+        except (OSError, ValueError):  # not this version; or "max", no limit
+            continue
+        if limit < total:
+            return min(free, limit - used + int(cached[1] if cached else 0)), limit
+    return free, total
+
+
+def disk() -> list[Finding]:
+    """Free disk where the repository lies."""
+    usage = shutil.disk_usage(root())
+    text = f"{usage.free / GIB:.1f} GB free of {usage.total / GIB:.0f} GB"
+    if usage.free < DISK_NEEDED:
+        return [Finding(PROBLEM, "disk", text, f"free some disk: at least {DISK_NEEDED // GIB} GB are needed")]
+    return [Finding(OK, "disk", text)]
+
+
+# ------------------------------------------------------------------------------------------------ the repository
+
+
+def data(full: bool = False) -> list[Finding]:
+    """Whether the data that ships is there in full size; with `full` its checksums too."""
+    from atlas import data
+
+    try:
+        entries = data.catalog()
+        here = [entry for entry in entries.values() if entry.how == "shipped" or entry.folder.is_dir()]
+        if full:
+            broken = [(str(finding.file.name) + " " + finding.problem, finding.repair) for finding in data.verify()]
+        else:
+            broken = [
+                (f"{each.name} is missing or damaged", f"atlas data verify {each.name}")
+                for each in here
+                if not each.is_here()
+            ]
+    except CourseError as error:
+        text, _, repair = str(error).partition("\nTo repair: ")
+        return [Finding(PROBLEM, "data", text, repair)]
+    if broken:
+        return [Finding(PROBLEM, "data", _some([text for text, _ in broken]), broken[0][1])]
+    how = "checksums right" if full else "sizes right (checksums: atlas doctor --full)"
+    return [Finding(OK, "data", f"{_some([each.name for each in here])}; {how}")]
+
+
+def git() -> list[Finding]:
+    """Whether this is a git repository, its branch, and how many files the learner changed."""
+    try:
+        branch = _git("rev-parse", "--abbrev-ref", "HEAD").strip()
+        changes = len(_git("status", "--porcelain").splitlines())
+    except FileNotFoundError:
+        return [Finding(WARNING, "git", "is not installed; without it the kit cannot be updated")]
+    except subprocess.SubprocessError as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[0]
+        return [Finding(WARNING, "git", f"no repository to update from: {reason}")]
+    return [Finding(OK, "git", f"branch {branch}, {changes or 'no'} changed file{'' if changes == 1 else 's'}")]
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(root()), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+
+
+def progress_file() -> list[Finding]:
+    """Whether progress can be read and written."""
+    try:
+        folder = state_dir()
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(f"{folder} is not writable")
+    except OSError as error:
+        return [Finding(WARNING, "progress", f"cannot be kept: {error}")]
+    trouble = progress.trouble()
+    if trouble:
+        return [Finding(WARNING, "progress", trouble)]
+    count = len(progress.read()["workshops"])
+    return [Finding(OK, "progress", f"{count or 'no'} workshop{'' if count == 1 else 's'} begun")]
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _some(items: list[str], most: int = 5) -> str:
+    """The items, or the first few and how many more."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more if items else "none"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours for all kinds of colour vision (2008), the darker first; their yellow is too pale for lines
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-INK, SOFT, GRID, PALE = "#222222", "#666666", "#E4E4E4", "#F1F1F1"
+INK, SOFT, GRID = "#222222", "#666666", "#E4E4E4"
 WIDTH = 8.8  # inches; with 100 dots an inch it fits a notebook's column
 STYLE = {
     "figure.dpi": 100,
@@ -56,7 +56,7 @@ def curves(
 
     history: a dict of name to values, or what keras.fit returns; or give the series by name:
     curves(train=..., val=...). Each is n numbers, at 1, 2, ..., n, or a pair (x, y) of n numbers each. Names that end
-    in _train, _val or _test (and Keras's loss, val_loss) share a colour: training is solid, validation dashed, test
+    or begin in train, val or test ("wide_val", "val_loss") share a colour: training is solid, validation dashed, test
     dotted. best: "min" or "max" rings the best point of each validation curve (of every curve where there is none).
     NaN leaves a gap, and the label says so.
     """
@@ -78,9 +78,11 @@ def curves(
             alone = fine & ~np.r_[False, fine[:-1]] & ~np.r_[fine[1:], False]  # a line through one point can't be seen
             marks = np.arange(len(y)) if len(y) <= 12 else np.flatnonzero(alone)
             style = ROLES.get(role, "-")
-            line = {"color": colour[stem], "linestyle": style, "linewidth": 1.8, "marker": "o", "markersize": 3.5}
-            lines += ax.plot(x, np.where(fine, y, np.nan), markevery=list(marks), **line)
-            labels.append((name if stem else role) + _broken(x, fine))
+            line = {"color": colour[stem], "linestyle": style, "linewidth": 1.8, "markersize": 3.5}
+            if len(marks):
+                line |= {"marker": "o", "markevery": list(marks)}
+            lines += ax.plot(x, np.where(fine, y, np.nan), **line)
+            labels.append(name.replace("_", " ") + _broken(x, fine))
             if best and ring and fine.any():
                 at = (np.nanargmin if best == "min" else np.nanargmax)(np.where(fine, y, np.nan))
                 ax.plot(x[at], y[at], "o", markersize=9, markerfacecolor="none", color=colour[stem])
@@ -111,7 +113,7 @@ def images(
     tiles = _as_images(x)
     low, high = _scale(tiles)
     if tiles.ndim == 4:
-        tiles = np.clip((tiles.astype(float) - low) / (high - low), 0, 1)
+        tiles = np.nan_to_num(np.clip((tiles.astype(float) - low) / (high - low), 0, 1))
     return _mosaic(tiles, titles, columns, title, vmin=low, vmax=high, cmap=cmap)
 
 
@@ -130,7 +132,7 @@ def weights(
     99.5th percentile of |W| (the colour bar's arrows stand for the few beyond).
     """
     W, size = _array(W, "W"), shape[0] * shape[1]
-    if W.ndim != 2 or W.shape[1] != size:
+    if W.ndim != 2 or W.shape[1] != size or not W.size:
         turned = " Did you mean W.T?" if W.ndim == 2 and W.shape[0] == size else ""
         raise ValueError(f"W has shape {W.shape}; images of {shape} want (K, {size}).{turned}")
     top = np.nanquantile(np.abs(W), 0.995) if np.isfinite(W).any() else 0
@@ -173,7 +175,7 @@ def confusion(
         from matplotlib import colormaps
         from matplotlib.patches import Rectangle
 
-        colours = colormaps["cividis_r"]
+        colours = colormaps["Oranges"]
         drawn = ax.imshow(errors, cmap=colours, vmin=0, vmax=top)
         for i in range(K):
             ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, color=GRID, linewidth=0))
@@ -223,8 +225,8 @@ def decision_regions(
     low, high = low - margin, high + margin
     across, up = (np.linspace(low[i], high[i], 240) for i in (0, 1))
     grid = np.stack(np.meshgrid(across, up), -1)  # (240, 240, 2)
-    heights, found = _regions(predict, grid.reshape(-1, 2), x, kinds, boundary)
-    K = max(found, len(kinds))
+    heights, kinds = _regions(_answers(predict, grid.reshape(-1, 2), x), kinds, boundary)
+    K = len(kinds)
     if classes is not None and len(classes) < K:
         raise ValueError(f"classes has {len(classes)} names; there are {K} classes")
 
@@ -241,14 +243,14 @@ def decision_regions(
             lead = heights[..., k] - np.delete(heights, k, -1).max(-1) if heights.shape[-1] > 1 else heights[..., 0]
             if (lead < 0).any() and (lead > 0).any():
                 ax.contour(across, up, lead, [0], colors=INK, linewidths=1)
+        size = float(np.clip(6000 / len(y), 14, 90))
         for k, kind in enumerate(kinds):
-            dots = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "edgecolor": "white", "linewidth": 0.6}
-            size = float(np.clip(4000 / len(y), 10, 45))
+            dots = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "edgecolor": "white", "linewidth": 0.4}
             ax.scatter(*points[y == kind].T, s=size, label=classes and classes[k], **dots)
         ax.set(xlim=extent[:2], ylim=extent[2:])
         _dress(ax, xlabel, ylabel)
         if classes is not None:
-            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+            ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, markerscale=math.sqrt(45 / size))
         if missing := np.isnan(wins).mean():
             ax.text(0.02, 0.02, f"not a number on {missing:.0%} of the plane", transform=ax.transAxes)
         _title(ax, title)
@@ -280,23 +282,31 @@ def histograms(
     rows = len(arrays)
 
     with _axes(ax, 8.0, 1.1 + rows * float(np.clip(9 / rows, 0.24, 0.6))) as ax:
-        columns = {"mean": 1.11, "std": 1.21, "zero": 1.29}
-        small = {"size": 9, "transform": ax.get_yaxis_transform(), "va": "center", "ha": "right"}
-        for head, at in columns.items():
-            ax.text(at, -0.75, head, color=SOFT, **small)
-        for row, (name, values) in enumerate(finite.items()):
-            colour = COLOURS[0]
-            if some := values[values != 0].size:
-                height, edges = np.histogram(values[values != 0], 80, (low, high))
-                height = 0.85 * height / max(height.max(), 1)
-                ax.stairs(row + 0.4 - height, edges, baseline=row + 0.4, fill=True, color=colour, alpha=0.75)
+        table = {"mean": (52, "right"), "std": (96, "right"), "zero": (138, "right"), "note": (152, "left")}
+        notes = [_note(arrays[name], values) for name, values in finite.items()]
+
+        def write(row: float, texts: Sequence[str], color: str) -> None:
+            for text, (at, side) in zip(texts, table.values(), strict=True):
+                place = {
+                    "xycoords": ax.get_yaxis_transform(),
+                    "textcoords": "offset points",
+                    "va": "center",
+                    "ha": side,
+                }
+                ax.annotate(text, (1, row), (at, 0), size=9, color=color, **place)
+
+        write(-0.75, ["mean", "std", "zero", "note" if any(notes) else ""], SOFT)
+        for row, (values, note) in enumerate(zip(finite.values(), notes, strict=True)):
+            shape = values[values != 0]
+            height, edges = np.histogram(shape, 80, (low, high))
+            height = 0.85 * height / max(height.max(), 1)
+            ax.stairs(row + 0.4 - height, edges, baseline=row + 0.4, fill=True, color=COLOURS[0], alpha=0.75)
             ax.axhline(row + 0.4, color=GRID, linewidth=0.8, zorder=0)
-            if note := _note(arrays[name], values):
-                ax.text(0.01, row, note, **small | {"ha": "left", "color": COLOURS[1]})
+            cells = ["", "", ""]
             if values.size:
-                cells = f"{values.mean():+.2g}", f"{values.std():.2g}", f"{1 - some / values.size:.0%}"
-                for text, at in zip(cells, columns.values(), strict=True):
-                    ax.text(at, row, text, **small)
+                zero = 1 - shape.size / values.size
+                cells = [f"{values.mean():.3g}".replace("-", "−"), f"{values.std():.3g}", f"{100 * zero:.0f} %"]
+            write(row, [*cells, note], INK)
         ax.set(xlim=(low, high), ylim=(rows - 0.5, -0.6))
         ax.set_yticks(range(rows), arrays)
         ax.tick_params(axis="y", length=0)
@@ -320,7 +330,9 @@ def _axes(ax: "Axes | None", width: float, height: float) -> Iterator["Axes"]:
     with plt.style.context(["default", STYLE]):
         _, ax = plt.subplots(figsize=(min(width, WIDTH), height), layout="constrained")
         ax._ipython_display_ = _already_shown
+        ax.figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         yield ax
+        ax.figure.draw_without_rendering()  # a second pass over the layout: insets follow their axes late
 
 
 def _already_shown() -> None:
@@ -339,7 +351,7 @@ def _title(ax: "Axes", text: str) -> None:
     """Set the title, a sentence, at the left, in as many lines as the room takes."""
     if not text:
         return
-    figure = ax.figure
+    figure = ax.get_figure(root=True)
     figure.draw_without_rendering()  # only the layout says how much room there is
     alone = len(figure.axes) == 1
     room = ((figure.bbox.x1 if alone else ax.bbox.x1) - ax.bbox.x0) / figure.dpi - 0.05
@@ -356,7 +368,8 @@ def _width(text: str, size: float, **font: Any) -> float:
 
 def _wrap(text: str, room: float, size: float, **font: Any) -> str:
     """Break the text into lines of at most `room` inches."""
-    for letters in range(len(text), 0, -1):
+    most = int(1.5 * len(text) * room / max(_width(text, size, **font), room / 1.5)) + 1  # 1.5: lines of narrow letters
+    for letters in range(most, 0, -1):
         lines = textwrap.wrap(text, letters)
         if all(_width(line, size, **font) <= room for line in lines):
             return "\n".join(lines)
@@ -381,6 +394,7 @@ def _name_lines(ax: "Axes", lines: list, labels: list[str]) -> None:
         ax.legend(lines, labels, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, borderaxespad=0, **small)
         return
     ax.margins(x=0.02)
+    ax.autoscale_view()  # else the limits are still 0 to 1
     heights = ax.transData.transform(ends)[:, 1] * 72 / ax.figure.dpi  # points
     free = -np.inf
     for i in np.argsort(heights):
@@ -440,14 +454,15 @@ def _mosaic(
         ax.axis("off")
         ax.set_anchor("NW")
         if bar:
-            box = [full + 0.12, -tall, 0.13, min(tall - above, 2.6)]
+            long = min(tall - above, 2.6)
+            box = [full + 0.12, -above - long, 0.13, long]
             cax = ax.inset_axes(box, transform=ax.transData)
             ax.figure.colorbar(drawn, cax=cax, label=bar[0], extend=bar[1]).outline.set_visible(False)
         width = max(full + (1.0 if bar else 0.1), 4.0)
         ax.figure.set_size_inches(width, tall + 0.1)
         if title:
             text = _wrap(title, width - 0.15, 11, weight="bold")
-            ax.figure.set_size_inches(width, tall + 0.3 + 0.2 * (text.count("\n") + 1))
+            ax.figure.set_size_inches(width, tall + 0.2 + 0.18 * (text.count("\n") + 1))
             ax.set_title(text, loc="left", size=11, weight="bold")
     return ax
 
@@ -476,6 +491,8 @@ def _labels(values: Any, name: str, whole: bool = True) -> np.ndarray:
     if labels.ndim != 1 or not len(labels):
         more = "; for scores (N, K) take .argmax(1) first" if labels.ndim == 2 else ""
         raise ValueError(f"{name} has shape {labels.shape}; wanted (N,), one label for each example{more}")
+    if not np.isfinite(labels).all():
+        raise ValueError(f"{name} has NaN or infinite labels")
     if whole and ((labels != labels.astype(int)).any() or labels.min() < 0):
         raise ValueError(
             f"{name} has {labels[(labels != labels.astype(int)) | (labels < 0)][0]}; wanted 0, 1, ..., K-1"
@@ -493,19 +510,22 @@ def _points(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair(name: str, names: Mapping[str, Any]) -> tuple[str, str]:
-    """Split a curve's name: "wide_val" to "wide", "val"; "train" to "", "train"; Keras's "val_loss" to "loss", "val"."""
-    stem, _, role = name.rpartition("_")
-    if role in ROLES:
-        return stem, role
-    if name.startswith("val_") and name[4:] in names:
-        return name[4:], "val"
-    return name, "train" if f"val_{name}" in names else ""
+    """Split a name: "wide_val" into "wide", "val"; "train" into "", "train"; "val_loss" into "loss", "val"."""
+    before, _, after = name.replace(" ", "_").rpartition("_")
+    if after in ROLES:
+        return before, after
+    before, _, after = name.partition("_")
+    if before in ROLES:
+        return after, before
+    return name, "train" if f"val_{name}" in names else ""  # Keras calls them loss and val_loss
 
 
 def _broken(x: np.ndarray, fine: np.ndarray) -> str:
     if fine.all():
         return ""
-    return f" (not finite from {x[~fine][0]:g})" if fine.any() else " (never finite)"
+    if not fine.any():
+        return " (never finite)"
+    return f" (not finite {'at' if fine[-1] else 'from'} {x[~fine][0]:g})"
 
 
 def _as_images(x: Any) -> np.ndarray:
@@ -535,13 +555,14 @@ def _scale(tiles: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _regions(predict: Callable, grid: np.ndarray, x: Any, kinds: np.ndarray, boundary: float) -> tuple[np.ndarray, int]:
-    """Call predict; give heights (M, K) of which the largest wins, and how many classes that makes."""
+def _answers(predict: Callable, grid: np.ndarray, x: Any) -> np.ndarray:
+    """What predict says on the grid, which it gets as it gets x: (M,) or (M, K)."""
     if hasattr(x, "detach"):
         import torch
 
         with torch.no_grad():
-            given = _array(predict(torch.as_tensor(grid, dtype=x.dtype, device=x.device)), "predict(x)")
+            dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+            given = _array(predict(torch.as_tensor(grid, dtype=dtype, device=x.device)), "predict(x)")
     else:
         given = _array(predict(grid), "predict(x)")
     if given.ndim == 2 and given.shape[1] == 1:
@@ -549,21 +570,28 @@ def _regions(predict: Callable, grid: np.ndarray, x: Any, kinds: np.ndarray, bou
     if given.ndim not in (1, 2) or len(given) != len(grid):
         M = len(grid)
         raise ValueError(f"predict gave shape {given.shape} for {grid.shape}; wanted ({M},), ({M}, 1) or ({M}, K)")
+    return given
+
+
+def _regions(given: np.ndarray, kinds: np.ndarray, boundary: float) -> tuple[np.ndarray, np.ndarray]:
+    """Heights (M, K), of which the largest wins, and the labels (K,) that the columns stand for."""
     if given.ndim == 2:
-        return given.astype(float), given.shape[1]
+        K = given.shape[1]
+        if len(kinds) != K and not np.isin(kinds, range(K)).all():
+            raise ValueError(f"predict gave {K} columns, for the classes 0 to {K - 1}; y has {kinds}")
+        return given.astype(float), kinds if len(kinds) == K else np.arange(K)
     if np.isin(given, kinds).all():
-        return (given[:, None] == kinds).astype(float), len(kinds)
+        return (given[:, None] == kinds).astype(float), kinds
     if given.dtype.kind in "biu":
-        raise ValueError(f"predict gave label {given[~np.isin(given, kinds)][0]}, which y has not: {kinds}")
-    return np.stack([boundary - given, given - boundary], 1), 2
+        raise ValueError(f"predict gave the label {given[~np.isin(given, kinds)][0]}, which y has not: y has {kinds}")
+    if len(kinds) != 2:
+        raise ValueError(f"predict gave one score a point, which tells 2 classes apart; y has {kinds}")
+    return np.stack([boundary - given, given - boundary], 1), kinds
 
 
 def _note(given: np.ndarray, finite: np.ndarray) -> str:
-    if not given.size:
-        return "empty"
-    notes = [f"{1 - finite.size / given.size:.1%} not finite"] if finite.size < given.size else []
-    if finite.size and not finite.any():
-        notes.append("dead: all zero")
-    elif finite.size > 1 and (finite == finite[0]).all():
-        notes.append(f"constant: all {finite[0]:.3g}")
-    return ", ".join(notes)
+    if not finite.size:
+        return "none is finite" if given.size else "empty"
+    if finite.size < given.size:
+        return f"{100 - 100 * finite.size / given.size:.2g} % not finite"
+    return f"all {finite[0]:.3g}" if finite.size > 1 and (finite == finite[0]).all() else ""

@@ -12,7 +12,7 @@ title = "Sums and Products"
 minutes = 60
 summary = "You build a sum."
 needs = ["Counting"]
-datasets = ["tiny"]
+datasets = ["mnist"]
 script = "count.py"
 
 [[agenda]]
@@ -24,10 +24,10 @@ kind = "talk"
 title = "Write a sum, and after it a product that is so long in its title that it has to be wrapped somewhere"
 minutes = 40
 kind = "exercise"
-exercises = ["add_up", "multiply", "count_down"]
+exercises = ["perceptron_step", "multiply", "count_down"]
 
 [[exercise]]
-name = "add_up"
+name = "perceptron_step"
 title = "Add up"
 minutes = 5
 
@@ -66,7 +66,7 @@ from atlas.checking import exercise, expect
 
 
 @exercise(hints=["Sums begin at zero.", "Use sum()."])
-def add_up(learner, rng):
+def perceptron_step(learner, rng):
     expect.close(learner([1, 2, 4]), 7, why="adds up", source="by hand")
 
 
@@ -91,7 +91,7 @@ lab = atlas.open("perceptron-and-mlp")
 
 
 # %%
-def add_up(numbers):
+def perceptron_step(numbers):
     """The sum of the numbers."""
     # TODO: add them up.
     ### BEGIN SOLUTION
@@ -128,8 +128,8 @@ if __name__ == "__main__":
 '''
 
 CATALOG = """
-[tiny]
-title = "Tiny"
+[mnist]
+title = "MNIST"
 about = "A tiny dataset."
 licence = "CC0-1.0"
 source = "made up"
@@ -177,7 +177,7 @@ def small_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(root / "solutions" / FIRST / "count.py", SCRIPT.lstrip())
     write(root / "workshops" / SECOND / "workshop.toml", SECOND_WORKSHOP)
     write(root / "datasets" / "catalog.toml", CATALOG)
-    write(root / "datasets" / "tiny" / "tiny.bin", "hello")
+    write(root / "datasets" / "mnist" / "tiny.bin", "hello")
     for variable in ("ATLAS_STATE", "TERM_PROGRAM", "CODESPACES", "REMOTE_CONTAINERS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("ATLAS_ROOT", str(root))

@@ -308,7 +308,7 @@ def validate(names: Names = None) -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: atlas new dl-foundations/backpropagation")
+@app.command(epilog="Example: atlas new computer-vision/cnn-basics")
 def new(workshop: Annotated[str, typer.Argument(metavar="TRACK/WORKSHOP", hidden=True)]) -> None:
     """For maintainers: begin a planned workshop."""
     from atlas import scaffold
@@ -342,7 +342,8 @@ def _there(workshop: Workshop) -> Workshop:
 def _workshop_and_exercises(name: str | None, names: list[str] | None) -> tuple[Workshop, list[course.Exercise]]:
     """What `[WORKSHOP] [EXERCISE]...` means: either may be left out; without exercises all of the workshop's."""
     workshop, names = _split([name, *(names or [])] if name else [])
-    chosen = [_there(workshop).exercise(name) for name in names] or list(workshop.exercises)
+    _there(workshop)
+    chosen = [workshop.exercise(name) for name in names] or list(workshop.exercises)
     if not chosen:
         raise CourseError(f"{workshop.name} has no exercises yet.")
     return workshop, chosen

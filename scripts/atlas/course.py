@@ -197,15 +197,15 @@ def _find_id(name: str, also=()) -> str:
         return by_name.get(wanted, wanted)
     if wanted.isdecimal() and 1 <= int(wanted) <= len(PATH):
         return PATH[int(wanted) - 1]
-    for path in (Path.cwd() / name, root() / name):
-        if name and (id := _id_of_path(path)):
+    for path in ([Path(name)] if name and Path(name).exists() else []) + [root() / name]:
+        if id := _id_of_path(path):
             return id
     meant = [id for id in PATH if wanted and (id.startswith(wanted) or id.rpartition("/")[2].startswith(wanted))]
     if len(meant) == 1:
         return meant[0]
     if meant:
         raise CourseError(f"{name!r} could be {', '.join(id.rpartition('/')[2] for id in meant)}: say which.")
-    if Path(name).resolve() in (root(), *root().parents):
+    if name and Path(name).resolve() in (root(), *root().parents):
         raise CourseError(f"{name!r} is not the folder of one workshop; `atlas` lists them.")
     hint = did_you_mean(wanted.rpartition("/")[2] or name, [*by_name, *also])
     raise CourseError(f"There is no workshop {name!r}.{hint} `atlas` lists them all.")

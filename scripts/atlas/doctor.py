@@ -22,6 +22,8 @@ from atlas.course import CourseError, root, state_dir
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 KERNEL = "openmlatlas"
 SETUP = "scripts/setup"
+STAMPS = Path(sys.prefix) / ".setup"
+"""Where scripts/setup notes which of its steps are done; without its stamp a step is done again."""
 IMPORT_SECONDS = 120.0
 GIB = 2**30
 MEMORY_NEEDED = 3 * GIB
@@ -90,9 +92,9 @@ def interpreter() -> list[Finding]:
     if sys.prefix == sys.base_prefix:
         text = f"{version} at {sys.executable}, which is not in an environment of its own"
         return [Finding(PROBLEM, "Python", text, SETUP)]
-    if Path(sys.prefix).resolve() != (root() / ".venv").resolve():
+    if Path(sys.prefix).resolve() != Path(os.environ.get("ATLAS_VENV") or root() / ".venv").resolve():
         return [Finding(WARNING, "Python", f"{version} in {sys.prefix}, not in the kit's own .venv", SETUP)]
-    return [Finding(OK, "Python", f"{version} in .venv")]
+    return [Finding(OK, "Python", f"{version} in {_shown(Path(sys.prefix))}")]
 
 
 def packages() -> list[Finding]:
@@ -109,7 +111,7 @@ def packages() -> list[Finding]:
     if missing or wrong:
         parts = [f"missing: {_some(missing)}"] if missing else []
         parts += [f"other versions: {_some(wrong)}"] if wrong else []
-        return [Finding(PROBLEM, "packages", f"{'; '.join(parts)} (of {len(wanted)})", SETUP)]
+        return [Finding(PROBLEM, "packages", f"{'; '.join(parts)} (of {len(wanted)})", again("torch", "packages"))]
     return [Finding(OK, "packages", f"all {len(wanted)} as in the lock")]
 
 
@@ -119,7 +121,9 @@ def pinned() -> dict[str, str]:
 
     from packaging.requirements import Requirement
 
-    lock = (root() / "scripts" / "locks" / "cpu.txt").read_text(encoding="utf-8")
+    chosen = STAMPS / "accelerator"
+    accelerator = chosen.read_text().strip() if chosen.exists() else "cpu"
+    lock = (root() / "scripts" / "locks" / f"{accelerator}.txt").read_text(encoding="utf-8")
     project = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = re.findall(r"^[\w.-]+==[^\\\n]+", lock, re.MULTILINE)
     lines += [line for line in project["dependencies"] if line.startswith("torch==")]
@@ -134,15 +138,18 @@ def pinned() -> dict[str, str]:
 def kernels(answer: dict, trouble: str) -> list[Finding]:
     """What Jupyter offers: the kit's kernel, run by this interpreter, and no other."""
     if trouble:
-        return [Finding(PROBLEM, "kernel", f"Jupyter does not list its kernels: {trouble}", SETUP)]
+        return [
+            Finding(PROBLEM, "kernel", f"Jupyter does not list its kernels: {trouble}", again("packages", "kernel"))
+        ]
     specs = answer["kernelspecs"]
+    remedy = again("kernel")
     if KERNEL not in specs:
-        return [Finding(PROBLEM, "kernel", f"{KERNEL} is not registered (there are: {_some(sorted(specs))})", SETUP)]
+        return [Finding(PROBLEM, "kernel", f"{KERNEL} is not registered (there are: {_some(sorted(specs))})", remedy)]
     python = Path(specs[KERNEL]["spec"]["argv"][0])
     if not python.exists():
-        return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, which does not exist", SETUP)]
+        return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, which does not exist", remedy)]
     if python.parent.resolve() != Path(sys.executable).parent.resolve():
-        return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, another Python than this one", SETUP)]
+        return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, another Python than this one", remedy)]
     findings = [Finding(OK, "kernel", f"{KERNEL}, started by this Python")]
     others = sorted(set(specs) - {KERNEL})
     if others:
@@ -178,14 +185,14 @@ _PROBES = {"torch": _TORCH, "tensorflow": _TENSORFLOW, "kernels": _KERNELS}
 def torch(answer: dict, trouble: str) -> list[Finding]:
     """PyTorch's version and devices, as a process of its own found them."""
     if trouble:
-        return [Finding(PROBLEM, "torch", trouble, SETUP)]
+        return [Finding(PROBLEM, "torch", trouble, anew())]
     return [Finding(OK, "torch", f"{answer['version']}, {_devices(answer)}, {answer['threads']} threads")]
 
 
 def tensorflow(answer: dict, trouble: str) -> list[Finding]:
     """TensorFlow's version and devices, as a process of its own found them."""
     if trouble:
-        return [Finding(PROBLEM, "tensorflow", trouble, SETUP)]
+        return [Finding(PROBLEM, "tensorflow", trouble, anew())]
     return [Finding(OK, "tensorflow", f"{answer['version']}, {_devices(answer)}")]
 
 
@@ -319,6 +326,21 @@ def progress_file() -> list[Finding]:
         return [Finding(WARNING, "progress", trouble)]
     count = len(progress.read()["workshops"])
     return [Finding(OK, "progress", f"{count or 'no'} workshop{'' if count == 1 else 's'} begun")]
+
+
+def again(*steps: str) -> str:
+    """The command that does steps of the set-up again."""
+    stamps = [_shown(STAMPS / step) for step in steps if (STAMPS / step).exists()]
+    return f"rm -f {' '.join(stamps)} && {SETUP}" if stamps else SETUP
+
+
+def anew() -> str:
+    """The command that makes the environment anew: for what is installed as in the lock and still does not work."""
+    return f"rm -rf {_shown(Path(sys.prefix))} && {SETUP}"
+
+
+def _shown(path: Path) -> str:
+    return path.relative_to(root()).as_posix() if path.is_relative_to(root()) else str(path)
 
 
 def _canonical(name: str) -> str:

@@ -137,10 +137,10 @@ def _parse(file: Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise _Damaged(str(error)) from error
     version = data.get("version") if isinstance(data, dict) else None
-    if type(version) is int and version > VERSION:
-        raise _Newer(f"{file} was written by a newer kit (format {version}); update this one: git pull")
-    if version != VERSION:
+    if type(version) is not int or version < VERSION:
         raise _Damaged(f"version is {version!r}, not {VERSION}")
+    if version > VERSION:
+        raise _Newer(f"{file} was written by a newer kit (format {version}); update this one: git pull")
     if not _well_formed(data):
         raise _Damaged("not the layout of a progress file")
     return data

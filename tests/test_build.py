@@ -230,6 +230,11 @@ def test_bad_markers_are_refused_at_their_line(bad, line, says):
     assert (refused.value.file, refused.value.line) == ("solutions/a/b.py", line)
 
 
+def test_characters_that_only_look_like_line_ends_move_no_region():
+    strange = "# \x0c \u2028 \x85\n" * 3
+    assert build.starter(strange + GOOD, "f.py").startswith(f"{strange}def f(x):\n    # TODO: add one\n    raise")
+
+
 def test_a_magic_like_line_inside_a_string_of_a_notebook_is_refused():
     with pytest.raises(build.SourceError, match=r"nb\.py:3: a line inside a string"):
         build.notebooks("# %%\nx = '''\n# %time is money\n'''\n", "nb.py", "k")
@@ -342,6 +347,7 @@ def test_a_readme_without_its_block_and_a_missing_source_are_problems_not_traceb
     problems = {p.path: p for p in build.build() if not p.done}
     assert "<!-- atlas:workshops -->" in problems["README.md"].repair
     assert problems[f"solutions/{ID}/perceptron-and-mlp.py"].what == "missing"
+    assert not list(kit.rglob("*.ipynb"))
 
 
 def test_a_bad_source_stops_the_build_before_anything_is_written_for_it(kit):

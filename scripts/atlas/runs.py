@@ -1,0 +1,267 @@
+"""Runs notebooks and scripts as a learner would, the network off, and measures them against the budgets.
+
+Each runs in a fresh copy of the learner's folder, so that nothing is left behind in the repository.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from atlas import build, course
+from atlas.course import Workshop
+from atlas.offline import without_network
+
+SECONDS, CELL_SECONDS, PEAK_MB = 120, 45, 3000
+"""The budget of a solved notebook; scripts have its seconds too."""
+NO_WINDOW = {"MPLBACKEND": "Agg"}
+FIGURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run and what it took; `error` is empty when it went as it must."""
+
+    workshop: str
+    what: str
+    file: str  # relative to the repository
+    seconds: float
+    peak_mb: int  # resident memory of the process and its children, at its highest
+    network: str  # how it was off
+    error: str = ""
+    slowest_cell_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Ended:
+    code: int
+    output: str
+    seconds: float
+    peak_mb: int
+    network: str
+
+
+def run_all(workshop: Workshop) -> Iterator[Run]:
+    """Every run that proves a workshop."""
+    yield solved_notebook(workshop)
+    yield starter_notebook(workshop)
+    if workshop.script:
+        yield from (starter_script_help(workshop), starter_script(workshop), solved_script(workshop))
+    if workshop.project:
+        yield project(workshop)
+
+
+def solved_notebook(workshop: Workshop) -> Run:
+    """The solved notebook by nbmake: no error, every check passed (strict), within the budgets. Kept in the report."""
+    with _folder(workshop, solved=True) as folder:
+        ended, cells = _nbmake(folder / workshop.notebook.name, workshop, strict=True)
+    errors = _errors(cells)
+    run = _run(workshop, "solved notebook", workshop.solution_folder / workshop.notebook.name, ended)
+    run = replace(run, slowest_cell_seconds=max(map(_seconds, cells), default=0.0))
+    _report(run)
+    if ended.code:
+        return replace(run, error="\n".join(errors) or ended.output)
+    return replace(run, error=_over_budget(run))
+
+
+def starter_notebook(workshop: Workshop) -> Run:
+    """The starter notebook ends in one error, the NotImplementedError of its first exercise, and not before."""
+    with _folder(workshop) as folder:
+        ended, cells = _nbmake(folder / workshop.notebook.name, workshop, strict=False)
+    first = build.regions(workshop.source.read_text(encoding="utf-8"), workshop.source.name)[0].exercise
+    errors = _errors(cells)
+    expected = f"NotImplementedError: {first}"
+    error = "" if len(errors) == 1 and errors[0].partition(".")[0] == expected else _instead(expected, errors, ended)
+    return replace(_run(workshop, "starter notebook", workshop.notebook, ended), error=error)
+
+
+def starter_script_help(workshop: Workshop) -> Run:
+    """The starter script explains itself before anything is written."""
+    path = workshop.folder / workshop.script
+    with _folder(workshop) as folder:
+        ended = _python([workshop.script, "--help"], folder, SECONDS, NO_WINDOW)
+    error = "" if ended.code == 0 and "usage" in ended.output.lower() else f"--help failed:\n{ended.output}"
+    return replace(_run(workshop, "starter script --help", path, ended), error=error)
+
+
+def starter_script(workshop: Workshop) -> Run:
+    """The starter script ends in the NotImplementedError of one of its exercises."""
+    with _folder(workshop) as folder:
+        ended = _python([workshop.script, *workshop.script_test], folder, SECONDS, NO_WINDOW)
+    last = ended.output.strip().rpartition("\n")[2]
+    names = [exercise.name for exercise in workshop.exercises if exercise.where == workshop.script]
+    good = ended.code and last.partition(".")[0] in {f"NotImplementedError: {name}" for name in names}
+    error = "" if good else _instead(f"NotImplementedError: {' or '.join(names)}", [last], ended)
+    return replace(_run(workshop, "starter script", workshop.folder / workshop.script, ended), error=error)
+
+
+def solved_script(workshop: Workshop) -> Run:
+    """The solved script runs with `script_test` of workshop.toml, and leaves a figure and a checkpoint."""
+    with _folder(workshop, solved=True) as folder:
+        before = _below(folder)
+        ended = _python([workshop.script, *workshop.script_test], folder, SECONDS, NO_WINDOW)
+        made = {path.suffix for path in _below(folder) - before}
+    error = "" if not ended.code else ended.output
+    if not error and not made & set(FIGURES):
+        error = f"it wrote no figure ({', '.join(FIGURES)}) below its folder"
+    if not error and not made - set(FIGURES):
+        error = "it wrote no checkpoint below its folder"
+    return replace(_run(workshop, "solved script", workshop.solution_folder / workshop.script, ended), error=error)
+
+
+def project(workshop: Workshop) -> Run:
+    """The project's reference runs with `project_test` of workshop.toml."""
+    with _folder(workshop, solved=True) as folder:
+        ended = _python([workshop.project, *workshop.project_test], folder, SECONDS, NO_WINDOW)
+    run = _run(workshop, "project", workshop.solution_folder / workshop.project, ended)
+    return replace(run, error=ended.output if ended.code else "")
+
+
+# ---------------------------------------------------------------------------------------------- running
+
+
+@contextlib.contextmanager
+def _folder(workshop: Workshop, solved: bool = False) -> Iterator[Path]:
+    """A copy of the learner's folder; `solved` puts the solutions over the starters."""
+    with tempfile.TemporaryDirectory(prefix="atlas-run-") as top:
+        folder = Path(top) / workshop.name
+        unwanted = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(workshop.folder, folder, ignore=unwanted)
+        if solved:
+            shutil.copytree(workshop.solution_folder, folder, ignore=unwanted, dirs_exist_ok=True)
+        yield folder
+
+
+def _nbmake(notebook: Path, workshop: Workshop, strict: bool) -> tuple[_Ended, list]:
+    """Run a notebook by nbmake; its cells with their outputs."""
+    import nbformat
+
+    kernel = notebook.parent / ".jupyter" / "kernels" / workshop.kernel / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": workshop.kernel, "language": "python"}))
+    options = ["--nbmake", "--overwrite", f"--nbmake-timeout={CELL_SECONDS}", "-q", "-p", "no:cacheprovider"]
+    env = {"JUPYTER_PATH": str(kernel.parents[2]), "IPYTHONDIR": str(notebook.parent / ".ipython")}
+    command = ["-m", "pytest", *options, notebook.name]
+    ended = _python(command, notebook.parent, 2 * SECONDS, env | ({"ATLAS_STRICT": "1"} if strict else {}))
+    return ended, nbformat.read(notebook, as_version=4).cells
+
+
+def _python(arguments: list[str], folder: Path, limit: float, env: dict[str, str]) -> _Ended:
+    """Run this Python in `folder` without network; ended by force after `limit` seconds."""
+    command, network_env, network = without_network([sys.executable, *arguments])
+    ours = {"ATLAS_ROOT": str(course.root()), "ATLAS_STATE": str(folder / ".atlas"), **env, **network_env}
+    not_inherited = ("ATLAS_STRICT", "MPLBACKEND", "PYTEST")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(not_inherited)}
+    with tempfile.TemporaryFile() as output:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=inherited | ours,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        peak = _watch(process, began + limit)
+        seconds = time.monotonic() - began
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if seconds > limit:
+        text += f"\nended by force after {limit} s"
+    return _Ended(process.returncode, text, round(seconds, 1), round(peak / 1e6), network)
+
+
+def _watch(process: subprocess.Popen, until: float) -> int:
+    """Wait for the end, or bring it about; the highest resident memory of the process tree seen on the way, bytes."""
+    import psutil
+
+    peak, top = 0, psutil.Process(process.pid)
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            tree = [top, *top.children(recursive=True)]
+            peak = max(peak, sum(map(_resident, tree)))
+        if time.monotonic() > until:
+            for each in [*top.children(recursive=True), top]:  # a kernel has a session of its own
+                with contextlib.suppress(psutil.Error):
+                    each.send_signal(signal.SIGKILL)
+            process.wait()
+        time.sleep(0.1)
+    return peak
+
+
+def _resident(process) -> int:
+    import psutil
+
+    try:
+        return process.memory_info().rss
+    except psutil.Error:  # it ended meanwhile
+        return 0
+
+
+# ---------------------------------------------------------------------------------------------- judging
+
+
+def _run(workshop: Workshop, what: str, path: Path, ended: _Ended) -> Run:
+    shown = path.relative_to(course.root()).as_posix()
+    return Run(workshop.name, what, shown, ended.seconds, ended.peak_mb, ended.network)
+
+
+def _over_budget(run: Run) -> str:
+    budgets = (
+        ("it took", run.seconds, SECONDS, "s"),
+        ("its slowest cell took", run.slowest_cell_seconds, CELL_SECONDS, "s"),
+        ("it needed", run.peak_mb, PEAK_MB, "MB"),
+    )
+    return "\n".join(f"{what} {used:g} {unit}, not {most}" for what, used, most, unit in budgets if used > most)
+
+
+def _errors(cells: list) -> list[str]:
+    """ "Name: value" of each error among the outputs."""
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return [f"{output.ename}: {output.evalue}" for output in outputs if output.output_type == "error"]
+
+
+def _instead(expected: str, errors: list[str], ended: _Ended) -> str:
+    return f"should end in {expected}, ended in {'; '.join(errors) or 'no error'} (exit {ended.code})\n{ended.output}"
+
+
+def _seconds(cell) -> float:
+    timing = cell.metadata.get("execution", {})
+    if "iopub.status.busy" not in timing or "shell.execute_reply" not in timing:
+        return 0.0
+    began, ended = (datetime.fromisoformat(timing[key]) for key in ("iopub.status.busy", "shell.execute_reply"))
+    return round((ended - began).total_seconds(), 1)
+
+
+def _below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+
+
+def _report(run: Run) -> None:
+    """Put the run into .atlas/test-report/notebooks.json in place of an earlier one."""
+    from filelock import FileLock
+
+    file = course.root() / ".atlas" / "test-report" / "notebooks.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    entry = {
+        "notebook": run.file,
+        "seconds": run.seconds,
+        "slowest_cell_seconds": run.slowest_cell_seconds,
+        "peak_mb": run.peak_mb,
+        "network": run.network,
+    }
+    with FileLock(f"{file}.lock"):
+        others = json.loads(file.read_text()) if file.exists() else []
+        entries = [entry, *(other for other in others if other["notebook"] != run.file)]
+        file.write_text(json.dumps(sorted(entries, key=lambda each: each["notebook"]), indent=1) + "\n")

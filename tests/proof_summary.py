@@ -1,0 +1,25 @@
+"""A pytest plugin: prints, at the end, the tables of the proofs and runs that tests/test_workshops.py recorded.
+
+The records travel in the reports' user properties, so that they arrive from pytest-xdist's workers too.
+"""
+
+from dataclasses import asdict
+
+
+def record(record_property, name: str, results: list) -> None:
+    """Keep proofs ("proof") or runs ("run") for the tables."""
+    for result in results:
+        record_property(name, asdict(result))
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    from atlas import proofs, runs, validate
+
+    tables = {"proof": (proofs.Proof, validate.proof_table), "run": (runs.Run, validate.run_table)}
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    kept = [pair for report in reports if getattr(report, "when", "") == "call" for pair in report.user_properties]
+    for name, (kind, table) in tables.items():
+        results = [kind(**value) for key, value in kept if key == name]
+        if results:
+            terminalreporter.section("exercises proven" if name == "proof" else "notebooks and scripts run")
+            terminalreporter.write(table(sorted(results, key=lambda result: result.workshop)))

@@ -1,0 +1,333 @@
+"""`atlas validate`: each shortfall of a workshop is found and named, and nothing that is wrong counts as proven."""
+
+# ruff: noqa: E501 (one case a line)
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import skeleton_kit
+from atlas import completeness, course, offline, proofs, runs, validate
+from skeleton_kit import SOLUTION, WORKSHOP, edit
+
+TOML, README, CHECKS = f"{WORKSHOP}/workshop.toml", f"{WORKSHOP}/README.md", f"{WORKSHOP}/checks.py"
+SOURCE, SCRIPT = f"{SOLUTION}/cnn-basics.py", f"{SOLUTION}/train_cnn_basics.py"
+STARTER, GUIDE = f"{WORKSHOP}/cnn-basics.ipynb", f"{SOLUTION}/INSTRUCTOR.md"
+ANSWERS = "tests/wrong_answers/cnn-basics.py"
+
+
+@pytest.fixture
+def kit(tmp_path, monkeypatch):
+    return skeleton_kit.make(tmp_path, monkeypatch)
+
+
+def found() -> set[str]:
+    """The shortfalls, as "path: what"."""
+    workshop = skeleton_kit.workshop()
+    problems = [*completeness.strays(), *completeness.shortfalls(workshop, proofs.load_answers(workshop))]
+    return {f"{problem.path}: {problem.what}" for problem in problems}
+
+
+# ------------------------------------------------------------------------------------ completeness
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "finds"),
+    [
+        (README, "## Theory", "## Thoughts", f"{README}: has no section about: theory"),
+        (README, "## Agenda", "## Project\n\n## Agenda", f"{README}: has its sections out of order"),
+        (README, "## Agenda", "```\n## Agenda\n```", f"{README}: has no section about: agenda"),
+        (README, "![Say what the figure shows]", "![ ]", f"{WORKSHOP}/figures/architecture.svg: is shown without alt text"),
+        (README, "![Say", "[Say", f"{WORKSHOP}/figures/architecture.svg: is shown nowhere"),
+        (README, "## Theory", "## Theory\n<img src='' alt=''><img src=\"figures/no.svg\" alt=\"x\">", f"{README}: shows figures/no.svg, which is not there"),
+        (f"{WORKSHOP}/figures/architecture.svg", "</svg>", "", f"{WORKSHOP}/figures/architecture.svg: is not well-formed SVG: no element found: line 12, column 0"),
+        (TOML, "minutes = 60", "minutes = 61", f"{TOML}: agenda adds up to 60 minutes, not 61"),
+        (TOML, "minutes = 60", "minutes = 130", f"{TOML}: takes 130 minutes, not 60 to 120"),
+        (TOML, 'exercises = ["second_step"]', "", f"{TOML}: exercise second_step is in 0 agenda items"),
+        (TOML, 'exercises = ["second_step"]', 'exercises = ["first_step", "second_step"]', f"{TOML}: exercise first_step is in 2 agenda items"),
+        (TOML, 'kind = "break"', 'kind = "talk"', f"{TOML}: no break in the 60 minutes until the end of 'What came out'"),
+        (TOML, 'step"\nminutes = 6', 'step"\nminutes = 13', f"{TOML}: exercise first_step takes 13 minutes, not 3 to 12"),
+        (TOML, "minutes = 15", "minutes = 5", f"{TOML}: agenda item 'The first step' has 5 minutes for exercises of 6"),
+        (TOML, "datasets = []", 'datasets = ["mist"]', f"{TOML}: dataset 'mist' is not in datasets/catalog.toml"),
+        (TOML, "datasets = []", 'datasets = ["mnist"]', f"{README}: neither README nor notebook names the licence of mnist"),
+        (TOML, 'project = "project_cnn_basics.py"', "", f"{TOML}: names no reference of the project"),
+        (CHECKS, "def second_step", "def third_step", f"{CHECKS}: has no check for second_step"),
+        (CHECKS, "def second_step", "def third_step", f"{CHECKS}: checks third_step, which is no exercise"),
+        (CHECKS, '        "A nudge: this one undoes the first.",\n', "", f"{CHECKS}: has 1 hint to second_step, not 2 to 3"),
+        (CHECKS, "from atlas", "from atlantis", f"{CHECKS}: does not load: ModuleNotFoundError: No module named 'atlantis'"),
+        (SOURCE, "    ### BEGIN SOLUTION\n", "", f"{SOURCE}:26: END without a BEGIN above it"),
+        (SOURCE, "def first_step", "def other_step", f"{SOURCE}: region in other_step, which is no exercise here"),
+        (SOURCE, "def first_step", "def other_step", f"{SOURCE}: exercise first_step has no region between `### BEGIN SOLUTION` and `### END SOLUTION`"),
+        (SCRIPT, '    """Halve every entry.\n\n    x: (B, D). Returns (B, D).\n    """\n', "", f"{SCRIPT}: second_step has no docstring"),
+        (STARTER, "(15 min)", "(15 minutes)", f"{STARTER}: heading without minutes: ## 1 · The first step (15 minutes)"),
+        (STARTER, "atlas.open(", "open(", f"{STARTER}: does not open with one cell that loads everything"),
+        (STARTER, "lab.check(first_step)", "", f"{STARTER}: never checks first_step"),
+        (GUIDE, "## On the board", "## Chalk", f"{GUIDE}: has no section about: on the board"),
+        (GUIDE, "Answer: and why.", "", f"{GUIDE}: has a quiz without answers"),
+        (ANSWERS, '@right("first_step")', '@right("zeroth_step")', f"{ANSWERS}: answers zeroth_step, which is no exercise"),
+    ],
+    ids=lambda value: str(value).rpartition("/")[2][:60].partition("\n")[0],
+)  # fmt: skip
+def test_a_shortfall_is_named(kit, file, old, new, finds):
+    before = found()
+    edit(kit, file, old, new)
+    assert finds in found() - before
+
+
+@pytest.mark.parametrize(
+    ("name", "finds"),
+    [
+        (f"{WORKSHOP}/notes.txt", "unknown file: is no part of a workshop"),
+        (f"{WORKSHOP}/figures/photo.png", "unknown file: is no part of a workshop"),
+        (f"{SOLUTION}/old/first.py", "unknown file: is no part of a workshop"),
+        ("workshops/computer-vision/notes.txt", "unknown file: belongs to no workshop"),
+        ("solutions/computer-vision/transfer-learning/INSTRUCTOR.md", "unknown file: belongs to no workshop"),
+        ("tests/wrong_answers/cnn.py", "unknown file: is named as no workshop"),
+    ],
+)
+def test_an_unknown_file_is_an_error(kit, name, finds):
+    before = found()
+    (kit / name).parent.mkdir(parents=True, exist_ok=True)
+    (kit / name).touch()
+    (new,) = found() - before
+    assert new.startswith(f"{name}: {finds}")
+
+
+@pytest.mark.parametrize("name", [README, STARTER, SOURCE, SCRIPT, GUIDE, ANSWERS, f"{SOLUTION}/project_cnn_basics.py"])
+def test_a_missing_part_is_an_error(kit, name):
+    (kit / name).unlink()
+    assert f"{name}: missing" in found()
+
+
+def test_hidden_files_and_caches_are_nobodys_business(kit):
+    before = found()
+    for name in (".ipynb_checkpoints/cnn-basics.ipynb", "__pycache__/checks.pyc"):
+        (kit / WORKSHOP / name).parent.mkdir()
+        (kit / WORKSHOP / name).touch()
+    assert found() == before
+
+
+def test_words_are_those_of_the_prose():
+    prose = """# Two words\n\nThree more [words](https://no.example/word) $x = W x + b$ and
+
+$$ a = \\sum_i b_i $$
+```python
+no = words
+```
+<!-- atlas:agenda -->\n| no | words |\n<!-- /atlas:agenda -->\n<details>| here</details>
+"""
+    assert completeness.count_words(prose) == 9  # with both formulas
+
+
+# ------------------------------------------------------------------------------------ proofs
+
+
+def proven(kind: str, exercise: str = "first_step") -> list[proofs.Proof]:
+    workshop = skeleton_kit.workshop()
+    return proofs.prove(proofs.material(workshop), workshop.exercise(exercise), kind)
+
+
+def test_a_solution_that_its_check_rejects_is_not_proven(kit):
+    edit(kit, SOURCE, "return 2 * x", "return 3 * x")
+    assert [proof.ok for proof in proven("solution")] == [False] * len(proofs.SEEDS)
+    assert "every entry is doubled" in proven("solution")[0].why
+
+
+def test_a_starter_that_was_written_in_is_not_untouched(kit):
+    edit(kit, STARTER, 'raise NotImplementedError(\\"first_step\\")', "return 2 * x")
+    assert not proven("starter")[0].ok
+
+
+def test_a_script_exercise_is_taken_from_the_script(kit):
+    edit(kit, SCRIPT, "return x / 2", "return x")
+    assert not any(proof.ok for proof in proven("solution", "second_step"))
+
+
+def test_a_wrong_answer_that_passes_is_not_proven(kit):
+    edit(kit, ANSWERS, "return x * x", "return 2 * x")
+    (proof,) = proven("wrong")
+    assert not proof.ok and "was not rejected" in proof.why
+
+
+def test_a_wrong_answer_whose_message_says_something_else_is_not_proven_and_the_message_is_shown(kit):
+    edit(kit, ANSWERS, "multiplied by itself", "halved")
+    (proof,) = proven("wrong")
+    assert not proof.ok and not proof.named and "multiplied by itself" in proof.why
+
+
+def test_a_wrong_answer_that_is_owed_no_message_is_proven_but_counts_as_unnamed(kit):
+    edit(kit, ANSWERS, 'says="multiplied by itself"', "says=None")
+    (proof,) = proven("wrong")
+    assert proof.ok and not proof.named
+    assert any("0% of the messages" in problem.what for problem in validate.validate(["cnn-basics"]).problems)
+
+
+def test_a_right_answer_that_is_rejected_is_not_proven(kit):
+    edit(kit, ANSWERS, "return x + x", "return x")
+    (proof,) = proven("right")
+    assert not proof.ok and "every entry is doubled" in proof.why
+
+
+def test_a_check_that_breaks_counts_for_nobody(kit):
+    edit(kit, CHECKS, "expect.close(learner(x), x + x", "expect.close(learner(x), undefined")
+    assert not any(proof.ok for kind in proofs.KINDS if kind != "starter" for proof in proven(kind))
+
+
+def test_the_table_counts_what_is_proven(kit):
+    edit(kit, ANSWERS, "return x + x", "return x")
+    table = validate.proof_table(validate.validate(["cnn-basics"]).proofs)
+    (row,) = [line.split() for line in table.splitlines() if "first_step" in line]
+    assert row == ["first_step", "5/5", "1/1", "1/1", "0/1", "100%"]
+
+
+def test_files_that_cannot_be_loaded_are_a_problem_and_no_traceback(kit):
+    edit(kit, ANSWERS, "import right", "import write")
+    report = validate.validate(["cnn-basics"])
+    assert any("cannot be proven: ImportError" in problem.what for problem in report.problems) and not report.ok
+
+
+def test_a_planned_workshop_cannot_be_validated(kit):
+    with pytest.raises(course.CourseError, match="atlas new computer-vision/transfer-learning"):
+        validate.validate(["transfer-learning"])
+
+
+# ------------------------------------------------------------------------------------ runs
+
+OUTPUTS = "open('figure.png', 'w').write('x'), open('model.pt', 'w').write('x')"
+
+
+def test_a_solved_notebook_is_run_offline_with_strict_checks_and_measured(kit):
+    edit(kit, f"{SOLUTION}/cnn-basics.ipynb", "first_step(np.arange(6.0).reshape(2, 3))", STRICT_AND_OFFLINE)
+    run = runs.solved_notebook(skeleton_kit.workshop())
+    assert not run.error
+    assert 1 <= run.slowest_cell_seconds < run.seconds and 50 < run.peak_mb < 2000
+    (entry,) = json.loads((kit / ".atlas/test-report/notebooks.json").read_text())
+    assert entry == {
+        "notebook": f"{SOLUTION}/cnn-basics.ipynb",
+        "seconds": run.seconds,
+        "slowest_cell_seconds": run.slowest_cell_seconds,
+        "peak_mb": run.peak_mb,
+        "network": run.network,
+    }
+
+
+STRICT_AND_OFFLINE = (
+    "import os, socket, time; time.sleep(1); assert os.environ['ATLAS_STRICT'] == '1'; "
+    "assert socket.socket().connect_ex(('192.0.2.1', 9)) == 101"
+)
+
+
+def test_a_solved_notebook_that_fails_a_check_does_not_pass(kit):
+    edit(kit, f"{SOLUTION}/cnn-basics.ipynb", "return 2 * x", "return 3 * x")
+    assert "CheckFailed" in runs.solved_notebook(skeleton_kit.workshop()).error
+
+
+@pytest.mark.parametrize("budget", ["SECONDS", "CELL_SECONDS", "PEAK_MB"])
+def test_what_is_over_budget_is_said(budget, monkeypatch):
+    run = runs.Run("w", "solved notebook", "f", seconds=9, peak_mb=9, network="", slowest_cell_seconds=9)
+    assert not runs._over_budget(run)
+    monkeypatch.setattr(runs, budget, 8)
+    assert "9" in runs._over_budget(run) and "not 8" in runs._over_budget(run)
+
+
+def test_a_starter_notebook_ends_at_its_first_todo(kit):
+    assert not runs.starter_notebook(skeleton_kit.workshop()).error
+
+
+def test_a_starter_notebook_with_an_earlier_error_is_found_out(kit):
+    edit(kit, STARTER, "import numpy as np", "import nampy as np")
+    assert "ended in ModuleNotFoundError" in runs.starter_notebook(skeleton_kit.workshop()).error
+
+
+def test_a_starter_script_explains_itself_and_stops_at_its_todo(kit):
+    workshop = skeleton_kit.workshop()
+    assert not runs.starter_script_help(workshop).error and not runs.starter_script(workshop).error
+
+
+def test_a_starter_script_that_fails_otherwise_is_found_out(kit):
+    edit(kit, f"{WORKSHOP}/train_cnn_basics.py", "import argparse", "import argparse; 1 / 0")
+    workshop = skeleton_kit.workshop()
+    assert "ZeroDivisionError" in runs.starter_script_help(workshop).error
+    assert "ended in ZeroDivisionError" in runs.starter_script(workshop).error
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [(OUTPUTS, ""), (OUTPUTS.replace(".png", ".txt"), "no figure"), (OUTPUTS.replace(".pt", ".svg"), "no checkpoint"), ("1 / 0", "ZeroDivision")],
+)  # fmt: skip
+def test_a_solved_script_runs_with_its_arguments_and_leaves_its_outputs(kit, line, says):
+    edit(kit, TOML, "script_test = []", 'script_test = ["--seed", "3"]')
+    edit(kit, SCRIPT, "    print(", f"    assert arguments.seed == 3\n    {line}\n    print(")
+    error = runs.solved_script(skeleton_kit.workshop()).error
+    assert says in error and bool(error) == bool(says)
+
+
+def test_a_project_runs_with_its_arguments(kit):
+    assert "not written yet" in runs.project(skeleton_kit.workshop()).error
+    edit(kit, TOML, "project_test = []", 'project_test = ["--quick"]')
+    (kit / SOLUTION / "project_cnn_basics.py").write_text("import sys\nassert sys.argv[1:] == ['--quick']\n")
+    assert not runs.project(skeleton_kit.workshop()).error
+
+
+def test_a_run_leaves_nothing_behind_in_the_workshop(kit):
+    edit(kit, SCRIPT, "    print(", f"    {OUTPUTS}\n    print(")
+    before = found()
+    runs.solved_script(skeleton_kit.workshop())
+    assert found() == before
+
+
+def test_what_does_not_end_is_ended_with_its_children(kit):
+    spawn = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    ended = runs._python(["-c", spawn], kit, 2, {})
+    assert ended.code and ended.seconds < 20 and "ended by force" in ended.output
+
+
+def test_memory_is_that_of_the_whole_process_tree(kit):
+    hold = "import time; kept = bytearray(200_000_000); time.sleep(1)"
+    spawn = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    assert runs._python(["-c", spawn], kit, 30, {}).peak_mb > 200
+
+
+# ------------------------------------------------------------------------------------ offline
+
+OUTSIDE = "import socket; socket.create_connection(('192.0.2.1', 9), timeout=20)"
+LOOK_UP = "import socket; socket.getaddrinfo('example.org', 80)"
+LOOPBACK = """
+import socket
+server = socket.create_server(("127.0.0.1", 0))
+client = socket.create_connection(("localhost", server.getsockname()[1]), timeout=5)
+server.accept()[0].sendall(b"here")
+assert client.recv(4) == b"here"
+"""
+
+
+@pytest.mark.parametrize("how", [offline.without_network, offline.blocked])
+def test_offline_nothing_but_loopback_can_be_reached(how):
+    def run(code: str) -> subprocess.CompletedProcess:
+        command, env, _ = how([sys.executable, "-c", code])
+        return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
+
+    assert run(LOOPBACK).returncode == 0
+    for code in (OUTSIDE, LOOK_UP):
+        ended = run(code)
+        assert ended.returncode and "rror: " in ended.stderr and "timed out" not in ended.stderr
+
+
+def test_a_run_says_in_which_way_it_was_offline(kit):
+    ended = runs._python(["-c", "pass"], kit, 30, {})
+    assert ended.network in (offline.NAMESPACE, offline.BLOCKED)
+
+
+def test_a_report_is_good_only_without_shortfalls_failed_proofs_and_failed_runs():
+    proof = proofs.Proof("w", "e", "solution", "", True)
+    run = runs.Run("w", "project", "f", 1, 1, "")
+    good = validate.Report([], [proof], [run])
+    assert good.ok and "Complete and proven." in str(good)
+    for bad in (
+        dataclasses.replace(good, problems=[validate.Problem("p", "lacks", "write it")]),
+        dataclasses.replace(good, proofs=[dataclasses.replace(proof, ok=False, why="because")]),
+        dataclasses.replace(good, runs=[dataclasses.replace(run, error="it broke")]),
+    ):
+        assert not bad.ok and any(said in str(bad) for said in ("lacks", "because", "it broke"))

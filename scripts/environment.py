@@ -194,7 +194,7 @@ def diagnose(output: str) -> str:
     elif "DO NOT MATCH THE HASHES" in output:
         cure = (
             "A downloaded file is not the one that the lock names: a broken download, or a mirror that changes files.\n"
-            "Try again with `PIP_NO_CACHE_DIR=1 scripts/setup`; if it stays, ask whoever runs the package index."
+            "Call the same command again with PIP_NO_CACHE_DIR=1; if it stays, ask whoever runs the package index."
         )
     elif re.search(NO_INDEX, output):
         cure = (
@@ -349,7 +349,8 @@ def install_torch() -> None:
         if known_hashes().get(file, sha256) != sha256:
             raise Stop(f"{source['url']} has SHA-256 {sha256}, not the one in scripts/locks/torch-cpu.sha256.")
         (STATE / "torch.txt").write_text(f"torch=={report['metadata']['version']} --hash=sha256:{sha256}\n")
-        return install(STATE / "torch.txt", *options[:2])
+        # of a silent index only the search is told: asked again, pip would wait for it five times
+        return install(STATE / "torch.txt", *(options[:2] if "pytorch.org/" in source["url"] else ()))
     if refused is None:
         raise Stop(diagnose(last_output()))
     raise Stop(
@@ -402,7 +403,7 @@ def verify_data() -> None:
         raise Stop(f"the data that ships with the course is not as it should be:\n{failed}\n  {cure}") from None
 
 
-def steps(only_environment: bool, data: bool) -> list[Step]:
+def steps(only_environment: bool = False, data: bool = True) -> list[Step]:
     def packages_key() -> str:
         return digest(torch_pin(), lock().read_text())
 
@@ -424,7 +425,9 @@ def steps(only_environment: bool, data: bool) -> list[Step]:
         Step("course", "the course's own package", course_key, install_course),
         Step("kernel", f"Jupyter kernel {KERNEL}", lambda: digest(packages_key(), KERNEL_TITLE), install_kernel),
     ]
-    verify = [Step("data", "verifying the data", data_state, verify_data)] if data else []
+    verify = (
+        [Step("data", "verifying the data", data_state, verify_data)] if data and (ROOT / "datasets").exists() else []
+    )
     return environment + here + verify
 
 

@@ -5,6 +5,7 @@ import sys
 import tomllib
 
 import pytest
+
 from atlas import course
 from atlas.course import CourseError
 from made_up import FIRST, SECOND, WORKSHOP, write

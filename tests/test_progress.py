@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from atlas import course, progress
 from made_up import FIRST
 

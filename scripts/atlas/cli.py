@@ -298,11 +298,17 @@ def build(
 
 
 @app.command(epilog="Example: atlas validate perceptron-and-mlp")
-def validate(names: Names = None) -> None:
-    """For maintainers: are the workshops complete?"""
+def validate(
+    names: Names = None,
+    notebooks: Annotated[bool, typer.Option("--notebooks", help="Run notebooks, scripts and projects too.")] = False,
+) -> None:
+    """For maintainers: are the workshops complete?
+
+    Counts their parts and proves each exercise; with --notebooks runs everything, which takes minutes.
+    """
     from atlas import validate
 
-    report = validate.validate([each.id for each in course.select(names)] if names else None)
+    report = validate.validate([each.id for each in course.select(names)] if names else None, notebooks)
     print(report)
     if not report.ok:
         raise typer.Exit(1)
@@ -359,11 +365,11 @@ def _split(words: list[str]) -> tuple[Workshop, list[str]]:
     if not owners:
         try:
             return course.find(words[0]), words[1:]
-        except CourseError as error:
+        except CourseError:
             exercises = [exercise.name for each in workshops for exercise in each.exercises]
-            meant = course.did_you_mean(words[0], exercises)
-            if not meant or "Did you mean" in str(error):
+            if not course.did_you_mean(words[0], exercises):
                 raise
+            meant = course.did_you_mean(words[0], exercises + [each.name for each in workshops])
             raise CourseError(f"There is no workshop and no exercise {words[0]!r}.{meant}") from None
     nearest = [each for each in (course.here(), _next(workshops, progress.read())) if each in owners] + owners
     return nearest[0], words
@@ -397,6 +403,7 @@ def _show_path(workshops: list[Workshop], recorded: dict) -> None:
 
     following = _next(workshops, recorded)
     table = _table("#", "", "workshop", "time", "passed")
+    table.columns[2].no_wrap = table.columns[3].no_wrap = True
     for number, workshop in enumerate(workshops, 1):
         if number == 1 or workshop.track != workshops[number - 2].track:
             table.add_row("", "", Text(course.TRACKS[workshop.track], "bold"))

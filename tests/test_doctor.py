@@ -1,0 +1,251 @@
+"""`atlas doctor` finds what is wrong and names the command that repairs it. Faults are simulated; none is caused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atlas import doctor, progress
+from atlas.doctor import OK, PROBLEM, WARNING, Finding
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def kit(small_course, monkeypatch):
+    """The made-up course with the real pyproject.toml and lock, and probes that answer at once."""
+    shutil.copy(REPOSITORY / "pyproject.toml", small_course)
+    shutil.copytree(REPOSITORY / "scripts" / "locks", small_course / "scripts" / "locks")
+    monkeypatch.setattr(doctor, "_PROBES", answers())
+    monkeypatch.setenv("ATLAS_VENV", sys.prefix)
+    return small_course
+
+
+def answers(**instead: str) -> dict[str, str]:
+    """Code for the probes, by name; `instead` replaces some."""
+    spec = {"spec": {"argv": [sys.executable, "-m", "ipykernel_launcher"], "display_name": "OpenMLAtlas"}}
+    found = {
+        "torch": {"version": "2.13.0+cpu", "devices": [], "threads": 2},
+        "tensorflow": {"version": "2.21.0", "devices": ["NVIDIA T4"]},
+        "kernels": {"kernelspecs": {"openmlatlas": spec}},
+    }
+    return {name: f"print({json.dumps(answer)!r})" for name, answer in found.items()} | instead
+
+
+def only(findings: list[Finding]) -> Finding:
+    (finding,) = findings
+    return finding
+
+
+def found(name: str) -> Finding:
+    return next(finding for finding in doctor.examine() if finding.name == name)
+
+
+def test_a_sound_machine_is_ready(kit):
+    findings = list(doctor.examine(full=True))
+    assert [finding.name for finding in findings] == [
+        *("Python", "packages", "kernel", "torch", "tensorflow", "memory", "disk", "data", "git", "progress")
+    ]
+    assert not [finding for finding in findings if finding.status == PROBLEM]
+    assert doctor.verdict(findings).name == "ready"
+    assert found("torch").text == "2.13.0+cpu, CPU, 2 threads"
+    assert found("tensorflow").text == "2.21.0, NVIDIA T4, CPU"
+
+
+def test_the_verdict_is_the_remedy_of_the_first_problem():
+    findings = [Finding(OK, "a", ""), Finding(WARNING, "b", "", "no"), Finding(PROBLEM, "c", "", "this")]
+    verdict = doctor.verdict([*findings, Finding(PROBLEM, "d", "", "that")])
+    assert (verdict.status, verdict.text) == (PROBLEM, "First: this")
+    assert doctor.verdict(findings[:2]).status == OK, "a warning prevents nothing"
+
+
+def test_a_python_of_another_version_or_without_environment_is_a_problem(kit, monkeypatch):
+    (kit / "pyproject.toml").write_text('[project]\nrequires-python = ">=3.12"\n')
+    assert only(doctor.interpreter()).status == PROBLEM
+    assert "the course needs >=3.12" in only(doctor.interpreter()).text
+    shutil.copy(REPOSITORY / "pyproject.toml", kit)
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert "not in an environment of its own" in only(doctor.interpreter()).text
+    assert only(doctor.interpreter()).remedy == "scripts/setup"
+
+
+def test_another_environment_than_the_kits_is_a_warning(kit, monkeypatch):
+    monkeypatch.delenv("ATLAS_VENV")
+    assert only(doctor.interpreter()).status == WARNING
+    assert "not in the kit's own .venv" in only(doctor.interpreter()).text
+
+
+def test_missing_packages_and_other_versions_are_a_problem(kit):
+    lock = kit / "scripts" / "locks" / "cpu.txt"
+    text = lock.read_text()
+    lock.write_text("no-such-package==1.0 \\\n    --hash=sha256:00\n" + text.replace("\nrich==", "\nrich==0.0.1+"))
+    finding = only(doctor.packages())
+    assert finding.status == PROBLEM
+    assert "missing: no-such-package" in finding.text
+    assert "rich 15.0.0 instead of 0.0.1" in finding.text
+    assert "scripts/setup" in finding.remedy
+
+
+def test_packages_for_other_platforms_are_not_missed(kit):
+    pinned = doctor.pinned()
+    assert {"torch", "numpy", "rich"} <= set(pinned)
+    assert len(pinned) > 100
+    lock = kit / "scripts" / "locks" / "cpu.txt"
+    lock.write_text("elsewhere==1.0 ; sys_platform == 'never' \\\n    --hash=sha256:00\n")
+    assert set(doctor.pinned()) == {"torch"}
+
+
+def test_the_lock_is_that_of_the_accelerator_chosen_at_set_up(kit, monkeypatch):
+    monkeypatch.setattr(doctor, "STAMPS", kit)
+    (kit / "accelerator").write_text("cuda\n")
+    (kit / "scripts" / "locks" / "cuda.txt").write_text("only-cuda==1.0\n")
+    assert set(doctor.pinned()) == {"only-cuda", "torch"}
+
+
+def test_a_kernel_that_is_missing_or_starts_another_python_is_a_problem(kit):
+    def kernel(name: str, python: str) -> dict:
+        return {"kernelspecs": {name: {"spec": {"argv": [python], "display_name": "Python"}}}}
+
+    missing = only(doctor.kernels(kernel("python3", sys.executable), ""))
+    assert (missing.status, missing.text) == (PROBLEM, "openmlatlas is not registered (there are: python3)")
+    gone = only(doctor.kernels(kernel("openmlatlas", "/no/such/python"), ""))
+    assert "does not exist" in gone.text
+    other = only(doctor.kernels(kernel("openmlatlas", shutil.which("sh")), ""))
+    assert "another Python than this one" in other.text
+    assert "scripts/setup" in missing.remedy and missing.remedy == gone.remedy == other.remedy
+    silent = only(doctor.kernels({}, "crashes (SIGSEGV)"))
+    assert (silent.status, "crashes" in silent.text) == (PROBLEM, True)
+
+
+def test_more_kernels_than_the_kits_are_a_warning(kit):
+    spec = {"spec": {"argv": [sys.executable], "display_name": "OpenMLAtlas"}}
+    sound, more = doctor.kernels({"kernelspecs": {"openmlatlas": spec, "conda": spec}}, "")
+    assert (sound.status, more.status) == (OK, WARNING)
+    assert more.text == "1 more on offer: conda. In a notebook choose OpenMLAtlas"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import no_such_framework", "cannot be used: ModuleNotFoundError: No module named 'no_such_framework'"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashes (SIGILL)"),
+        ("import sys; sys.exit(3)", "cannot be used: no message"),
+        ("import time; time.sleep(60)", "does not come up within 1 s"),
+    ],
+)
+def test_a_framework_that_is_broken_takes_nothing_else_with_it(kit, monkeypatch, code, says):
+    monkeypatch.setattr(doctor, "IMPORT_SECONDS", 1.0)
+    monkeypatch.setattr(doctor, "_PROBES", answers(tensorflow=code))
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert findings["tensorflow"].text == says
+    assert findings["tensorflow"].status == PROBLEM
+    assert "scripts/setup" in findings["tensorflow"].remedy
+    assert findings["torch"].status == findings["data"].status == OK
+    assert len(findings) == 10
+
+
+def test_noise_around_a_frameworks_answer_is_swallowed(kit, monkeypatch, capfd):
+    noisy = answers()["tensorflow"]
+    noisy = f"import sys; print('noise ' * 30_000, file=sys.stderr); print('a greeting'); {noisy}"
+    monkeypatch.setattr(doctor, "_PROBES", answers(tensorflow=noisy))
+    assert found("tensorflow").status == OK
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_check_that_fails_itself_is_a_problem_and_the_others_go_on(kit):
+    (kit / "pyproject.toml").unlink()
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert findings["Python"].status == PROBLEM
+    assert "cannot be looked at: FileNotFoundError" in findings["Python"].text
+    assert findings["progress"].status == OK
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_is_that_of_the_container(kit, monkeypatch, tmp_path, version):
+    files = {
+        1: ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+        2: ("memory.max", "memory.current", "memory.stat"),
+    }[version]
+    cached = {1: "total_inactive_file", 2: "inactive_file"}[version]
+    (tmp_path / "memory").mkdir()
+    for name, content in zip(files, (2 * 10**9, 15 * 10**8, f"anon 3\n{cached} 500000000\n"), strict=True):
+        (tmp_path / name).write_text(str(content))
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    assert doctor.memory_bytes() == (10**9, 2 * 10**9)
+    finding = only(doctor.memory())
+    assert (finding.status, finding.text.split(";")[0]) == (WARNING, "0.9 GB free of 1.9 GB")
+
+
+def test_without_a_limit_memory_is_that_of_the_machine(kit, monkeypatch, tmp_path):
+    import psutil
+
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert doctor.memory_bytes()[1] == psutil.virtual_memory().total
+
+
+def test_a_full_disk_is_a_problem(kit, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(32 * 2**30, 32 * 2**30, 2**28))
+    finding = only(doctor.disk())
+    assert (finding.status, finding.text) == (PROBLEM, "0.2 GB free of 32 GB")
+    assert "free some disk" in finding.remedy
+
+
+def test_damaged_data_is_a_problem(kit):
+    data = kit / "datasets" / "mnist" / "tiny.bin"
+    data.write_text("hallo")
+    assert only(doctor.data()).status == OK, "the quick look compares sizes"
+    finding = only(doctor.data(full=True))
+    assert (finding.status, finding.remedy) == (PROBLEM, "git checkout -- datasets/mnist")
+    data.write_text("hell")
+    assert only(doctor.data()).status == PROBLEM
+    assert "mnist is missing or damaged" in only(doctor.data()).text
+    data.unlink()
+    assert only(doctor.data()).status == PROBLEM
+
+
+def test_a_broken_catalog_is_a_problem(kit):
+    (kit / "datasets" / "catalog.toml").write_text("[mnist")
+    finding = only(doctor.data())
+    assert (finding.status, finding.remedy) == (PROBLEM, "git checkout -- datasets/catalog.toml")
+    assert "\n" not in finding.text
+
+
+def test_git_tells_branch_and_changes_and_is_not_needed(kit, monkeypatch):
+    assert only(doctor.git()).status == WARNING
+    assert "no repository to update from" in only(doctor.git()).text
+    subprocess.run(["git", "init", "-q", "-b", "mine", str(kit)], check=True)
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(kit), *identity, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    assert only(doctor.git()).text == "branch mine, 5 changed files"
+    monkeypatch.setenv("PATH", "")
+    assert only(doctor.git()) == Finding(WARNING, "git", "is not installed; without it the kit cannot be updated")
+
+
+def test_a_damaged_progress_file_is_a_warning_and_left_as_it_is(kit):
+    assert only(doctor.progress_file()).text == "no workshops begun"
+    progress.opened("w")
+    assert only(doctor.progress_file()).text == "1 workshop begun"
+    (kit / ".atlas" / "progress.json").write_text("{")
+    finding = only(doctor.progress_file())
+    assert (finding.status, "is damaged" in finding.text) == (WARNING, True)
+    assert (kit / ".atlas" / "progress.json").read_text() == "{"
+
+
+def test_the_remedy_does_again_what_the_set_up_believes_done(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "STAMPS", tmp_path)
+    assert doctor.again("torch", "packages") == "scripts/setup"
+    (tmp_path / "packages").write_text("")
+    assert doctor.again("torch", "packages") == f"rm -f {tmp_path}/packages && scripts/setup"
+
+
+def test_the_real_probes_answer_on_this_machine():
+    probes = {name: doctor._start(code) for name, code in doctor._PROBES.items()}
+    results = {name: doctor._result(probe) for name, probe in probes.items()}
+    assert [trouble for _, trouble in results.values()] == ["", "", ""]
+    assert only(doctor.torch(*results["torch"])).text.startswith("2.")
+    assert only(doctor.tensorflow(*results["tensorflow"])).text.startswith("2.")
+    assert "kernelspecs" in results["kernels"][0]

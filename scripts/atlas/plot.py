@@ -327,6 +327,7 @@ def _axes(ax: "Axes | None", width: float, height: float) -> Iterator["Axes"]:
     if ax is not None:
         yield ax
         return
+    plt.draw_if_interactive()  # loads the backend: a notebook's sets interactive mode, which the context would undo
     with plt.style.context(["default", STYLE]):
         _, ax = plt.subplots(figsize=(min(width, WIDTH), height), layout="constrained")
         ax._ipython_display_ = _already_shown

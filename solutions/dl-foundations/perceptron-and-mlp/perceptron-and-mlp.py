@@ -673,8 +673,8 @@ worst = wrong[confidence[wrong].argsort()[::-1][:16]]  # wrong, and most sure of
 plot.images(
     mnist.x_test[worst],
     columns=8,
-    titles=[f"{mnist.y_test[i]}, said {answers[i]}\n{confidence[i]:.1%} sure" for i in worst],
-    title="Sixteen errors of which the network was most sure",
+    titles=[f"{mnist.y_test[i]} read as {answers[i]}" for i in worst],
+    title=f"The sixteen errors of which it was most sure: all over {confidence[worst].min():.1%}",
 )
 # %% [markdown]
 # **Question.** Which of these would you have read wrong yourself? What does "99 % sure" mean here?
@@ -743,10 +743,10 @@ for ax, epoch in zip(axes, (0, 1, 3, 20), strict=True):
 #
 # Is a larger network better, and by how much? An experiment needs a baseline that had a fair chance. Ours is *logistic regression*: the same
 # softmax and cross-entropy without a hidden layer, `MLP([784, 10])`, for which we try four learning rates and keep the best on the validation set. All
-# networks below train on the same 20,000 images for 5 epochs, with one recipe.
+# networks below train on the same 12,000 images for 5 epochs, with one recipe.
 
 # %%
-small_x, small_y = x_train[:20_000], y_train[:20_000]
+small_x, small_y = x_train[:12_000], y_train[:12_000]
 baselines = {}
 for rate in (1e-3, 4e-3, 1e-2, 4e-2):
     baseline, past = train([784, 10], small_x, small_y, epochs=5, learning_rate=rate)
@@ -787,7 +787,7 @@ ax.spines[["top", "right"]].set_visible(False)
 # %% [markdown]
 # What came out: one hidden layer of only 16 neurons beats the tuned logistic regression, and each fourfold width adds accuracy, at first more, then
 # less. A second or third layer adds little on images as simple as these: the points of different depths lie close
-# together at the same width. That is a statement about MNIST with 20,000 images and this recipe, not about depth.
+# together at the same width. That is a statement about MNIST with 12,000 images and this recipe, not about depth.
 #
 # Now the fair comparison on the test set: the baseline, with its best learning rate, gets all 55,000 images and 8 epochs, like your network.
 

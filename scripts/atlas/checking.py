@@ -9,8 +9,10 @@ A workshop's `checks.py` holds one check per exercise:
 
 `learner` is the learner's function (or class), watched: its inputs must come back unchanged, the same input must
 give the same result, an endless loop is ended. `expect` compares; its first complaint ends the check. `mistakes`
-are functions with the exercise's signature that make a known mistake on purpose; where the learner's result agrees
-with one of them, its docstring is what the learner reads. Nothing here imports a framework.
+are functions (or classes) with the exercise's signature that make a known mistake on purpose: where the check says
+the same of one of them as of the learner's, its docstring is what the learner reads; elsewhere `likely` or what
+`readings` finds in the numbers. A check draws what is random from `rng` only, so that it can run again.
+Nothing here imports a framework.
 """
 
 import builtins
@@ -18,12 +20,12 @@ import contextlib
 import contextvars
 import copy
 import ctypes
+import dis
 import html
 import importlib.util
 import inspect
 import io
 import linecache
-import math
 import os
 import random
 import signal
@@ -40,10 +42,13 @@ from typing import Any
 
 import numpy as np
 
+from atlas import readings
+from atlas.readings import number as _number
+
 PASSED, FAILED, UNTOUCHED, BROKEN = "passed", "failed", "untouched", "error"
 _KIT = str(Path(__file__).parent)
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")})
-_PRINTED_LINES = 12
+_PRINTED_LINES, _PRINTED_CHARACTERS = 12, 2000
 
 
 class CheckFailed(AssertionError):
@@ -51,11 +56,17 @@ class CheckFailed(AssertionError):
 
 
 class Complaint(Exception):
-    """What an `expect` found wrong: `why` names the rule, `details` are the lines below it."""
+    """What an `expect` found wrong.
 
-    def __init__(self, why: str, details: Iterable[str] = ()):
+    why      the rule that is broken
+    details  the lines below it: given, yours, expected
+    reading  the likely cause, where one is seen
+    yours    what the learner's code gave, to recognise a known mistake by; None: it cannot be
+    """
+
+    def __init__(self, why: str, details: Iterable[str] = (), reading: str = "", yours: Any = None):
         super().__init__(why)
-        self.why, self.details = why, list(details)
+        self.why, self.details, self.reading, self.yours = why, list(details), reading, yours
 
 
 class _TimeUp(BaseException):
@@ -94,7 +105,20 @@ def load_checks(folder: Path) -> dict[str, Check]:
     return {value.name: value for value in vars(module).values() if isinstance(value, Check)}
 
 
+def strict() -> bool:
+    """Whether a failed check raises (tests, CI) instead of reporting."""
+    return os.environ.get("ATLAS_STRICT") == "1"
+
+
 # ------------------------------------------------------------------------------------------------ outcomes
+
+_LOOKS = {
+    PASSED: ("✔", "passed", "#2e9e62"),
+    FAILED: ("✘", "not yet", "#d9632a"),
+    UNTOUCHED: ("○", "not attempted", "#8a8f98"),
+    BROKEN: ("!", "the check broke", "#b04fc4"),
+}
+"""Status → mark, words, colour of the mark; readable on white and on black."""
 
 
 @dataclass(frozen=True)
@@ -107,40 +131,40 @@ class Outcome:
     details: tuple[str, ...] = ()
     printed: str = ""
 
-    _LOOKS = {  # noqa: RUF012
-        PASSED: ("✔", "passed", "#2e9e62"),
-        FAILED: ("✘", "not yet", "#d9632a"),
-        UNTOUCHED: ("○", "not attempted", "#8a8f98"),
-        BROKEN: ("!", "the check broke", "#b04fc4"),
-    }
-
     @property
     def passed(self) -> bool:
         return self.status == PASSED
 
+    @property
+    def title(self) -> str:
+        """The heading: mark, exercise, verdict."""
+        mark, label, _ = _LOOKS[self.status]
+        return f"{mark} {self.exercise}   {self.why or label}"
+
     def text(self) -> str:
         """The report as plain text, a heading line and indented details."""
-        mark, label, _ = self._LOOKS[self.status]
-        lines = [f"{mark} {self.exercise}   {self.why or label}", *(f"  {line}" for line in self.details)]
-        if self.printed:
-            lines += ["  your code printed:", *(f"    {line}" for line in self.printed.splitlines())]
-        return "\n".join(lines)
+        return "\n".join([self.title, *(f"  {line}" for line in self._body())])
 
     def html(self) -> str:
-        """The report for a notebook; colours carry no meaning of their own, text takes the theme's colour."""
-        mark, label, colour = self._LOOKS[self.status]
-        body = "\n".join(self.details)
-        if self.printed:
-            body += ("\n" if body else "") + "your code printed:\n" + self.printed
-        pre = f'<pre style="{_PRE}">{html.escape(body)}</pre>' if body else ""
-        return (
-            f'<div style="border-left:4px solid {colour};padding:.35em .8em;margin:.3em 0;background:{colour}18">'
-            f'<b><span style="color:{colour}">{mark}</span> {html.escape(self.exercise)}</b> · {label}'
-            f"{'<br>' + html.escape(self.why) if self.why else ''}{pre}</div>"
-        )
+        """The report for a notebook; text takes the theme's colour."""
+        mark, label, colour = _LOOKS[self.status]
+        heading = f'<span style="color:{colour}">{mark}</span> <b>{html.escape(self.exercise)}</b> · {label}'
+        return card(heading, self.why, "\n".join(self._body()), colour)
+
+    def _body(self) -> list[str]:
+        printed = [f"  {line}" for line in self.printed.splitlines()]
+        return [*self.details, *(["your code printed:", *printed] if printed else [])]
 
 
-_PRE = "margin:.4em 0 0;padding:0;background:transparent;color:inherit;white-space:pre-wrap;font-size:.92em"
+def card(heading: str, text: str = "", pre: str = "", colour: str = "#8a8f98") -> str:
+    """A box for a notebook's output: `heading` is HTML; `text` and `pre` are escaped."""
+    style = "margin:.4em 0 0;padding:0;background:transparent;color:inherit;white-space:pre-wrap;font-size:.92em"
+    return (
+        f'<div style="border-left:4px solid {colour};padding:.35em .8em;margin:.3em 0;background:{colour}18">{heading}'
+        + (f"<br>{html.escape(text)}" if text else "")
+        + (f'<pre style="{style}">{html.escape(pre)}</pre>' if pre else "")
+        + "</div>"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ running a check
@@ -148,19 +172,27 @@ _PRE = "margin:.4em 0 0;padding:0;background:transparent;color:inherit;white-spa
 
 @dataclass
 class _Call:
-    """What the learner's function was last given (copies) and what it gave back."""
+    """One call of the learner's function: copies of what it was given, by name, and what it gave back."""
 
-    names: tuple[str, ...] = ()
-    values: tuple = ()
+    given: dict[str, Any]
     result: Any = None
-    plain: bool = False
 
 
 @dataclass
 class _Run:
+    """One run of a check: the calls so far, the warnings so far."""
+
     check: Check
-    call: _Call | None = None
+    calls: list[_Call] = field(default_factory=list)
     warned: list = field(default_factory=list)
+
+    def call_of(self, value: Any) -> _Call:
+        """The call that gave `value` or a part of it, else the last one."""
+        for call in reversed(self.calls):
+            parts = call.result if isinstance(call.result, tuple | list) else ()
+            if call.result is value or any(part is value for part in parts):
+                return call
+        return self.calls[-1] if self.calls else _Call({})
 
 
 _run: contextvars.ContextVar[_Run] = contextvars.ContextVar("the check that is running")
@@ -169,41 +201,69 @@ _run: contextvars.ContextVar[_Run] = contextvars.ContextVar("the check that is r
 def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
     """Run `check` on the learner's function or class `given`; never raises, whatever `given` does.
 
-    `seed` chooses the random inputs. Global random state, warning filters and standard output are as before afterwards.
+    `seed` chooses the random inputs. Global random state, warning filters, NumPy's error handling and standard output
+    are as before afterwards. Only the user's own interrupt leaves as KeyboardInterrupt.
     """
-    run, printed = _Run(check), io.StringIO()
+    if _is_empty(given):
+        return Outcome(check.name, UNTOUCHED, "not attempted: there is nothing below its first line that computes")
+    with _world_kept(seed) as printed:
+        run, error = _attempt(check, given, seed)
+        if error is None:
+            verdict = (PASSED, "", [])
+        elif isinstance(error, Complaint):
+            reading = _known_mistake(check, error, seed) or error.reading
+            verdict = (FAILED, error.why, [*error.details, *([reading] if reading else [])])
+        else:
+            verdict = _verdict_on(error, check, given, run)
+    status, why, details = verdict
+    return Outcome(check.name, status, why, tuple(details), printed.shown() if status == FAILED else "")
+
+
+def _attempt(check: Check, given: Any, seed: int) -> tuple[_Run, BaseException | None]:
+    """Run the check's function on `given` once; what it raised comes back instead of leaving."""
+    run = _Run(check)
     token = _run.set(run)
     try:
-        with (
-            _random_state_kept(seed),
-            contextlib.redirect_stdout(printed),
-            warnings.catch_warnings(record=True) as seen,
-        ):
+        with warnings.catch_warnings(record=True) as run.warned:
             warnings.simplefilter("always")
-            run.warned = seen
-            try:
-                with _time_limit(check.seconds):
-                    check.function(Learner(given, run), np.random.default_rng(seed))
-                verdict = (PASSED, "", [])
-            except Complaint as complaint:
-                verdict = (FAILED, complaint.why, complaint.details)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                verdict = _verdict_on(error, check)
+            with _TimeLimit(check.seconds):
+                check.function(Learner(given, run), np.random.default_rng(seed))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return run, error
     finally:
         _run.reset(token)
-    status, why, details = verdict
-    lines = printed.getvalue().splitlines()
-    if len(lines) > _PRINTED_LINES:
-        lines = [*lines[:_PRINTED_LINES], f"… and {len(lines) - _PRINTED_LINES} more lines"]
-    return Outcome(check.name, status, why, tuple(details), "\n".join(lines))
+    return run, None
 
 
-def _verdict_on(error: BaseException, check: Check) -> tuple[str, str, list[str]]:
+def _known_mistake(check: Check, complaint: Complaint, seed: int) -> str:
+    """The docstring of the first known mistake that gets just this complaint, for just this result."""
+    if complaint.yours is None:
+        return ""
+    with contextlib.redirect_stdout(_Printed()):
+        for mistake in check.mistakes:
+            _, error = _attempt(check, mistake, seed)
+            alike = isinstance(error, Complaint) and error.why == complaint.why
+            if alike and same(error.yours, complaint.yours, unknown=False):
+                return " ".join(mistake.__doc__.split())
+    return ""
+
+
+def _is_empty(given: Any) -> bool:
+    """Whether a function has no body: `pass`, `...` or only a docstring."""
+    if not isinstance(given, types.FunctionType):
+        return False
+    steps = [step for step in dis.get_instructions(given) if step.opname not in ("RESUME", "NOP")]
+    return [step.opname for step in steps] == ["LOAD_CONST", "RETURN_VALUE"] and steps[0].argval is None
+
+
+def _verdict_on(error: BaseException, check: Check, given: Any, run: _Run) -> tuple[str, str, list[str]]:
     """Status, reason and details for an exception that left the check."""
-    frame = _learner_frame(error)
-    where = [f"at line {frame.lineno} of {_file_name(frame.filename)}:  {frame.line}"] if frame and frame.line else []
+    kind, colon, text = traceback.format_exception_only(error)[0].splitlines()[0].partition(": ")
+    said = f"{kind.rpartition('.')[2]}{colon}{text}"[:300]
+    frame, deepest = _learner_frame(error)
+    where = [f"at line {frame.lineno} of {_file_name(frame.filename)}, in {frame.name}:  {frame.line}"] if frame else []
     if isinstance(error, _TimeUp):
         why = f"stopped after {check.seconds:g} s without a result"
         return (
@@ -211,19 +271,33 @@ def _verdict_on(error: BaseException, check: Check) -> tuple[str, str, list[str]
             why,
             [*where, "Is there a loop whose condition never turns false, or far too much work in a loop?"],
         )
-    if isinstance(error, NotImplementedError) and frame:
-        missing = str(error).split(".")[0]
-        if missing in ("", check.name):
-            return UNTOUCHED, "", []
+    missing = str(error) if isinstance(error, NotImplementedError) and deepest else "?"
+    if missing in ("", check.name):
+        return UNTOUCHED, "", []
+    if missing.replace(".", "").isidentifier():
+        if missing.startswith(f"{check.name}."):
+            return UNTOUCHED, f"not attempted: {missing} is not written yet", []
         return FAILED, f"needs {missing}, which is not written yet", ["Do that exercise first, or lab.catch_up it."]
-    if frame is None:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        details = [f"{type(error).__name__}: {error}", f"at line {last.lineno} of {_file_name(last.filename)}"]
-        details.append("This is the kit's fault, not yours. Please report it; lab.catch_up lets you go on.")
-        return BROKEN, "the check itself failed", details
     if isinstance(error, SystemExit):
         return FAILED, "your code ends Python: leave out exit() and quit()", where
-    return FAILED, f"{type(error).__name__}: {error}", [*where, *_given(), *_advice(error)]
+    if frame:
+        return FAILED, said, [*where, *_for(run.call_of(None)), *_advice(error)]
+    if inspect.isclass(given) and given.__name__ in said and isinstance(error, _INTERFACE):
+        return FAILED, f"the check uses your {given.__name__}, and that fails", [said]
+    if run.calls and run.calls[-1].result is None and isinstance(error, TypeError | AttributeError):
+        return FAILED, "nothing came back", [*_for(run.calls[-1]), "yours    None", _NO_RETURN]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    details = [said, f"at line {last.lineno} of {_file_name(last.filename)}, after {len(run.calls)} calls of yours"]
+    return (
+        BROKEN,
+        "the check itself failed",
+        [*details, "Please report this to the course. lab.catch_up lets you go on."],
+    )
+
+
+_INTERFACE = (AttributeError, TypeError, NotImplementedError)
+"""What Python raises where a class lacks a method or an argument that its user counts on."""
+_NO_RETURN = "Is the `return` missing, or does one branch end without it?"
 
 
 def _advice(error: BaseException) -> list[str]:
@@ -231,25 +305,37 @@ def _advice(error: BaseException) -> list[str]:
     text = str(error)
     if isinstance(error, NameError):
         return ["Is it spelt as in the signature? Has the cell that defines or imports it been run?"]
-    if isinstance(error, ValueError | RuntimeError) and ("shape" in text or "broadcast" in text or "mat1" in text):
-        return ["Two shapes do not fit. Print both .shape and write the shape beside each line, as in # (B, K)."]
-    if isinstance(error, ValueError) and "ambiguous" in text:
-        return [
-            "An `if` needs one truth value and met an array. Compare entries with np.where or a mask, or use .any()."
-        ]
     if isinstance(error, RecursionError):
         return ["The function calls itself without end."]
+    if isinstance(error, MemoryError):
+        return ["An array far larger than the inputs: were two axes combined, as (n,) with (n, 1), into (n, n)?"]
+    if "truth value" in text or "Boolean value of Tensor" in text:
+        return ["An `if` needs one truth value and met an array. Use np.where, a mask, or .any() and .all()."]
+    if any(word in text for word in ("shape", "broadcast", "mismatch", "size of tensor", "aligned", "dimension")):
+        return ["Two shapes do not fit. Print both .shape and write the shape beside each line, as in # (B, K)."]
+    if isinstance(error, IndexError):
+        return ["An index runs past the end: they begin at 0, and the last one is the length minus 1."]
+    if "NoneType" in text:
+        return ["Something is None here: which function, called before this line, forgets its `return`?"]
+    if "not callable" in text:
+        return ["Parentheses call a function, square brackets index an array: are they swapped, or is a * missing?"]
     return []
 
 
-def _learner_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """The deepest frame that is neither the kit's nor a library's: the learner's own line."""
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        file = frame.f_code.co_filename
-        inside = file.startswith((_KIT, *_LIBRARIES, "<frozen")) or Path(file).name == "checks.py"
-        if not inside:
-            return traceback.FrameSummary(file, line, frame.f_code.co_name, line=linecache.getline(file, line).strip())
-    return None
+def _learner_frame(error: BaseException) -> tuple[traceback.FrameSummary | None, bool]:
+    """The deepest frame that is neither the kit's nor a library's, the learner's own; and whether it is the last."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    for depth, (frame, line) in enumerate(reversed(frames)):
+        if _is_learners(frame):
+            file, name = frame.f_code.co_filename, frame.f_code.co_name
+            text = linecache.getline(file, line, frame.f_globals).strip()
+            return traceback.FrameSummary(file, line, name, line=text), depth == 0
+    return None, False
+
+
+def _is_learners(frame: types.FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return not file.startswith((_KIT, *_LIBRARIES, "<frozen", "<__array")) and Path(file).name != "checks.py"
 
 
 def _file_name(file: str) -> str:
@@ -260,137 +346,221 @@ def _file_name(file: str) -> str:
 class Learner:
     """The learner's function or class under watch; call it as the learner's own.
 
-    Each call checks that inputs come back unchanged and, where all inputs are plain data, that a second call with the
-    same input gives the same result.
+    Each call checks that inputs come back unchanged (and puts them back) and, where all inputs are plain data, that a
+    second call with the same input gives the same result.
     """
 
     def __init__(self, given: Any, run: _Run):
-        self._given, self._seen = given, run
+        self._given, self._run = given, run
         try:
             self._signature = inspect.signature(given)
         except (TypeError, ValueError):
             self._signature = None
 
     def __call__(self, *args, **kwargs):
-        call = _Call(*self._named(args, kwargs), plain=_plain((args, kwargs)))
-        self._seen.call = call
-        result = self._given(*args, **kwargs)
-        self._unchanged(call, args, kwargs)
-        call.result = _kept(result)
-        if call.plain and not inspect.isclass(self._given):
-            again = self._given(*args, **kwargs)
-            if not same(call.result, again):
-                details = [*_given(), f"first    {_summary(call.result)}", f"second   {_summary(again)}"]
-                details.append("Does it draw random numbers, or change something outside the function?")
-                raise Complaint("the same input must give the same result, and a second call gave another", details)
+        inputs = self._by_name(args, kwargs)
+        call = _Call({name: _kept(value) for name, value in inputs.items()})
+        self._run.calls.append(call)
+        call.result = result = self._watched(call, inputs, args, kwargs)
+        if not inspect.isclass(self._given) and all(map(_plain, inputs.values())):
+            first = _kept(result)
+            again = self._watched(call, inputs, args, kwargs)
+            if not same(first, again):
+                details = [*_for(call), f"first    {_summary(first)}", f"second   {_summary(again)}"]
+                reading = "Does it draw random numbers, or change something outside the function?"
+                raise Complaint(
+                    "the same input must give the same result, and a second call gave another", details, reading
+                )
         return result
 
-    def _named(self, args: tuple, kwargs: dict) -> tuple[tuple[str, ...], tuple]:
-        """Names and copies of the arguments; complains where the learner's signature cannot take them."""
-        values = tuple(_kept(value) for value in (*args, *kwargs.values()))
+    def _by_name(self, args: tuple, kwargs: dict) -> dict[str, Any]:
+        """The arguments by the learner's names; complains where the learner's signature cannot take them."""
         if self._signature is None:
-            return tuple(f"argument {i + 1}" for i in range(len(values))), values
+            return {f"argument {i}": value for i, value in enumerate(args, 1)} | kwargs
         try:
-            names = tuple(self._signature.bind(*args, **kwargs).arguments)
+            return dict(self._signature.bind(*args, **kwargs).arguments)
         except TypeError as error:
-            wanted = ", ".join(
-                [*(_summary(value) for value in args), *(f"{k}={_summary(v)}" for k, v in kwargs.items())]
-            )
-            name = self._seen.check.name
+            name = self._run.check.name
+            wanted = ", ".join([*map(_summary, args), *(f"{key}={_summary(value)}" for key, value in kwargs.items())])
             details = [f"called as {name}({wanted})", f"yours is  {name}{self._signature}", f"{error}"]
             raise Complaint("the arguments in the first line must stay as the exercise gives them", details) from None
-        return (names + ("",) * len(values))[: len(values)], values
 
-    def _unchanged(self, call: _Call, args: tuple, kwargs: dict) -> None:
-        for name, before, after in zip(call.names, call.values, (*args, *kwargs.values()), strict=True):
-            if _plain(after) and not same(before, after, exact=True):
-                details = [f"before   {_summary(before)}", f"after    {_summary(after)}"]
-                details.append(
-                    f"Operations such as {name} += … or {name}[…] = … write into the caller's array; make a new one."
-                )
-                raise Complaint(f"your function changes its input {name}: the caller still needs it", details)
+    def _watched(self, call: _Call, inputs: dict, args: tuple, kwargs: dict) -> Any:
+        changed = None
+        try:
+            result = self._given(*args, **kwargs)
+        finally:
+            for name, value in inputs.items():
+                if _plain(value) and not same(call.given[name], value, exact=True):
+                    changed = changed or (name, _kept(value))
+                    _put_back(value, call.given[name])
+        if changed:
+            name, after = changed
+            details = [f"before   {_summary(call.given[name])}", f"after    {_summary(after)}"]
+            reading = f"{name} += …, {name}[…] = … and the like write into the caller's data; make a new one."
+            raise Complaint(f"your function changes its input {name}: the caller still needs it", details, reading)
+        return result
 
     def __getattr__(self, name: str):
         return getattr(self._given, name)
 
 
+# ------------------------------------------------------------------------------------------------ the world around it
+
+
+@contextlib.contextmanager
+def _world_kept(seed: int) -> Iterator["_Printed"]:
+    """Seed, catch what is printed, forbid input() and exit(); put everything back as it was. Yields what is printed."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_random_state_kept(seed))
+        stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
+        stack.enter_context(_replaced(builtins, "input", _no_input))
+        if hasattr(shell, "ask_exit"):  # what exit() is in a notebook: the kernel would end after the cell
+            stack.enter_context(_replaced(shell, "ask_exit", sys.exit))
+        printed = _Printed()
+        stack.enter_context(contextlib.redirect_stdout(printed))
+        stack.enter_context(contextlib.redirect_stderr(printed))
+        yield printed
+
+
 @contextlib.contextmanager
 def _random_state_kept(seed: int) -> Iterator[None]:
-    """Seed the global generators for the check and put their states back after it, torch's if it is loaded."""
+    """Seed the global generators and put their states back; torch's and TensorFlow's only where they are loaded."""
     torch = sys.modules.get("torch")
-    torch = torch if hasattr(torch, "get_rng_state") else None
-    states = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    if torch:
-        torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        if torch:
-            torch.set_rng_state(states[2])
-
-
-@contextlib.contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    """End the block with _TimeUp after `seconds`; keeps trying where learner code swallows it.
-
-    In the main thread a timer signal, which also wakes a sleep; elsewhere an asynchronous exception. One long call
-    into compiled code ends first.
-    """
-    running = True
-
-    def ring(*_):
-        if running:
-            raise _TimeUp
-
-    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
-        before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    tensorflow = sys.modules.get("tensorflow.python.eager.context")
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng() if hasattr(torch, "random") else contextlib.nullcontext():
+        eager = tensorflow and tensorflow.context()  # it has no public way to read the state of its global seed
+        kept = tensorflow and (eager._seed, copy.deepcopy(getattr(eager, "_rng", None)))
+        random.seed(seed)
+        np.random.seed(seed)
+        if hasattr(torch, "random"):
+            torch.manual_seed(seed)
         try:
             yield
         finally:
-            running = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        return
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            if tensorflow:
+                eager._seed, eager._rng = kept
 
-    done, target = threading.Event(), ctypes.c_ulong(threading.get_ident())
 
-    def watch():
-        wait = seconds
-        while not done.wait(wait):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(target, ctypes.py_object(_TimeUp))
-            wait = 0.05
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = vars(owner).get(name, _replaced)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        done.set()
-        watcher.join()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(target, None)
+        delattr(owner, name) if before is _replaced else setattr(owner, name, before)
+
+
+def _no_input(*_):
+    raise RuntimeError("input() waits for somebody at the keyboard; everything needed is in the arguments")
+
+
+class _Printed(io.StringIO):
+    """Keeps the beginning of what is printed and counts the rest: a million lines cost no memory."""
+
+    lines = 0
+
+    def write(self, text: str) -> int:
+        self.lines += text.count("\n")
+        super().write(text[: max(_PRINTED_CHARACTERS - self.tell(), 0)])
+        return len(text)
+
+    def shown(self) -> str:
+        lines = self.getvalue().splitlines()[:_PRINTED_LINES]
+        return "\n".join([*lines, *([f"… {self.lines} lines in all"] if self.lines > len(lines) else [])])
+
+
+class _TimeLimit:
+    """Ends the block with _TimeUp after `seconds`; keeps trying where learner code swallows it.
+
+    In the main thread by a timer signal, which also wakes a sleep; elsewhere (and on Windows) by an asynchronous
+    exception, which waits for a sleep to end. One long call into compiled code ends first.
+    """
+
+    def __init__(self, seconds: float):
+        self._seconds, self._over = seconds, threading.Event()
+
+    def __enter__(self) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        self._by_signal = main and hasattr(signal, "setitimer")
+        self._tracing = sys.gettrace()
+        if self._by_signal:
+            self._handler = signal.signal(signal.SIGALRM, self._ring)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds, 0.05)
+        else:
+            self._thread = ctypes.c_ulong(threading.get_ident())
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+
+    def __exit__(self, *_) -> None:
+        while True:
+            with contextlib.suppress(_TimeUp):  # one that was already on its way
+                self._stop()
+                return
+
+    def _stop(self) -> None:
+        self._over.set()
+        if self._by_signal:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._handler)
+            sys.settrace(self._tracing)
+        else:
+            self._watcher.join()
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+
+    def _ring(self, _signal: int, frame: types.FrameType | None) -> None:
+        if self._over.is_set() or frame is None or frame.f_code.co_filename == __file__:
+            return  # it rings again in a moment, and the engine's own bookkeeping stays whole
+        # learner code that swallows the exception gets it again on the next line, which is in its `except`
+        while frame is not None and frame.f_code.co_filename != __file__:
+            frame.f_trace = self._trace
+            frame = frame.f_back
+        sys.settrace(lambda *_: None)
+        raise _TimeUp
+
+    def _trace(self, _frame: types.FrameType, event: str, _argument: Any):
+        if event == "line" and not self._over.is_set():
+            raise _TimeUp
+        return self._trace
+
+    def _watch(self) -> None:
+        wait = self._seconds
+        while not self._over.wait(wait):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_TimeUp))
+            wait = 0.05
 
 
 # ------------------------------------------------------------------------------------------------ values
 
 
 def array(value: Any) -> np.ndarray:
-    """A NumPy array of a list, number, NumPy array or tensor of any framework; raises TypeError for anything else."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    if hasattr(value, "numpy") and callable(value.numpy):
-        value = value.numpy()
+    """A NumPy array of a list, number, array, table or tensor of any framework.
+
+    Raises TypeError, saying what it is instead, for everything that holds no numbers or no array.
+    """
     try:
-        result = np.asarray(value)
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.to_dense() if value.layout != sys.modules["torch"].strided else value
+            value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has none
+        elif hasattr(value, "toarray"):  # SciPy's sparse
+            value = value.toarray()
+        result = value.numpy() if callable(getattr(value, "numpy", None)) else np.asarray(value)
     except ValueError as error:
         raise TypeError("rows of different lengths") from error
-    if result.dtype == object or result.dtype.kind not in "biufc":
-        raise TypeError(f"{type(value).__name__} is not an array of numbers")
-    return result
+    except Exception as error:
+        raise TypeError(f"no array can be made of it ({type(error).__name__})") from error
+    if result.dtype.kind in "US":
+        raise TypeError("text, not numbers")
+    if result.dtype.kind not in "biufc":
+        raise TypeError("no numbers" if _is_array(value) and result.dtype != object else "Python objects, not numbers")
+    return np.asarray(result)
 
 
 def _is_array(value: Any) -> bool:
@@ -399,13 +569,12 @@ def _is_array(value: Any) -> bool:
 
 def _plain(value: Any) -> bool:
     """Whether `value` is data (numbers, text, arrays, tensors, containers of them), not an object with a life."""
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, list | tuple):
         return all(_plain(item) for item in value)
     if isinstance(value, dict):
         return all(_plain(item) for item in value.values())
-    return (
-        value is None or isinstance(value, bool | int | float | complex | str | types.FunctionType) or _is_array(value)
-    )
+    plain = types.NoneType | bool | int | float | complex | str | bytes | types.FunctionType
+    return isinstance(value, plain) or _is_array(value)
 
 
 def _kept(value: Any) -> Any:
@@ -414,89 +583,95 @@ def _kept(value: Any) -> Any:
         return value.copy()
     if hasattr(value, "detach") and hasattr(value, "clone"):
         return value.detach().clone()
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
+    if type(value) in (list, tuple):
         return type(value)(_kept(item) for item in value)
     if isinstance(value, dict):
         return {key: _kept(item) for key, item in value.items()}
     return value
 
 
-def same(a: Any, b: Any, exact: bool = False, unknown: bool = True) -> bool:
-    """Whether two results agree: arrays within 1e-6 relative (or exactly), containers item by item.
+def _put_back(value: Any, before: Any) -> None:
+    """Undo what was done to a list, dict, array or tensor in place."""
+    if isinstance(value, list):
+        value[:] = before
+    elif isinstance(value, dict):
+        value.clear()
+        value.update(before)
+    elif isinstance(value, tuple):
+        for item, item_before in zip(value, before, strict=True):
+            _put_back(item, item_before)
+    elif _is_array(value):
+        with contextlib.suppress(Exception):
+            (value.detach() if hasattr(value, "detach") else value)[...] = before
+
+
+def same(a: Any, b: Any, *, exact: bool = False, unknown: bool = True) -> bool:
+    """Whether two results agree: arrays within rounding (or exactly), containers item by item.
 
     unknown: the answer for objects that cannot be compared, such as two models.
     """
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and not (_numeric(a) and _numeric(b)):
-        return len(a) == len(b) and all(same(x, y, exact, unknown) for x, y in zip(a, b, strict=True))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key], exact, unknown) for key in a)
-    if isinstance(a, str | types.NoneType) or isinstance(b, str | types.NoneType):
-        return type(a) is type(b) and a == b
     try:
-        a, b = array(a), array(b)
+        x, y = array(a), array(b)
     except TypeError:
-        return unknown
-    if a.shape != b.shape:
+        if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+            pairs = zip(a, b, strict=False)
+            return len(a) == len(b) and all(same(*pair, exact=exact, unknown=unknown) for pair in pairs)
+        if isinstance(a, dict) and isinstance(b, dict):
+            return a.keys() == b.keys() and all(same(a[key], b[key], exact=exact, unknown=unknown) for key in a)
+        if type(a) is type(b) and not isinstance(a, str | bytes | types.NoneType):
+            return unknown
+        return type(a) is type(b) and a == b
+    if x.shape != y.shape:
         return False
-    return (
-        np.array_equal(a, b, equal_nan=a.dtype.kind in "fc") if exact else np.allclose(a, b, 1e-6, 1e-9, equal_nan=True)
-    )
+    if exact:
+        return np.array_equal(x, y, equal_nan=x.dtype.kind in "fc")
+    return bool(_agree(x, y, 1e-6, 1e-9).all())
 
 
-def _numeric(value: Any) -> bool:
-    try:
-        array(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _agree(yours: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    """Entry by entry: within atol + rtol·|expected|, and a little more where one of the two has single precision.
+
+    A sum that cancels errs by roundings of its largest terms, so single precision may err by 16 of them everywhere.
+    """
+    single = [np.finfo(a.dtype).eps for a in (yours, expected) if a.dtype.kind in "fc" and a.dtype.itemsize < 8]
+    sizes = np.abs(expected[np.isfinite(expected)])
+    if single and sizes.size and atol:
+        rtol, atol = max(rtol, 16 * max(single)), max(atol, 16 * max(single) * float(sizes.max()))
+    return np.isclose(yours, expected, rtol, atol, equal_nan=True)
 
 
-def _number(value: Any) -> str:
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, bool | int):
-        return str(value)
-    if isinstance(value, complex) or not math.isfinite(value):
-        return str(value)
-    return f"{value:.3f}" if 1e-2 <= abs(value) < 1e3 or value == 0 else f"{value:.3g}"
-
-
-def _summary(value: Any) -> str:
+def _summary(value: Any, depth: int = 2) -> str:
     """One line for a value: small ones in full, arrays by shape and type."""
     if isinstance(value, str):
         return repr(value if len(value) < 40 else value[:37] + "…")
-    if value is None or isinstance(value, bool):
-        return str(value)
-    if isinstance(value, int | float | complex | np.generic):
+    if value is None or isinstance(value, bool | int | float | complex | np.generic):
         return _number(value)
     if _is_array(value):
-        try:
-            numbers = array(value)
-        except TypeError:
-            return f"{type(value).__name__} {tuple(value.shape)}"
-        if numbers.size <= 6 and numbers.ndim <= 1:
-            return (
-                "[" + " ".join(_number(entry) for entry in numbers.ravel()) + "]" if numbers.ndim else _number(numbers)
-            )
-        return f"{tuple(numbers.shape)} {numbers.dtype}"
-    if isinstance(value, list | tuple):
-        if len(value) <= 6:
-            inner = ", ".join(_summary(item) for item in value)
-            return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+        if np.prod(value.shape, dtype=int) <= 6 and len(value.shape) <= 1:
+            with contextlib.suppress(TypeError):
+                numbers = array(value)
+                inner = " ".join(_number(entry) for entry in numbers.ravel())
+                return f"[{inner}]" if numbers.ndim else inner
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, list | tuple) and len(value) <= 6 and depth:
+        inner = ", ".join(_summary(item, depth - 1) for item in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    if isinstance(value, list | tuple | set):
         return f"{type(value).__name__} of {len(value)}"
-    if isinstance(value, types.FunctionType):
-        return f"function {value.__name__}"
     if isinstance(value, dict):
-        return f"dict with {', '.join(map(str, value))}"
-    return type(value).__name__
+        return f"dict with {', '.join(map(str, list(value)[:6]))}{' …' if len(value) > 6 else ''}"
+    name = getattr(value, "__name__", None)
+    return f"function {name}" if isinstance(value, types.FunctionType) else name or type(value).__name__
 
 
-def _given() -> list[str]:
+def _for(call: _Call) -> list[str]:
     """The line that tells what the function was called with."""
+    return ["for " + ", ".join(f"{key} {_summary(value)}" for key, value in call.given.items())] if call.given else []
+
+
+def _given(yours: Any) -> list[str]:
     run = _run.get(None)
-    if run is None or run.call is None or not run.call.values:
-        return []
-    pairs = zip(run.call.names, run.call.values, strict=True)
-    return ["for " + ", ".join(f"{name} {_summary(value)}".strip() for name, value in pairs)]
+    return _for(run.call_of(yours)) if run else []
 
 
 # ------------------------------------------------------------------------------------------------ expect
@@ -522,132 +697,148 @@ class expect:
         up_to_scale: bool = False,
         likely: str = "",
     ) -> None:
-        """Demand numbers within atol + rtol·|expected|; `up_to_scale` allows one common factor. A lone number may be (1,)."""
-        numbers = expect._numbers(yours, why, source, likely)
-        expected = array(expected)
+        """Demand numbers within atol + rtol·|expected|, in this shape; a lone number may come as (1,).
+
+        up_to_scale: one positive common factor is free. Results in single precision get the slack of its roundings.
+        """
+        numbers, expected = _numbers(yours, why, source, likely), array(expected)
+        inputs = _inputs(yours)
+        if numbers.dtype.kind == "c" and expected.dtype.kind != "c":
+            details = [*_given(yours), f"yours    {numbers.dtype} {numbers.shape}", "expected real numbers"]
+            raise Complaint(
+                why, details, likely or "It is complex: a root of a negative number, or .real left out?", numbers
+            )
         if expected.size == 1 and numbers.size == 1:
             numbers = numbers.reshape(expected.shape)
-        if numbers.dtype.kind == "c" and expected.dtype.kind != "c":
-            raise Complaint(why, [*_given(), f"yours    {_summary(numbers)}: complex", "expected real numbers"])
         if numbers.shape != expected.shape:
-            raise expect._shape_complaint(numbers.shape, expected.shape, why, source, likely)
-        if up_to_scale and numbers.any():
-            factor = (numbers * expected).sum() / (expected * expected).sum()
-            expected = expected * abs(factor)
-        expect._no_nan(numbers, expected, why, source, likely)
-        good = np.isclose(numbers, expected, rtol, atol, equal_nan=True)
+            reading = likely or readings.of_arrangement(numbers, expected, inputs)
+            raise _shape_complaint(yours, numbers, expected.shape, why, source, reading)
+        _demand_finite(yours, numbers, expected, why, source, likely)
+        if up_to_scale and (overlap := float((numbers * expected).sum())):
+            expected = expected * (abs(overlap) / float((expected * expected).sum()))
+        good = _agree(numbers, expected, rtol, atol)
         if not good.all():
-            details = [*_given(), *_side_by_side(numbers, expected, ~good, source)]
-            raise Complaint(why, [*details, *_readings(likely, numbers, expected, good)])
+            details = [*_given(yours), *_side_by_side(numbers, expected, ~good, source)]
+            raise Complaint(why, details, likely or readings.of_values(numbers, expected, good, inputs), numbers)
 
     @staticmethod
     def equal(yours: Any, expected: Any, *, why: str, source: str, likely: str = "") -> None:
-        """Demand exactly these integers, flags or text, in this shape."""
-        if isinstance(expected, str):
-            if yours != expected:
-                raise Complaint(why, [*_given(), f"yours    {_summary(yours)}", f"expected {expected!r} ({source})"])
+        """Demand exactly these integers, flags or text (or lists of text), in this shape."""
+        try:
+            expected = array(expected)
+        except TypeError:
+            if yours is None:
+                raise _none(why) from None
+            if not same(yours, expected, unknown=False):
+                details = [*_given(yours), f"yours    {_summary(yours)}", f"expected {_summary(expected)}   ({source})"]
+                raise Complaint(why, details, likely, yours) from None
             return
         expect.close(yours, expected, why=why, source=source, rtol=0, atol=0, likely=likely)
 
     @staticmethod
     def shape(yours: Any, shape: tuple[int, ...], why: str, *, likely: str = "") -> None:
         """Demand an array (or tensor) of numbers of this shape."""
-        numbers = expect._numbers(yours, why, "", likely)
+        numbers = _numbers(yours, why, "", likely)
         if numbers.shape != tuple(shape):
-            raise expect._shape_complaint(numbers.shape, tuple(shape), why, "", likely)
+            reading = likely or readings.of_shapes(numbers.shape, tuple(shape), _inputs(yours))
+            raise _shape_complaint(yours, numbers, tuple(shape), why, "", reading)
+
+    @staticmethod
+    def dtype(yours: Any, kind: type, why: str, *, likely: str = "") -> None:
+        """Demand entries of this kind, of any width: float, int, bool or complex."""
+        numbers = _numbers(yours, why, "", likely)
+        if numbers.dtype.kind not in {float: "f", int: "iu", bool: "b", complex: "c"}[kind]:
+            details = [*_given(yours), f"yours    dtype {numbers.dtype}", f"expected dtype {kind.__name__}"]
+            raise Complaint(why, details, likely or readings.of_dtypes(numbers.dtype, kind), numbers)
 
     @staticmethod
     def kind(yours: Any, kind: type | tuple[type, ...], why: str, *, likely: str = "") -> None:
         """Demand an instance of `kind`."""
         if not isinstance(yours, kind):
             if yours is None:
-                raise expect._none(why)
+                raise _none(why)
             wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-            details = [*_given(), f"yours    {type(yours).__name__}", f"expected {wanted}"]
-            raise Complaint(why, [*details, *([likely] if likely else [])])
+            details = [*_given(yours), f"yours    {type(yours).__name__}", f"expected {wanted}"]
+            raise Complaint(why, details, likely, yours)
 
     @staticmethod
     def parts(yours: Any, names: Sequence[str], why: str) -> tuple:
         """Demand a tuple (or list) with one part per name, and return it."""
         if yours is None:
-            raise expect._none(why)
+            raise _none(why)
         if not isinstance(yours, tuple | list) or len(yours) != len(names):
-            got = f"{type(yours).__name__} of {len(yours)}" if isinstance(yours, tuple | list) else _summary(yours)
-            details = [*_given(), f"yours    {got}", f"expected ({', '.join(names)})"]
-            raise Complaint(why, [*details, *_readings("", None, None, None), f"End with: return {', '.join(names)}"])
+            details = [*_given(yours), f"yours    {_summary(yours)}", f"expected ({', '.join(names)})"]
+            raise Complaint(why, details, f"End with: return {', '.join(names)}", yours)
         return tuple(yours)
 
     @staticmethod
     def finite(yours: Any, why: str, *, likely: str = "") -> None:
         """Demand that no entry is NaN or infinite."""
-        numbers = expect._numbers(yours, why, "", likely)
-        expect._no_nan(numbers, np.zeros(numbers.shape), why, "", likely)
+        numbers = _numbers(yours, why, "", likely)
+        _demand_finite(yours, numbers, np.zeros(numbers.shape), why, "", likely)
 
     @staticmethod
     def true(condition: Any, why: str, *details: str, likely: str = "") -> None:
         """Demand a property; `details` are lines that show the evidence."""
         if not condition:
-            raise Complaint(why, [*_given(), *details, *_readings(likely, None, None, None)])
+            call = _run.get(_Run(None)).call_of(None)
+            evidence = [list(details), call.result] if _plain(call.result) else list(details) or None
+            raise Complaint(why, [*_for(call), *details], likely, evidence)
 
-    # ---- the parts
 
-    @staticmethod
-    def _none(why: str) -> Complaint:
-        return Complaint(
-            why, [*_given(), "yours    None", "Is the `return` missing, or does one branch end without it?"]
-        )
+def _inputs(yours: Any) -> dict[str, np.ndarray]:
+    """The arrays and numbers that the call was given that `yours` came from."""
+    run, inputs = _run.get(None), {}
+    for name, value in (run.call_of(yours).given if run else {}).items():
+        with contextlib.suppress(TypeError):
+            inputs[name] = array(value)
+    return inputs
 
-    @staticmethod
-    def _numbers(yours: Any, why: str, source: str, likely: str) -> np.ndarray:
-        if yours is None:
-            raise expect._none(why)
-        try:
-            return array(yours)
-        except TypeError as error:
-            shown = f"{type(yours).__name__} of {len(yours)}" if isinstance(yours, list | tuple) else _summary(yours)
-            details = [
-                *_given(),
-                f"yours    {shown}",
-                "expected an array of numbers" + (f" ({source})" if source else ""),
-            ]
-            raise Complaint(
-                why, [*details, *(_readings(likely, None, None, None) or [f"It is no array: {error}."])]
-            ) from None
 
-    @staticmethod
-    def _shape_complaint(yours: tuple, expected: tuple, why: str, source: str, likely: str) -> Complaint:
-        details = [
-            *_given(),
-            f"your shape     {yours}",
-            f"expected shape {expected}" + (f" ({source})" if source else ""),
-        ]
-        return Complaint(why, [*details, *(_readings(likely, None, None, None) or _shape_reading(yours, expected))])
+def _none(why: str) -> Complaint:
+    return Complaint(why, [*_given(None), "yours    None"], _NO_RETURN)
 
-    @staticmethod
-    def _no_nan(numbers: np.ndarray, expected: np.ndarray, why: str, source: str, likely: str) -> None:
-        bad = (
-            ~np.isfinite(numbers) & np.isfinite(expected)
-            if numbers.dtype.kind in "fc"
-            else np.zeros(numbers.shape, bool)
-        )
-        if not bad.any():
-            return
-        what = "NaN" if np.isnan(numbers[bad]).any() else "infinite"
-        shown = _side_by_side(numbers, expected, bad, source) if source else [f"{bad.sum()} entries are {what}"]
-        details = [*_given(), *shown]
-        warned = {str(warning.message) for warning in _run.get().warned if issubclass(warning.category, RuntimeWarning)}
-        details += [f"NumPy warned: {text}" for text in sorted(warned)[:2]]
-        reading = "Overflow (exp of a large number), a logarithm of 0, or 0/0 gives such entries: where can one arise?"
-        raise Complaint(
-            f"{why}: yours has {what} entries", [*details, *(_readings(likely, None, None, None) or [reading])]
-        )
+
+def _numbers(yours: Any, why: str, source: str, likely: str) -> np.ndarray:
+    if yours is None:
+        raise _none(why)
+    try:
+        return array(yours)
+    except TypeError as error:
+        expected = "expected an array of numbers" + (f"   ({source})" if source else "")
+        details = [*_given(yours), f"yours    {_summary(yours)}: {error}", expected]
+        raise Complaint(why, details, likely or readings.of_types(yours), yours) from None
+
+
+def _shape_complaint(yours: Any, numbers: np.ndarray, shape: tuple, why: str, source: str, reading: str) -> Complaint:
+    expected = f"expected shape {shape}" + (f"   ({source})" if source else "")
+    return Complaint(why, [*_given(yours), f"your shape     {numbers.shape}", expected], reading, numbers)
+
+
+def _demand_finite(yours: Any, numbers: np.ndarray, expected: np.ndarray, why: str, source: str, likely: str) -> None:
+    """Complain of NaN and infinity where `expected` has none, with what NumPy warned of."""
+    bad = ~np.isfinite(numbers) & np.isfinite(expected)
+    if not bad.any():
+        return
+    what = "NaN" if np.isnan(numbers[bad]).any() else "infinite"
+    count = f"{bad.sum()} of {bad.size} entries are {what}"
+    shown = _side_by_side(numbers, expected, bad, source) if source else [count]
+    warned = {str(warning.message) for warning in _run.get(_Run(None)).warned}
+    details = [
+        *_given(yours),
+        *shown,
+        *(f"NumPy warned: {text}" for text in sorted(warned)[:2] if "encountered" in text),
+    ]
+    raise Complaint(
+        f"{why}: yours has {what} entries", details, likely or readings.of_nonfinite(numbers, warned), numbers
+    )
 
 
 def _side_by_side(yours: np.ndarray, expected: np.ndarray, bad: np.ndarray, source: str) -> list[str]:
     """`yours` above `expected`, at most 8 entries, from the first row that differs."""
     where = ""
     if yours.ndim > 1:
-        row = tuple(np.argwhere(bad)[0][:-1])
+        row = tuple(int(i) for i in np.argwhere(bad)[0][:-1])
         yours, expected, bad = yours[row], expected[row], bad[row]
         where = f"[{', '.join(map(str, row))}] "
     first = int(np.flatnonzero(bad.ravel())[0]) if bad.size > 8 else 0
@@ -657,128 +848,6 @@ def _side_by_side(yours: np.ndarray, expected: np.ndarray, bad: np.ndarray, sour
     cut = slice(start, start + 8)
     columns = [(_number(a), _number(b)) for a, b in zip(yours.ravel()[cut], expected.ravel()[cut], strict=True)]
     widths = [max(map(len, column)) for column in columns]
-    rows = [
-        " ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in zip(*columns, strict=True)
-    ]
+    rows = [" ".join(map(str.rjust, line, widths)) for line in zip(*columns, strict=True)]
     tail = " …" if start + 8 < bad.size else ""
     return [f"yours    {where}{rows[0]}{tail}", f"expected {where}{rows[1]}{tail}   ({source})"]
-
-
-def _readings(likely: str, yours: Any, expected: Any, good: Any) -> list[str]:
-    """At most one sentence on what probably happened: a named mistake, the check's own, or a relation in the numbers."""
-    named = _matching_mistake()
-    if named:
-        return [named]
-    if likely:
-        return [likely]
-    relation = _relation(yours, expected, good) if yours is not None else ""
-    return [relation] if relation else []
-
-
-def _matching_mistake() -> str:
-    """The docstring of the first known mistake that gives just what the learner's function gave."""
-    run = _run.get(None)
-    if run is None or run.call is None or not run.call.plain:
-        return ""
-    for mistake in run.check.mistakes:
-        with contextlib.suppress(Exception), np.errstate(all="ignore"):
-            if same(mistake(*copy.deepcopy(run.call.values)), run.call.result, unknown=False):
-                return " ".join(mistake.__doc__.split())
-    return ""
-
-
-def _shape_reading(yours: tuple, expected: tuple) -> list[str]:
-    if len(yours) == 2 and yours == expected[::-1]:
-        return ["The two axes are swapped: is a transpose missing, or one too many?"]
-    if len(yours) > len(expected) and yours[-1:] == expected[-1:] and len(set(yours)) == 1 and len(expected) == 1:
-        return [f"({yours[0]},) met ({yours[0]}, 1) and was broadcast to {yours}: give both the same number of axes."]
-    if tuple(n for n in yours if n != 1) == tuple(n for n in expected if n != 1):
-        more = len(yours) > len(expected)
-        return [
-            "There is an axis of length 1 too many: keepdims, or [:, None]?"
-            if more
-            else "An axis of length 1 is missing."
-        ]
-    if np.prod(yours, dtype=int) == np.prod(expected, dtype=int):
-        return ["The number of entries is right, their arrangement is not: look at reshape and transpose."]
-    if len(yours) < len(expected):
-        return ["An axis is lost: is there a sum, mean or index over an axis that should stay?"]
-    if len(yours) > len(expected):
-        return ["There is an axis too many: is a sum or mean over it missing?"]
-    return ["Write the shape of each intermediate result beside its line."]
-
-
-def _relation(yours: np.ndarray, expected: np.ndarray, good: np.ndarray) -> str:
-    """How wrong numbers hang together with the right ones, when they do; tried from the telling to the vague."""
-    yours, expected = yours.astype(float), expected.astype(float)
-
-    def agree(a, b):
-        return np.allclose(a, b, 1e-4, 1e-7)
-
-    if not yours.any():
-        return "Every entry is 0: is the result ever filled in?"
-    if agree(yours, -expected):
-        return "Right size, wrong sign: look at each minus."
-    if yours.ndim == 2 and yours.shape[0] == yours.shape[1] and agree(yours, expected.T):
-        return "It is the transpose of the right result."
-    solid = np.abs(expected) > 1e-9
-    if solid.all() and yours.size > 1:
-        ratio = yours / expected
-        if agree(ratio, ratio.flat[0]):
-            return f"Every entry is {_number(ratio.flat[0])} times the right one{_same_number(ratio.flat[0])}"
-    elif yours.size == 1 and solid.all():
-        factor = _same_number(float(yours.flat[0] / expected.flat[0]))
-        if factor != ".":
-            return f"It is {_number(yours.flat[0] / expected.flat[0])} times the right number{factor}"
-    shift = yours - expected
-    if yours.size > 1 and agree(shift, shift.flat[0]):
-        return f"Every entry is off by the same {_number(shift.flat[0])}: a term is missing or one too many."
-    if yours.size > 1 and agree(np.sort(yours.ravel()), np.sort(expected.ravel())):
-        return "The entries are right, their order is not."
-    with np.errstate(all="ignore"):
-        for name, function in _TRANSFORMS.items():
-            if agree(yours, function(expected)):
-                return f"It is the {name} of the right result."
-    if agree(yours, np.trunc(expected)) or agree(yours, np.round(expected)):
-        return "The entries are whole numbers: is an integer array or // cutting off the fractions?"
-    if good.any() and good.ndim > 1:
-        rows = np.flatnonzero(~good.reshape(len(good), -1).all(1))
-        if len(rows) < len(good):
-            which = ", ".join(map(str, rows[:6])) + (" …" if len(rows) > 6 else "")
-            return f"Rows {which} are wrong, the other {len(good) - len(rows)} are right: what sets them apart?"
-    if good.any():
-        return f"{(~good).sum()} of {good.size} entries are wrong: what sets them apart?"
-    if np.allclose(yours, expected, 0.02, 1e-3):
-        return "Nearly right: is a small term (an epsilon, float32 for float64) in another place?"
-    return ""
-
-
-_TRANSFORMS = {
-    "exponential": np.exp,
-    "logarithm": np.log,
-    "square": np.square,
-    "square root": np.sqrt,
-    "inverse": np.reciprocal,
-}
-
-
-def _same_number(factor: float) -> str:
-    """', and 5 is the length of x': says where a telling factor comes from, when an input has that size."""
-    run = _run.get(None)
-    for number, verb in ((factor, "left out"), (1 / factor if factor else 0, "done once too often")):
-        for name, value in zip(run.call.names, run.call.values, strict=True) if run and run.call else ():
-            for axis, size in enumerate(getattr(value, "shape", ())):
-                if size > 1 and math.isclose(number, size, rel_tol=1e-4):
-                    return f"; {size} is the length of axis {axis} of {name}: is a division by it {verb}?"
-    return "."
-
-
-def strict() -> bool:
-    """Whether a failed check raises (tests, CI) instead of reporting."""
-    return os.environ.get("ATLAS_STRICT") == "1"
-
-
-def is_exercise_object(value: Any) -> bool:
-    """Whether a learner can hand this to a check: a function or a class, not its result."""
-    return inspect.isclass(value) or (builtins.callable(value) and hasattr(value, "__name__"))

@@ -1,10 +1,17 @@
-"""What a learner holds in a notebook: `lab = atlas.open("perceptron-and-mlp")`, then check, hint, solution, catch_up."""
+"""What a learner holds: `lab = atlas.open("perceptron-and-mlp")`, then check, hint, solution, catch_up."""
+
+import __future__
 
 import ast
+import contextlib
 import difflib
 import html
+import json
 import linecache
+import re
+import sys
 import types
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +36,7 @@ class Lab:
     def __init__(self, workshop: course.Workshop):
         self.workshop = workshop
         self.checks = checking.load_checks(workshop.folder)
+        self._hints = Counter()  # so that hints go on where progress cannot be kept
 
     def __repr__(self) -> str:
         return f"Lab({self.workshop.id}): check, hint, solution, catch_up, agenda, device"
@@ -40,7 +48,7 @@ class Lab:
 
         return hardware.device()
 
-    def check(self, given: Any) -> None:
+    def check(self, given: Any = None) -> None:
         """Check your function or class and show the verdict; raises CheckFailed only where ATLAS_STRICT=1."""
         check = self._find(given)
         if check is None:
@@ -52,28 +60,42 @@ class Lab:
             raise checking.CheckFailed(outcome.text())
         _show(outcome.text(), outcome.html())
 
-    def hint(self, exercise: Any) -> None:
+    def hint(self, exercise: Any = None) -> None:
         """Show the next hint to an exercise, a little more each time; after the last one they begin again."""
         check = self._find(exercise, by_name=True)
         if check is None:
             return
-        number = (progress.record_hint(self.workshop.name, check.name) - 1) % len(check.hints)
+        used = max(progress.record_hint(self.workshop.name, check.name), self._hints[check.name])
+        self._hints[check.name] = used + 1
+        number = used % len(check.hints)
         _note(f"Hint {number + 1} of {len(check.hints)} to {check.name}", check.hints[number])
 
-    def solution(self, exercise: Any) -> None:
+    def solution(self, exercise: Any = None) -> None:
         """Show the reference code of an exercise. Another way of writing it may be as good: the check decides."""
         check = self._find(exercise, by_name=True)
         if check is None:
             return
-        code = definition(self._source(check.name), check.name)
-        _note(f"One solution to {check.name}", code.replace("### BEGIN SOLUTION", "").replace("### END SOLUTION", ""), code=True)
+        try:
+            code = definition(self._source(check.name), check.name)
+        except course.CourseError as error:
+            _note("No solution to show", str(error))
+            return
+        lines = [line for line in code.splitlines() if line.strip() not in ("### BEGIN SOLUTION", "### END SOLUTION")]
+        _note(f"One solution to {check.name}", code="\n".join(lines))
 
-    def catch_up(self, exercise: Any) -> Any:
-        """The reference function or class itself, so that you can go on: `step = lab.catch_up("step")`."""
+    def catch_up(self, exercise: Any = None) -> Any:
+        """The reference function or class itself, so that you can go on: `step = lab.catch_up("step")`.
+
+        Returns None, after a message, where there is no such exercise.
+        """
         check = self._find(exercise, by_name=True)
         if check is None:
             return None
-        reference = collect(self._source(check.name))[check.name]
+        try:
+            reference = collect(self._source(check.name))[check.name]
+        except (course.CourseError, KeyError) as error:
+            _note("No solution to hand out", str(error))
+            return None
         progress.record(self.workshop.name, check.name, "caught_up")
         _note(f"Caught up on {check.name}", "You hold the reference now. Come back to this one when there is time.")
         return reference
@@ -83,127 +105,184 @@ class Lab:
         from atlas import agenda
 
         text = agenda.render(agenda.plan([self.workshop]))
-        _show(text, f'<pre style="{checking._PRE}">{html.escape(text)}</pre>')
+        _show(text, checking.card("<b>Agenda</b>", pre=text))
 
     # ---- the parts
 
     def _find(self, given: Any, by_name: bool = False) -> checking.Check | None:
         """The check that belongs to `given`, or None after a message that says what to hand in."""
         name = given if isinstance(given, str) else getattr(given, "__name__", None)
-        known = ", ".join(self.checks)
-        if isinstance(given, str) and not by_name and given in self.checks:
-            problem = f"Hand in the function itself, without quotation marks: lab.check({given})"
-        elif name in self.checks:
+        if name in self.checks and (by_name or not isinstance(given, str)):
             return self.checks[name]
-        elif name is None:
-            problem = f"Hand in the function itself, not its result ({checking._summary(given)}): no parentheses after its name."
-        else:
-            near = difflib.get_close_matches(name, self.checks, 1, 0.5)
-            guess = f"Did you mean {near[0]}? " if near else ""
-            problem = f"{self.workshop.name} has no exercise called {name}. {guess}Its exercises: {known}."
+        problem = self._problem(given, name, "" if by_name else "itself, ")
         if checking.strict():
             raise checking.CheckFailed(problem)
-        _note("Nothing checked" if not by_name else "No such exercise", problem)
+        _note("No such exercise" if by_name else "Nothing checked", problem)
         return None
+
+    def _problem(self, given: Any, name: str | None, itself: str) -> str:
+        """What is wrong with `given`, in which no exercise is recognised, and what to hand in instead."""
+        known = ", ".join(self.checks)
+        if given is None:
+            return f"Hand in a function of yours, such as lab.check({next(iter(self.checks))}). The exercises: {known}."
+        if name in self.checks:
+            return f"Hand in the function {itself}without quotation marks: lab.check({name})"
+        kind = type(given).__name__
+        if kind in self.checks:
+            return f"Hand in the class {itself}not one of its objects: lab.check({kind})"
+        if name is None or name == "<lambda>":
+            what = "a lambda" if name else checking._summary(given)
+            return f"This is {what}. Hand in the function {itself}by its name and without parentheses: one of {known}."
+        near = difflib.get_close_matches(name, self.checks, 1, 0.5)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        return f"{self.workshop.name} has no exercise called {name}. {guess}Its exercises: {known}."
 
     def _source(self, exercise: str) -> Path:
         where = next((e.where for e in self.workshop.exercises if e.name == exercise), "notebook")
         file = self.workshop.source if where == "notebook" else self.workshop.solution_folder / where
         if not file.exists():
-            raise course.CourseError(f"the answers are not here: {file} is missing. `git checkout -- solutions` brings them back.")
+            raise course.CourseError(f"{file.name} is missing. To bring the answers back: git checkout -- solutions")
         return file
 
     def _banner(self) -> None:
         from atlas import hardware
 
-        done = progress.read()["workshops"].get(self.workshop.name, {}).get("exercises", {})
-        passed = sum(done.get(name, {}).get("status") == "passed" for name in self.checks)
+        statuses = progress.statuses(self.workshop, progress.read()).values()
+        passed = sum(status == "passed" for status in statuses)
         data = ", ".join(self.workshop.datasets) or "none"
-        facts = (
-            f"{self.workshop.minutes} min · {hardware.describe()} · data: {data} · "
-            f"{passed} of {len(self.checks)} exercises passed"
-        )
+        facts = f"{self.workshop.minutes} min · {hardware.describe()} · data: {data} · "
+        facts += f"{passed} of {len(statuses)} exercises passed"
         use = "lab.check(f) checks, lab.hint(f) helps, lab.solution(f) shows the answer, lab.agenda() the timetable."
-        _show(
-            f"{self.workshop.title}\n  {facts}\n  {use}",
-            f'<div style="border-left:4px solid #3b7dd8;padding:.35em .8em;background:#3b7dd818">'
-            f"<b>{html.escape(self.workshop.title)}</b><br>{html.escape(facts)}<br>{html.escape(use)}</div>",
-        )
+        title = f"<b>{html.escape(self.workshop.title)}</b><br>{html.escape(facts)}"
+        _show(f"{self.workshop.title}\n  {facts}\n  {use}", checking.card(title, use, colour="#3b7dd8"))
 
 
-def collect(path: Path) -> dict[str, Any]:
+# ------------------------------------------------------------------------------------------------ reading files
+
+
+class Definitions(dict):
+    """Name → object, as `collect` found them; `problems` says, a line each, what it could not take and why."""
+
+    def __init__(self):
+        super().__init__()
+        self.problems: list[str] = []
+
+
+def collect(path: Path) -> Definitions:
     """What a script or notebook defines, without running its other lines.
 
-    Runs only imports, functions, classes and assignments of literals, so a training loop costs nothing here.
-    Returns name -> object, without those definitions that need something only a full run provides.
-    Raises CourseError where the file has a syntax error or a missing import, naming the line.
+    Runs only imports, functions, classes and constants (literals, and arithmetic on them and on names that are known),
+    so a training loop costs nothing here. What needs something that only a full run provides is left out; so is a
+    notebook cell with a syntax error. Both are in `.problems` of the result.
+    Raises CourseError where a script has a syntax error, where a module is missing, or where it is no notebook at all.
     """
-    text = _code(path)
-    try:
-        tree = ast.parse(text, str(path))
-    except SyntaxError as error:
-        raise course.CourseError(f"{path.name}, line {error.lineno}: {error.msg}:  {(error.text or '').strip()}") from None
-    module = types.ModuleType(path.stem.replace("-", "_"))
+    module = types.ModuleType(f"atlas_collected_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}")
     module.__file__ = str(path)
-    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
-    for node in tree.body:
-        if _declares(node):
+    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
+    found, flags = Definitions(), 0
+    for name, text in _chunks(path):
+        try:
+            tree = ast.parse(text, name)
+        except SyntaxError as error:
+            problem = f"{Path(name).name}, line {error.lineno}: {error.msg}:  {(error.text or '').strip()}"
+            if path.suffix != ".ipynb":
+                raise course.CourseError(problem) from None
+            found.problems.append(problem)
+            continue
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        for node in filter(_declares, tree.body):
+            if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+                flags |= sum(getattr(__future__, each.name).compiler_flag for each in node.names)
+            where = f"{Path(name).name}, line {node.lineno}"
             try:
-                exec(compile(ast.Module([node], []), str(path), "exec"), vars(module))
+                exec(compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True), vars(module))
             except ImportError as error:
-                raise course.CourseError(f"{path.name}, line {node.lineno}: {error}. `atlas doctor` tells what is missing.") from None
-            except Exception:  # such as a base class or a decorator that only a full run makes
-                continue
-    return {name: value for name, value in vars(module).items() if not name.startswith("__")}
+                raise course.CourseError(f"{where}: {error}. `atlas doctor` tells what is missing.") from None
+            except Exception as error:  # such as a base class or a decorator that only a full run makes
+                if hasattr(node, "name"):
+                    found.problems.append(f"{where}: {node.name} is not defined: {type(error).__name__}: {error}")
+    found.update((name, value) for name, value in vars(module).items() if not name.startswith("__"))
+    return found
 
 
 def definition(path: Path, name: str) -> str:
-    """The source text of the function or class `name` in a script or py:percent file."""
-    text = _code(path)
-    node = next(n for n in ast.parse(text).body if getattr(n, "name", None) == name)
-    return "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno])
+    """The source text of the function or class `name` in a script or notebook, decorators included.
+
+    Raises CourseError where there is none; the last one where there are several.
+    """
+    for _, text in reversed(_chunks(path)):
+        with contextlib.suppress(SyntaxError):
+            for node in reversed(ast.parse(text).body):
+                if getattr(node, "name", None) == name:
+                    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+                    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+    raise course.CourseError(f"{path.name} defines no {name}.")
 
 
-def _code(path: Path) -> str:
-    """The Python text of a script, or of a notebook's code cells without magics."""
+def _chunks(path: Path) -> list[tuple[str, str]]:
+    """What a script, or each code cell of a notebook, is called in messages, and its Python text."""
     if path.suffix != ".ipynb":
-        return path.read_text(encoding="utf-8")
-    import json
-
+        return [(str(path), path.read_text(encoding="utf-8"))]
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError):
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError):
         fix = f"`atlas reset {path.stem}` keeps a copy and puts a fresh one there."
         raise course.CourseError(f"{path.name} is not a notebook any more. {fix}") from None
-    lines = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code").splitlines()
-    return "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
+    return [(f"{path}, code cell {number}", _python(source)) for number, source in enumerate(sources, 1)]
+
+
+def _python(cell: str) -> str:
+    """A cell's text with IPython's own syntax made Python, line by line; a cell in another language is empty."""
+    try:
+        ast.parse(cell)
+        return cell
+    except SyntaxError:
+        if cell.lstrip().startswith("%%"):
+            magic, _, rest = cell.lstrip().partition("\n")
+            return f"\n{_python(rest)}" if magic.split()[0] in ("%%time", "%%timeit", "%%capture", "%%prun") else ""
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        return TransformerManager().transform_cell(cell)
+
+
+_CONSTANT = (
+    *(ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Name, ast.Attribute, ast.Starred),
+    *(ast.UnaryOp, ast.BinOp, ast.unaryop, ast.operator, ast.expr_context),
+)
 
 
 def _declares(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+    """Whether a statement only declares: an import (also one in a try), a function, a class, a constant."""
+    if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return True
-    if isinstance(node, ast.Assign):
-        try:
-            ast.literal_eval(node.value)
-        except ValueError:
-            return False
-        return True
+    if isinstance(node, ast.Try):
+        parts = [
+            *node.body,
+            *node.orelse,
+            *node.finalbody,
+            *(each for handler in node.handlers for each in handler.body),
+        ]
+        return all(map(_declares, parts))
+    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        names = all(isinstance(each, ast.Name | ast.Tuple | ast.List) for each in targets)
+        return names and all(isinstance(each, _CONSTANT) for each in ast.walk(node.value))
     return False
 
 
-def _note(title: str, text: str, code: bool = False) -> None:
-    body = f'<pre style="{checking._PRE}">{html.escape(text)}</pre>' if code else html.escape(text)
+# ------------------------------------------------------------------------------------------------ showing
+
+
+def _note(title: str, text: str = "", code: str = "") -> None:
+    body = (text or code).splitlines()
     _show(
-        f"{title}\n" + "\n".join(f"  {line}" for line in text.splitlines()),
-        f'<div style="border-left:4px solid #8a8f98;padding:.35em .8em;margin:.3em 0;background:#8a8f9818">'
-        f"<b>{html.escape(title)}</b><br>{body}</div>",
+        "\n".join([title, *(f"  {line}" for line in body)]), checking.card(f"<b>{html.escape(title)}</b>", text, code)
     )
 
 
 def _show(text: str, as_html: str) -> None:
     """HTML where a notebook displays it, plain text elsewhere."""
-    import sys
-
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     if shell is not None and hasattr(shell, "kernel"):

@@ -343,11 +343,13 @@ def test_readme_tables_are_true_to_disk_and_the_rest_of_the_page_is_kept(kit):
 
 def test_a_readme_without_its_block_and_a_missing_source_are_problems_not_tracebacks(kit):
     (kit / "README.md").write_text("# Kit\n")
-    (kit / "solutions" / ID / "perceptron-and-mlp.py").unlink()
+    sources = [f"solutions/{ID}/perceptron-and-mlp.py", f"solutions/{ID}/train.py"]
+    for name in sources:
+        (kit / name).unlink()
     problems = {p.path: p for p in build.build() if not p.done}
     assert "<!-- atlas:workshops -->" in problems["README.md"].repair
-    assert problems[f"solutions/{ID}/perceptron-and-mlp.py"].what == "missing"
-    assert not list(kit.rglob("*.ipynb"))
+    assert [problems[name].what for name in sources] == ["missing", "missing"]
+    assert not list(kit.rglob("*.ipynb")) and not list(kit.rglob("train.py"))
 
 
 def test_a_bad_source_stops_the_build_before_anything_is_written_for_it(kit):

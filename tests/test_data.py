@@ -5,6 +5,7 @@ checkout (ATLAS_ROOT): neither the network nor the real downloads are touched.
 """
 
 import dataclasses
+import errno
 import gzip
 import hashlib
 import io
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from atlas import data, downloading, formats
 from data_server import serving
 
@@ -60,11 +62,10 @@ def test_arrays_are_what_the_catalog_says(loaded, name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_pixels_have_the_published_mean_and_deviation(loaded, name):
-    entry, levels = data.catalog()[name], np.arange(256) / 255
-    share = np.bincount(loaded[name].x_train.ravel(), minlength=256) / loaded[name].x_train.size
-    mean = share @ levels
-    assert mean == pytest.approx(entry.mean[0], abs=5e-5)
-    assert np.sqrt(share @ (levels - mean) ** 2) == pytest.approx(entry.std[0], abs=5e-5)
+    entry, pixels = data.catalog()[name], loaded[name].x_train
+    mean, mean_of_squares = pixels.mean(), np.square(pixels, dtype=np.uint16).mean()
+    assert mean / 255 == pytest.approx(entry.mean[0], abs=5e-5)
+    assert np.sqrt(mean_of_squares - mean**2) / 255 == pytest.approx(entry.std[0], abs=5e-5)
 
 
 def test_mnist_has_the_published_labels(loaded):
@@ -97,13 +98,12 @@ def test_an_image_stands_upright_and_ink_is_bright(loaded):
     assert ones[14, 14] > 200 > 10 > ones[0, 0]
 
 
-def test_changing_the_arrays_changes_nothing_for_the_next_load(loaded):
+def test_changing_the_arrays_changes_nothing_for_the_next_load():
     mine = data.load("mnist")
     mine.x_train[:] = 0
     mine.y_train[:] = 0
     again = data.load("mnist")
-    assert np.array_equal(again.x_train, loaded["mnist"].x_train)
-    assert np.array_equal(again.y_train, loaded["mnist"].y_train)
+    assert again.x_train.any() and again.y_train.any()
 
 
 def test_a_dataset_cannot_be_changed_and_says_briefly_what_it_is(loaded):
@@ -118,7 +118,7 @@ def test_a_dataset_cannot_be_changed_and_says_briefly_what_it_is(loaded):
 
 
 def test_shipped_files_are_in_the_catalog_and_catalogued_files_are_shipped():
-    listed = {"catalog.toml", "README.md", ".gitignore", ".gitattributes"}
+    listed = {"catalog.toml", "README.md", ".gitattributes"}
     for name in SHIPPED:
         entry = data.catalog()[name]
         listed |= {f"{name}/{file}" for file in [*(f.name for f in entry.files), entry.licence_file]}
@@ -224,7 +224,7 @@ def test_a_damaged_shipped_file_is_named_with_the_command_that_repairs_it(checko
         assert "git checkout -- datasets/mnist" in str(caught.value)
     (finding,) = data.verify()
     assert (finding.dataset, said in finding.problem) == ("mnist", True)
-    assert str(data.load("fashion-mnist")).startswith("fashion-mnist"), "the other set is not concerned"
+    assert data.verify("fashion-mnist") == [], "the other set is not concerned"
 
 
 @pytest.mark.parametrize(
@@ -441,6 +441,18 @@ def test_too_little_disk_is_said_before_anything_is_downloaded(use_mirrors, serv
     with pytest.raises(data.DataError, match=r"needs 200\.\d MB of free disk.* has 100\.0 MB"):
         data.fetch("cifar10")
     assert server.requests == []
+
+
+def test_a_disk_that_fills_up_is_not_blamed_on_the_mirror(use_mirrors, server, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = use_mirrors(server.url("good"), server.url("moved"))
+    monkeypatch.setattr(downloading, "_in_time", full)
+    with pytest.raises(data.DataError, match=r"cannot be kept in datasets/downloads/cifar10: .*No space left"):
+        data.fetch("cifar10")
+    assert server.requests == ["good"]
+    assert not target.exists() and leftovers(target) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(use_mirrors, server):

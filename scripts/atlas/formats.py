@@ -47,18 +47,19 @@ def read_cifar(folder: Path) -> tuple[np.ndarray, ...]:
             if name in wanted and member.isfile():
                 if member.size > LARGEST_MEMBER:
                     raise ValueError(f"{member.name} has {member.size:,} bytes, more than a batch can have")
-                batches[name] = unpickle_data(archive.extractfile(member).read())
+                batches[name] = _cifar_batch(archive.extractfile(member).read())
     missing = [name for name in wanted if name not in batches]
     if missing:
         raise ValueError(f"the archive lacks {', '.join(missing)}")
-    x = [_cifar_images(batches[name][b"data"]) for name in wanted]
-    y = [np.array(batches[name][b"labels"], np.int64) for name in wanted]
+    x, y = zip(*(batches[name] for name in wanted), strict=True)
     return np.concatenate(x[:5]), np.concatenate(y[:5]), x[5], y[5]
 
 
-def _cifar_images(rows: np.ndarray) -> np.ndarray:
-    """(N, 3072), each row all red, then all green, then all blue values → (N, 32, 32, 3)."""
-    return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+def _cifar_batch(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 32, 32, 3) and labels (N,); in the file an image is a row: all red, then all green, then all blue."""
+    batch = unpickle_data(content)
+    images = batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), np.array(batch[b"labels"], np.int64)
 
 
 def unpickle_data(content: bytes):

@@ -75,7 +75,7 @@ def test_every_hook_is_tried_and_needs_no_network():
 
 
 def test_the_hooks_pass_on_this_repository():
-    for hook in ("merge-markers", "private-paths", "workflows"):
+    for hook in ("merge-markers", "private-paths"):
         command = [Path(sys.prefix) / "bin" / "pre-commit", "run", hook, "--all-files"]
         process = subprocess.run(
             command, cwd=REPOSITORY, env=os.environ | {"ATLAS_VENV": sys.prefix}, capture_output=True, text=True

@@ -480,7 +480,8 @@ class _TimeLimit:
     """Ends the block with _TimeUp after `seconds`; keeps trying where learner code swallows it.
 
     In the main thread by a timer signal, which also wakes a sleep; elsewhere (and on Windows) by an asynchronous
-    exception, which waits for a sleep to end. One long call into compiled code ends first.
+    exception, which waits for a sleep to end. One long call into compiled code ends first, and so does an import,
+    after which the time begins again.
     """
 
     def __init__(self, seconds: float):
@@ -517,6 +518,9 @@ class _TimeLimit:
     def _ring(self, _signal: int, frame: types.FrameType | None) -> None:
         if self._over.is_set() or frame is None or frame.f_code.co_filename == __file__:
             return  # it rings again in a moment, and the engine's own bookkeeping stays whole
+        if _importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, self._seconds, 0.05)
+            return
         # learner code that swallows the exception gets it again on the next line, which is in its `except`
         while frame is not None and frame.f_code.co_filename != __file__:
             frame.f_trace = self._trace
@@ -532,8 +536,17 @@ class _TimeLimit:
     def _watch(self) -> None:
         wait = self._seconds
         while not self._over.wait(wait):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_TimeUp))
-            wait = 0.05
+            wait = self._seconds
+            if not _importing(sys._current_frames().get(self._thread.value)):
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_TimeUp))
+                wait = 0.05
+
+
+def _importing(frame: types.FrameType | None) -> bool:
+    """Whether a module is being imported: cut short it would stay half made, and its time is not the learner's."""
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
 
 
 # ------------------------------------------------------------------------------------------------ values

@@ -87,6 +87,10 @@ def of_shapes(yours: tuple, expected: tuple, inputs: Inputs) -> str:
         return "It has the length of the other axis: is axis=0 meant for axis=1, or the reverse?"
     if len(yours) == len(expected):
         off = [axis for axis, (a, b) in enumerate(zip(yours, expected, strict=True)) if a != b]
+        taken = [name for name, value in inputs.items() if len(off) == 1 and yours[off[0]] in value.shape]
+        if taken and yours[off[0]] > 1:
+            axis = f"Axis {off[0]} is as long as one of {taken[0]}"
+            return f"{axis}: should a sum or product have run over that one, and not over another?"
         if len(off) == 1 and abs(yours[off[0]] - expected[off[0]]) == 1:
             more = "more" if yours[off[0]] > expected[off[0]] else "fewer"
             return f"There is one entry {more} along axis {off[0]}: look at both ends of the range or slice."
@@ -118,6 +122,9 @@ def of_arrangement(yours: np.ndarray, expected: np.ndarray, inputs: Inputs) -> s
         for which, row in (("first", expected[0]), ("last", expected[-1])):
             if _agree(yours, row):
                 return f"It is the {which} row of the right result: a return inside the loop, or a row overwritten?"
+    for which, rest in (("first", expected[1:]), ("last", expected[:-1])) if expected.ndim else ():
+        if _agree(yours, rest):
+            return f"The {which} entry along axis 0 is missing, the rest is right: look at both ends of the range."
     if yours.ndim == 2 and yours.shape[0] == yours.shape[1] and _agree(np.diagonal(yours), expected.squeeze()):
         return "The right numbers are on the diagonal: every row was combined with every other, not with its own."
     if yours.size == expected.size and _agree(yours.reshape(expected.shape), expected):
@@ -145,13 +152,15 @@ def of_values(yours: np.ndarray, expected: np.ndarray, good: np.ndarray, inputs:
         return "It is True and False where numbers are wanted: is the comparison only half of the step?"
     if "c" in (yours.dtype.kind, expected.dtype.kind):
         return "It is the complex conjugate." if _agree(yours, np.conj(expected)) else ""
+    if expected.dtype.kind in "iu" and (yours % 1).any():
+        return "Whole numbers are wanted here, positions or counts: max for argmax, or / for //?"
     whole = yours.dtype.kind in "iu" and expected.dtype.kind == "f"
     yours, expected = yours.astype(float), expected.astype(float)
     inputs = {name: value.astype(float) for name, value in inputs.items() if value.dtype.kind in "biuf"}
     with np.errstate(all="ignore"):
         if whole and (_agree(yours, np.trunc(expected)) or _agree(yours, np.round(expected))):
             return "The entries are whole numbers: is an integer array or // cutting off the fractions?"
-        for reading in (_plain_slips, _order, _normalised, _with_input, _factor, _step, _shift, _transformed):
+        for reading in (_plain_slips, _order, _transformed, _normalised, _with_input, _factor, _step, _shift):
             if said := reading(yours, expected, inputs):
                 return said
         return _where(yours, expected, good, inputs) or _nearly(yours, expected)
@@ -237,6 +246,8 @@ def _with_input(yours: np.ndarray, expected: np.ndarray, inputs: Inputs) -> str:
                 return f"Without {name} added it would be right: is it counted once too often?"
             if _agree(yours + 2 * operand, expected) or _agree(yours - 2 * operand, expected):
                 return f"It is off by twice {name}: is the sign before it wrong?"
+            if _agree(yours + expected, operand) and expected.any():
+                return f"Together with the right result it makes {name}: is it the other of two parts?"
             if _agree(yours * operand, expected):
                 return f"Multiplied by {name} it would be right: is that factor left out?"
             if operand.all() and _agree(yours / operand, expected):
@@ -268,10 +279,8 @@ def _factor(yours: np.ndarray, expected: np.ndarray, inputs: Inputs) -> str:
         return ""
     source = _source(factor, inputs)
     if yours.size > 1:
-        return (
-            f"Every entry is {number(factor)} times the right one{source or ': a factor is missing or one too many.'}"
-        )
-    return f"It is {number(factor)} times the right number{source}" if source else ""
+        return f"Every entry is {factor:.4g} times the right one{source or ': a factor is missing or one too many.'}"
+    return f"It is {factor:.4g} times the right number{source}" if source else ""
 
 
 def _ratio(yours: np.ndarray, expected: np.ndarray) -> float | None:
@@ -295,12 +304,13 @@ def _source(factor: float, inputs: Inputs) -> str:
                     known.setdefault(ratio, f"{root}{n}/{n - 1}: n − 1 (ddof=1) against n along axis {axis} of {name}")
         if value.ndim > 1:
             known.setdefault(value.size, f"the number of entries of {name}")
+    known.setdefault(2, "2, as in ½ or in the derivative of a square")
     known |= {math.log(2): "ln 2: the base of a logarithm", math.log(10): "ln 10: the base of a logarithm"}
     for value, name in known.items():
         if value not in (0, 1) and math.isclose(abs(factor), value, rel_tol=1e-4):
             return f"; that is {name}. Is a division by it left out, or a factor too many?"
         if value not in (0, 1) and math.isclose(abs(factor), 1 / value, rel_tol=1e-4):
-            return f"; that is 1 over {name}. Is it divided by once too often, or a factor left out?"
+            return f"; that is 1 over {name}. Is that factor left out, or a division by it one too many?"
     return ""
 
 
@@ -309,12 +319,12 @@ def _step(yours: np.ndarray, expected: np.ndarray, inputs: Inputs) -> str:
     for name, value in inputs.items():
         if value.shape != yours.shape or (yours.size == 1 and not _telling(yours, expected)):
             continue
-        factor = _ratio(yours - value, expected - value)
+        factor = _ratio(yours - value, expected - value) if (expected != value).all() else None
         if factor is not None and math.isclose(factor, -1, rel_tol=1e-4):
             return f"From {name} it goes the right distance in the wrong direction: + and − swapped?"
         if factor is not None and (yours.size > 1 or _source(factor, inputs)):
             source = _source(factor, inputs) or ": a factor of the step is missing or one too many."
-            return f"From {name} its step is {number(factor)} times the right one{source}"
+            return f"From {name} its step is {factor:.4g} times the right one{source}"
     return ""
 
 
@@ -322,7 +332,7 @@ def _shift(yours: np.ndarray, expected: np.ndarray, inputs: Inputs) -> str:
     """One number added everywhere, or one for each row or column."""
     difference = yours - expected
     if yours.size > 1 and _agree(yours, expected + difference.mean()):
-        return f"Every entry is off by the same {number(difference.flat[0])}: a term is missing or one too many."
+        return f"Every entry is off by the same {difference.flat[0]:.4g}: a term is missing or one too many."
     for axis, lines in ((1, "row"), (0, "column")) if yours.ndim == 2 and min(yours.shape) > 1 else ():
         if _agree(yours, expected + difference.mean(axis, keepdims=True)):
             return f"Each {lines} is off by one number of its own: a term that is the same along a {lines}."

@@ -122,12 +122,12 @@ print(f"mistakes in each epoch: {mistakes01}, in all {sum(mistakes01)}")
 print(f"accuracy on {len(y01_test)} test images: {accuracy01:.1%}")
 plot.weights(w01[None], title="The weights are a picture: 1 where red, 0 where blue")
 # %% [markdown]
-# **Question.** The weights form a red stroke inside a blue ring. Why those places? And why are the corners white?
+# **Question.** Red stands in the middle, with blue to its left and right. Why there? And why are the corners white?
 #
 # <details><summary>Answer</summary>
 #
-# A 1 has ink in the middle, where a 0 has its hole: ink there speaks for +1, so those weights are positive (red). Ink on the
-# ring speaks for 0, so those are negative (blue). No digit has ink in the corners: there $x_d = 0$, every step adds
+# A 1 has ink in the middle, where a 0 has its hole: ink there speaks for +1, so those weights are positive (red). The sides
+# of the ring have ink in a 0 only, so those are negative (blue). No digit has ink in the corners: there $x_d = 0$, every step adds
 # $\eta y \cdot 0 = 0$, and those weights are still the zeros they began as.
 #
 # </details>
@@ -282,17 +282,13 @@ fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
 labels = (y_xor == 1).astype(int)
 for neuron, ax in enumerate(axes[:2]):
     plot.decision_regions(
-        lambda x, n=neuron: hidden(x)[:, n],
-        X_xor,
-        labels,
-        ["0", "1"],
-        boundary=0.5,
-        title=f"Hidden neuron {neuron + 1}",
-        ax=ax,
+        lambda x, n=neuron: hidden(x)[:, n], X_xor, labels, boundary=0.5, title=f"Hidden neuron {neuron + 1}", ax=ax
     )
 plot.decision_regions(
-    lambda x: hidden(x) @ W2[0] + b2[0], X_xor, labels, ["0", "1"], title="Output: two lines make a band", ax=axes[2]
+    lambda x: hidden(x) @ W2[0] + b2[0], X_xor, labels, ["XOR 0", "XOR 1"], title="Output: a band", ax=axes[2]
 )
+for ax in axes:
+    ax.set_aspect("equal")
 for x, a in zip(X_xor, hidden(X_xor), strict=True):
     print(f"x = {x}   hidden a = {a}   z = {W2[0] @ a + b2[0]:+.1f}")
 
@@ -689,19 +685,19 @@ plot.images(
 
 # %% [markdown]
 # Last, watch the boundaries bend while a network trains. To draw them we need two inputs, so we take the first two principal components
-# of the digits 0, 1, 4 and 7: each image becomes a point in the plane.
+# of the digits 0, 1, 3 and 7: each image becomes a point in the plane.
 
 # %%
-four = np.flatnonzero(np.isin(mnist.y_train[:12_000], (0, 1, 4, 7)))
+four = np.flatnonzero(np.isin(mnist.y_train[:12_000], (0, 1, 3, 7)))
 pixels = mnist.x_train[four].reshape(-1, 784) / 255.0
 centred = pixels - pixels.mean(0)
 _, vectors = np.linalg.eigh(centred.T @ centred)  # columns by rising variance
 points = (centred @ vectors[:, -2:]).astype(np.float32)  # (n, 2)
-kinds = np.searchsorted((0, 1, 4, 7), mnist.y_train[four])  # 0, 1, 2, 3
+kinds = np.searchsorted((0, 1, 3, 7), mnist.y_train[four])  # 0, 1, 2, 3
 
 torch.manual_seed(0)
 small = MLP([2, 32, 32, 4])
-optimizer = torch.optim.AdamW(small.parameters(), lr=0.005)
+optimizer = torch.optim.AdamW(small.parameters(), lr=0.002)
 as_tensors = torch.tensor(points), torch.tensor(kinds)
 
 
@@ -710,18 +706,18 @@ def small_probabilities(grid):
         return small(torch.tensor(grid, dtype=torch.float32)).softmax(1).numpy()
 
 
-fig, axes = plt.subplots(1, 4, figsize=(9, 2.9), layout="constrained", sharey=True)
+fig, axes = plt.subplots(1, 4, figsize=(9, 2.8), layout="constrained", sharex=True, sharey=True)
 epochs_done = 0
-for ax, epoch in zip(axes, (0, 1, 3, 20), strict=True):
+for ax, epoch in zip(axes, (0, 1, 4, 25), strict=True):
     while epochs_done < epoch:
-        train_epoch(small, *as_tensors, optimizer, batch_size=64)
+        train_epoch(small, *as_tensors, optimizer)
         epochs_done += 1
     _, accuracy = evaluate(small, *as_tensors)
     plot.decision_regions(
         small_probabilities,
         points[:400],
         kinds[:400],
-        ["0", "1", "4", "7"],
+        ["0", "1", "3", "7"] if epoch == 25 else None,
         xlabel="component 1",
         ylabel="component 2" if epoch == 0 else "",
         title=f"epoch {epoch}: {accuracy:.0%}",
@@ -729,12 +725,13 @@ for ax, epoch in zip(axes, (0, 1, 3, 20), strict=True):
     )
 
 # %% [markdown]
-# **Question.** From which epoch on do the boundaries curve? What made it possible?
+# **Question.** Look closely at one border, from panel to panel. What is it made of, and why?
 #
 # <details><summary>Answer</summary>
 #
-# Look for the first panel whose borders are not straight. Each ReLU adds a line along which the function bends; with 32 + 32 of them the
-# borders are made of many short straight pieces. The perceptron had one piece.
+# Of short straight pieces. Between two classes the border is where their logits are equal. Each ReLU adds a line in the plane across which the
+# logits change their slope, so between such lines the border is straight, and where it crosses one it may turn. The perceptron's border
+# had one piece; 32 + 32 neurons can bend it in many places.
 #
 # </details>
 
@@ -780,14 +777,19 @@ for depth, marker in {1: "o", 2: "s", 3: "^"}.items():
     )
 ax.axhline(100 * baselines[best_rate], color="0.4", linestyle=":", label="logistic regression, tuned")
 ax.set(xscale="log", xlabel="parameters", ylabel="validation accuracy (%)")
-ax.set_title("Width pays, depth hardly: on MNIST one wide hidden layer is enough", loc="left", fontsize=11)
+ax.set_xticks([10_000, 30_000, 100_000, 300_000], ["10,000", "30,000", "100,000", "300,000"])
+ax.minorticks_off()
+ax.set_title(
+    "Width brings more than depth, and 16 hidden neurons bring nothing", loc="left", weight="bold", fontsize=11
+)
 ax.legend(frameon=False)
 ax.spines[["top", "right"]].set_visible(False)
 
 # %% [markdown]
-# What came out: one hidden layer of only 16 neurons beats the tuned logistic regression, and each fourfold width adds accuracy, at first more, then
-# less. A second or third layer adds little on images as simple as these: the points of different depths lie close
-# together at the same width. That is a statement about MNIST with 12,000 images and this recipe, not about depth.
+# What came out. With 16 hidden neurons the networks are no better than the tuned logistic regression: what they gain by bending, they lose in
+# the bottleneck of 16 numbers. From 64 on they are clearly better, and a fourfold width brings less the second time. A second
+# and a third layer add less than a point each time. (So does another seed, nearly: do not read much into small gaps.) This is a
+# statement about MNIST with 12,000 images and this recipe, not about depth.
 #
 # Now the fair comparison on the test set: the baseline, with its best learning rate, gets all 55,000 images and 8 epochs, like your network.
 
@@ -799,9 +801,12 @@ print(f"the hidden layer removes {1 - (1 - test_accuracy) / (1 - logistic_accura
 
 # %% tags=["instructor"]
 by_size = {(depth, width): accuracy for depth, width, _, accuracy, _ in results}
-assert min(by_size.values()) > baselines[best_rate], "16 hidden neurons beat logistic regression"
+assert all(abs(by_size[d, 16] - baselines[best_rate]) < 0.012 for d in (1, 2, 3)), "16 neurons bring nothing"
+assert all(by_size[d, 64] > baselines[best_rate] + 0.01 for d in (1, 2, 3)), "64 are clearly better"
 assert all(by_size[d, 256] > by_size[d, 64] > by_size[d, 16] for d in (1, 2, 3)), "width pays"
-assert abs(by_size[3, 256] - by_size[1, 256]) < 0.012, "depth hardly"
+assert all(abs(by_size[d + 1, w] - by_size[d, w]) < 0.012 for d in (1, 2) for w in (16, 64, 256)), (
+    "depth: under a point"
+)
 assert 0.915 < logistic_accuracy < 0.935
 assert 1 - (1 - test_accuracy) / (1 - logistic_accuracy) > 0.7
 

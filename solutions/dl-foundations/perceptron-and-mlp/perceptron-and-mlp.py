@@ -831,7 +831,7 @@ assert 1 - (1 - test_accuracy) / (1 - logistic_accuracy) > 0.7
 #     python train_mlp.py --epochs 2
 #     python train_mlp.py --predict some_digit.png
 #
-# ## What you built, and what it leaves open
+# ### What you built, and what it leaves open
 #
 # A neuron that learns, a proof of when it can, a proof of when it cannot, and a network that moves its data until a line suffices.
 # One thing you took on trust: `loss.backward()`. It found 203,530 derivatives in a few milliseconds. How, is the next workshop:

@@ -1,0 +1,296 @@
+"""Train an MLP on MNIST, go on with its training, and read digits in image files.
+
+    python train_mlp.py                           train; keeps runs/mlp.pt, draws runs/mlp.png
+    python train_mlp.py --resume --epochs 12      go on with that training, to 12 epochs
+    python train_mlp.py --sample digit.png        draw a test digit as a camera might see it
+    python train_mlp.py --predict digit.png       read the digit in an image file of yours
+"""
+
+import argparse
+import io
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import nn
+from tqdm import tqdm
+
+import atlas
+from atlas import plot
+
+CONFIG = {"width": 256, "depth": 1, "lr": 4e-3, "batch_size": 128, "seed": 0, "limit": 55_000}
+DECAY = 0.7  # of the learning rate, epoch by epoch: unlike one-cycle it has no end built in, so training can go on
+
+
+# ------------------------------------------------------------------------------------------------ pictures
+
+
+def border(picture):
+    """The pixels along the four edges of a picture (H, W), as (2H + 2W,): nearly all of them show paper."""
+    return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+
+
+def place_like_mnist(ink):
+    """Fit ink (H, W), 0 where there is none, into 20 × 20, proportions kept, centre of mass in the middle of 28 × 28.
+
+    Returns (28, 28) float32. MNIST was made this way (LeCun, Bottou, Bengio and Haffner, 1998).
+    """
+    rows, columns = np.flatnonzero(ink.any(axis=1)), np.flatnonzero(ink.any(axis=0))
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # (h, w)
+    width, height = (max(1, round(20 * side / max(digit.shape))) for side in digit.shape[::-1])
+    image = Image.fromarray(digit.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    small = np.asarray(image)  # (height, width), the longer of them 20
+    canvas = np.zeros((28, 28), np.float32)
+    centre = [(np.indices(small.shape)[axis] * small).sum() / small.sum() for axis in (0, 1)]
+    top, left = (int(np.clip(round(14 - c), 0, 28 - side)) for c, side in zip(centre, small.shape, strict=True))
+    canvas[top : top + height, left : left + width] = small
+    return canvas
+
+
+def prepare_image(pixels):
+    """Turn a picture of one digit into what the network was trained on: light ink on black, like MNIST.
+
+    pixels: (H, W) uint8, 0 black to 255 white. Ink may be darker or lighter than the paper, the paper of any grey.
+    Returns (28, 28) float32 in 0...1. Raises ValueError for an empty page: no pixel is 0.1 (of 0...1) off the paper.
+    """
+    # TODO: 1. Scale to 0...1. The paper's grey is the median of the border.
+    #       2. Ink is what lies furthest from the paper, upwards or downwards: measure it so that ink counts positive.
+    #       3. An empty page is a ValueError with a message. Else stretch, so that the strongest ink is 1, and set to 0
+    #          what is below 0.25: paper is never quite even. Then place_like_mnist does the rest.
+    raise NotImplementedError("prepare_image")
+
+
+def photograph(digit, rng):
+    """Draw an MNIST digit (28, 28) uint8 as a camera might see it: (H, W) uint8, dark ink on grey, uneven paper."""
+    zoom = int(rng.integers(3, 7))
+    height, width = rng.integers(28 * zoom, 45 * zoom, size=2)
+    top, left = rng.integers(0, height - 28 * zoom + 1), rng.integers(0, width - 28 * zoom + 1)
+    ink = np.zeros((height, width))
+    large = Image.fromarray(digit).resize((28 * zoom, 28 * zoom), Image.Resampling.BICUBIC)
+    ink[top : top + 28 * zoom, left : left + 28 * zoom] = np.asarray(large) / 255
+    shade = np.linspace(-0.06, 0.06, width) + rng.normal(0, 0.015, (height, width))  # light from one side, and noise
+    picture = rng.uniform(0.45, 0.9) + shade - rng.uniform(0.35, 0.4) * ink
+    return (255 * picture.clip(0, 1)).astype(np.uint8)
+
+
+def read_picture(path):
+    """The grey values (H, W) uint8 of an image file, turned upright; what is transparent counts as white paper."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGBA")
+    except FileNotFoundError:
+        sys.exit(f"There is no file {path}.")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        sys.exit(f"{path} is not an image that can be read: {error}")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("L"))
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def make_model(width, depth):
+    """`depth` hidden layers of `width` neurons: images (B, 28, 28) in 0...1 to logits (B, 10)."""
+    widths = [28 * 28] + [width] * depth
+    layers = [nn.Flatten()]  # (B, 784)
+    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]  # (B, width)
+    return nn.Sequential(*layers, nn.Linear(widths[-1], 10))  # (B, 10)
+
+
+def load_data(limit, device):
+    """Train, validation and test split, each (x (N, 28, 28) float32 in 0...1, y (N,) int64) on the device."""
+    mnist = atlas.data.load("mnist")
+    x, x_test = (torch.tensor(x, dtype=torch.float32, device=device) / 255 for x in (mnist.x_train, mnist.x_test))
+    y, y_test = (torch.tensor(y, device=device) for y in (mnist.y_train, mnist.y_test))
+    return {"train": (x[:limit], y[:limit]), "val": (x[55_000:], y[55_000:]), "test": (x_test, y_test)}
+
+
+def train_epoch(model, x, y, optimizer, batch_size, label):
+    """Each example once, in a new order, in batches. Returns the mean loss."""
+    total = 0.0
+    order = torch.randperm(len(x)).to(x.device)  # drawn on the CPU: its generator's state is in the checkpoint
+    for batch in tqdm(order.split(batch_size), label, leave=False, disable=None):  # None: quiet where no terminal is
+        loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.item() * len(batch)
+    return total / len(x)
+
+
+@torch.no_grad()
+def evaluate(model, x, y):
+    """Loss and accuracy in per cent."""
+    logits = model(x)  # (N, 10)
+    return nn.functional.cross_entropy(logits, y).item(), 100 * (logits.argmax(1) == y).float().mean().item()
+
+
+def train(options, config, device):
+    """Train, or go on with the checkpoint's training, until options.epochs are done; one checkpoint an epoch."""
+    torch.manual_seed(config["seed"])
+    model = make_model(config["width"], config["depth"]).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"], weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, DECAY)
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    history = {"train loss": [], "val loss": [], "val accuracy": []}
+    if options.resume:
+        saved = load(options.checkpoint)
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        history = saved["history"]
+        torch.set_rng_state(saved["random"])
+    data = load_data(config["limit"], device)
+    kept = len(history["val loss"])
+    try:
+        for epoch in range(kept + 1, options.epochs + 1):
+            loss = train_epoch(model, *data["train"], optimizer, config["batch_size"], f"epoch {epoch}")
+            schedule.step()
+            for name, value in zip(history, (loss, *evaluate(model, *data["val"])), strict=True):
+                history[name].append(value)
+            states = {name: part.state_dict() for name, part in parts.items()}
+            save(options.checkpoint, {**states, "history": history, "random": torch.get_rng_state(), "config": config})
+            kept = epoch
+            print(f"epoch {epoch:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
+    except KeyboardInterrupt:
+        print(f"\nStopped. {options.checkpoint} holds {kept} whole epochs: --resume goes on." if kept else "\nStopped.")
+        sys.exit(130)
+    return model, data, history
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def save(path, checkpoint):
+    """Write all of it or nothing: whatever happens on the way, the file at `path` is whole."""
+    buffer, part = io.BytesIO(), path.with_name(path.name + ".part")
+    torch.save(checkpoint, buffer)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(buffer.getvalue())
+        os.replace(part, path)
+    except OSError as error:
+        sys.exit(f"Cannot write {path}: {error.strerror}. Make room, or choose another place with --checkpoint.")
+    finally:
+        if part.is_file():
+            part.unlink()
+
+
+def load(path):
+    """The checkpoint at `path`; ends the program where there is none."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, NotADirectoryError):
+        sys.exit(f"There is no checkpoint {path} yet. Train one first: python train_mlp.py --checkpoint {path}")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        sys.exit(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}")
+
+
+# ------------------------------------------------------------------------------------------------ the program
+
+
+def predict(paths, checkpoint):
+    """Print, for each image file, the digit and the probabilities of all ten."""
+    saved = load(checkpoint)
+    model = make_model(saved["config"]["width"], saved["config"]["depth"])
+    model.load_state_dict(saved["model"])
+    for path in paths:
+        try:
+            picture = prepare_image(read_picture(path))  # (28, 28)
+        except ValueError as error:
+            sys.exit(f"{path}: {error}")
+        with torch.no_grad():
+            p = model(torch.tensor(picture)[None]).softmax(1)[0]  # (10,)
+        print(f"{path}: {p.argmax()}   " + "  ".join(f"{digit}: {100 * each:.1f} %" for digit, each in enumerate(p)))
+
+
+def draw(path, model, history, x, y):
+    """Write the figure: how the training went, and what is mistaken for what on x (N, 28, 28), y (N,)."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    curves, confusion = figure.subplots(1, 2)
+    losses = {"train": history["train loss"], "validation": history["val loss"]}
+    plot.curves(losses, ylabel="cross-entropy", yscale="log", title="Training", ax=curves)
+    answers = model(x).argmax(1)
+    plot.confusion(y, answers, title=f"{100 * (answers == y).float().mean():.2f} % of {len(y):,} test digits", ax=confusion)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not know
+        sys.exit(f"Cannot draw {path}: {error}. Choose another place with --figure.")
+
+
+def number(kind, low, high):
+    """An argparse type: a number of this kind from low to high."""
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text} is not {what} from {low:,} to {high:,}")
+        return value
+
+    return parse
+
+
+def parse(arguments):
+    """The command line, and the configuration of the training: from it, or from the checkpoint to be resumed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--epochs", type=number(int, 1, 1000), default=8, help="train until so many are done (8)")
+    add("--lr", type=number(float, 1e-6, 1), help=f"learning rate of the first epoch ({CONFIG['lr']})")
+    add("--batch-size", type=number(int, 1, 55_000), help=f"examples in a step ({CONFIG['batch_size']})")
+    add("--width", type=number(int, 1, 10_000), help=f"neurons in a hidden layer ({CONFIG['width']})")
+    add("--depth", type=number(int, 0, 20), help=f"hidden layers ({CONFIG['depth']})")
+    add("--limit", type=number(int, 1, 55_000), help="train on so many images only (55,000)")
+    add("--seed", type=number(int, 0, 2**32 - 1), help="of weights and order (0)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
+    add("--checkpoint", type=Path, default=Path("runs/mlp.pt"), metavar="PATH", help="kept here (runs/mlp.pt)")
+    add("--figure", type=Path, metavar="PATH", help="drawn here (beside the checkpoint)")
+    add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
+    add("--sample", type=Path, metavar="PATH", help="draw a test digit as a picture to try --predict on, and end")
+    add("--predict", type=Path, nargs="+", metavar="IMAGE", help="read the digits in these files, and end")
+    options = parser.parse_args(arguments)
+    config = {name: getattr(options, name) for name in CONFIG}
+    if options.resume:
+        saved = load(options.checkpoint)
+        for name, value in saved["config"].items():
+            if config[name] not in (None, value):
+                parser.error(f"the checkpoint's training has {name} {value}; leave it out, or leave out --resume")
+        if len(saved["history"]["val loss"]) >= options.epochs:
+            parser.error(f"{options.epochs} epochs are done already: ask for more with --epochs")
+        return options, saved["config"], parser
+    return options, {name: CONFIG[name] if value is None else value for name, value in config.items()}, parser
+
+
+def main(arguments=None):
+    options, config, parser = parse(arguments)
+    if options.predict:
+        return predict(options.predict, options.checkpoint)
+    rng = np.random.default_rng(config["seed"])
+    if options.sample:
+        Image.fromarray(photograph(rng.choice(atlas.data.load("mnist").x_test), rng)).save(options.sample)
+        return print(f"{options.sample} is drawn; to read it: --predict {options.sample}")
+    try:
+        device = atlas.device(None if options.device == "auto" else options.device)
+    except ValueError as error:
+        parser.error(str(error))
+    model, data, history = train(options, config, device)
+    x, y = data["test"]
+    print(f"test accuracy {evaluate(model, x, y)[1]:.2f} %; checkpoint {options.checkpoint}")
+    figure = options.figure or options.checkpoint.with_suffix(".png")
+    draw(figure, model, history, x, y)
+    pictures = [photograph((255 * digit).byte().numpy(), rng) for digit in x[:500].cpu()]
+    prepared = torch.tensor(np.stack([prepare_image(picture) for picture in pictures]), device=device)  # (500, 28, 28)
+    print(f"figure {figure}; as photographs, 500 of them: {evaluate(model, prepared, y[:500])[1]:.1f} %")
+
+
+if __name__ == "__main__":
+    main()

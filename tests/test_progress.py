@@ -48,8 +48,8 @@ def test_there_is_no_progress_at_first_and_reading_makes_no_file(file):
 def test_attempts_hints_and_times_are_kept_in_a_readable_file(file):
     progress.opened("dl-foundations/perceptron-and-mlp")
     progress.record("perceptron-and-mlp", "step", "failed")
+    assert progress.record_hint("perceptron-and-mlp", "step") == 0
     assert progress.record_hint("perceptron-and-mlp", "step") == 1
-    assert progress.record_hint("perceptron-and-mlp", "step") == 2
     progress.record("perceptron-and-mlp", "step", "passed", seconds=0.5)
     data = json.loads(file.read_text())
     workshop = data["workshops"]["perceptron-and-mlp"]
@@ -184,7 +184,7 @@ def test_a_file_of_a_newer_kit_is_left_alone(file, capsys):
     file.write_text(newer)
     assert progress.read()["workshops"] == {}
     progress.record("w", "e", "passed")
-    assert progress.record_hint("w", "e") == 1
+    assert progress.record_hint("w", "e") == 0
     assert file.read_text() == newer
     assert not list(file.parent.glob("progress.damaged-*"))
     assert "written by a newer kit (format 2); update this one: git pull" in capsys.readouterr().err
@@ -227,7 +227,7 @@ def test_a_lock_that_is_held_too_long_is_a_warning_and_no_exception(file, capsys
     assert holder.stdout.readline() == "held\n"
     monkeypatch.setattr(progress, "LOCK_SECONDS", 0.2)
     progress.record("w", "two", "passed")
-    assert progress.record_hint("w", "two") == 1
+    assert progress.record_hint("w", "two") == 0
     holder.communicate()
     assert "another program has held" in capsys.readouterr().err
     assert set(exercises("w")) == {"one"}
@@ -241,7 +241,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_the_course_goes_on(fil
     assert progress.read() == {"version": 1, "workshops": {}}
     progress.opened("w")
     progress.record("w", "e", "passed")
-    assert progress.record_hint("w", "e") == 1
+    assert progress.record_hint("w", "e") == 0
     progress.record("w", "e", "passed")
     assert capsys.readouterr().err.count("was not kept") == 1, "once, not after every check"
 

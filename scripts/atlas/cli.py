@@ -43,8 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     """The console entry: runs the command and exits; no exception of it reaches the terminal as a traceback."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        app(arguments, prog_name="atlas")
+        if arguments:
+            app(arguments, prog_name="atlas")
+        else:  # what one types most often: without the pydantic that typer loads to parse arguments, 0.1 s
+            path()
     except CourseError as error:
         _error(str(error))
         sys.exit(2)
@@ -59,10 +63,9 @@ def main(arguments: list[str] | None = None) -> None:
 # ------------------------------------------------------------------------------------------------ learners
 
 
-@app.callback(invoke_without_command=True)
-def path(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        _show_path(course.workshops(), progress.read())
+def path() -> None:
+    """Show the path with one's progress: `atlas` without a command."""
+    _show_path(course.workshops(), progress.read())
 
 
 @app.command(epilog="Example: atlas start perceptron-and-mlp")
@@ -250,10 +253,10 @@ def data_list() -> None:
     """Show the datasets: size, licence, whether here."""
     from atlas import data
 
-    table = _table("dataset", "MB", "here", "licence", "what it is")
+    table = _table("dataset", "MB", "here", "what it is", "licence")
     for entry in data.catalog().values():
         here = "yes" if entry.is_here() else f"no: atlas data fetch {entry.name}"
-        table.add_row(entry.name, f"{entry.bytes / 1e6:.0f}", here, entry.licence, entry.title)
+        table.add_row(entry.name, f"{entry.bytes / 1e6:.0f}", here, entry.title, entry.licence)
     _console().print(table)
 
 

@@ -62,12 +62,12 @@ def record(workshop: str, exercise: str, status: str, **extra) -> None:
 
 
 def record_hint(workshop: str, exercise: str) -> int:
-    """Count one more hint; returns how many that makes, 1 for the first."""
+    """Count one more hint; returns how many were used before it."""
 
     def change(data: dict) -> None:
         _entry(data, workshop, exercise)["hints"] += 1
 
-    return _entry(_change(change), workshop, exercise)["hints"]
+    return _entry(_change(change), workshop, exercise)["hints"] - 1
 
 
 def opened(workshop: str) -> None:

@@ -128,12 +128,13 @@ def test_torch_comes_first_then_the_whole_lock_by_hash_and_without_dependencies(
     assert all("--no-deps" in call for call in installs)
 
 
-def test_a_second_call_does_nothing_within_two_seconds(machine):
+def test_a_second_call_does_nothing_and_costs_less_than_a_second_of_computing(machine):
     machine.set_up()
     before = machine.calls()
-    begin = time.monotonic()
+    begin = os.times()
     code, output = machine.set_up()
-    assert time.monotonic() - begin < 2
+    end = os.times()
+    assert end.children_user + end.children_system - begin.children_user - begin.children_system < 1
     assert (code, output) == (0, "Ready. Type: scripts/start\n")
     assert machine.calls() == before
 

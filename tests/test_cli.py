@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import urlparse
 
 import pytest
 
-from atlas import cli, course, doctor, launch, progress
+from atlas import cli, course, doctor, progress
 from made_up import FIRST, SECOND, answer, write
 
 ATLAS = Path(sys.executable).with_name("atlas")
@@ -393,8 +394,17 @@ def get(address: str, path: str = "") -> int:
     return connection.getresponse().status
 
 
+@pytest.fixture
+def port_8888_taken():
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # somebody else has it: as well
+            taken.bind(("127.0.0.1", 8888))
+            taken.listen()
+        yield
+
+
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_start_runs_jupyterlab_with_a_token_and_ends_it_in_order(small_course, ending):
+def test_start_runs_jupyterlab_with_a_token_and_ends_it_in_order(small_course, port_8888_taken, ending):
     server = subprocess.Popen(
         [ATLAS, "start", "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -415,16 +425,6 @@ def test_start_runs_jupyterlab_with_a_token_and_ends_it_in_order(small_course, e
     assert "Traceback" not in rest
     with pytest.raises(OSError):
         get(address)
-
-
-def test_a_port_that_is_taken_is_left_alone():
-    import socket
-
-    first = launch._free_port()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", first))
-        taken.listen()
-        assert launch._free_port() != first
 
 
 def test_a_jupyterlab_that_does_not_start_shows_why(atlas, small_course, monkeypatch):

@@ -2,11 +2,11 @@
 
 import contextlib
 import http.client
+import json
 import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -38,7 +38,7 @@ def open_in_editor(notebook: Path, open_it: bool) -> None:
 
 def jupyter_lab(notebook: Path, browser: bool) -> None:
     """Run JupyterLab on the notebook until Ctrl-C; prints its address with the token as soon as it answers."""
-    port, token, log = _free_port(), secrets.token_urlsafe(24), state_dir() / "jupyter.log"
+    token, log = secrets.token_urlsafe(24), state_dir() / "jupyter.log"
     page = f"/lab/tree/{quote(notebook.relative_to(root()).as_posix())}"
     print("JupyterLab is starting ...", flush=True)
     with log.open("w") as out, _signals_as_interrupt():
@@ -46,7 +46,6 @@ def jupyter_lab(notebook: Path, browser: bool) -> None:
             [
                 *(sys.executable, "-m", "jupyterlab"),
                 f"--ServerApp.root_dir={root()}",
-                *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0"),
                 f"--LabApp.default_url={page}",
                 *([] if browser else ["--no-browser"]),
                 *(["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
@@ -59,7 +58,7 @@ def jupyter_lab(notebook: Path, browser: bool) -> None:
             start_new_session=True,  # Ctrl-C reaches this process only, which then ends JupyterLab in order
         )
         try:
-            _wait_until_it_answers(server, port, log)
+            port = _wait_until_it_answers(server, log)
             print(
                 f"JupyterLab is running. Open this address in a browser on this machine:\n\n"
                 f"  http://127.0.0.1:{port}{page}?token={token}\n\n"
@@ -81,22 +80,19 @@ def _path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
-def _free_port() -> int:
-    for port in (*range(8888, 8908), 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return probe.getsockname()[1]
-    raise CourseError("No free port was found for JupyterLab. Is a firewall or a sandbox in the way?")
+def _wait_until_it_answers(server: subprocess.Popen, log: Path) -> int:
+    """The port that JupyterLab took, the first free one from 8888: a file named by its process tells."""
+    from jupyter_core.paths import jupyter_runtime_dir
 
-
-def _wait_until_it_answers(server: subprocess.Popen, port: int, log: Path) -> None:
+    info = Path(jupyter_runtime_dir()) / f"jpserver-{server.pid}.json"
     deadline = time.monotonic() + START_SECONDS
     while server.poll() is None:
-        with contextlib.suppress(OSError, http.client.HTTPException):
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            port = json.loads(info.read_text(encoding="utf-8"))["port"]
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
             connection.request("GET", "/api")
             if connection.getresponse().status == 200:
-                return
+                return port
         if time.monotonic() > deadline:
             raise CourseError(f"JupyterLab did not answer within {START_SECONDS:g} s. The end of {log}:\n{_tail(log)}")
         time.sleep(0.1)

@@ -5,9 +5,10 @@ import re
 
 import nbformat
 import pytest
-from atlas import build
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from atlas import build
 
 SECRET, STAFF = "answer_", "staff_only_"
 

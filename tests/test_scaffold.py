@@ -4,6 +4,7 @@ import re
 
 import nbformat
 import pytest
+
 import skeleton_kit
 from atlas import build, course, lab, scaffold, validate
 

@@ -4,10 +4,12 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
+
 import skeleton_kit
 from atlas import completeness, course, offline, proofs, runs, validate
 from skeleton_kit import SOLUTION, WORKSHOP, edit
@@ -57,7 +59,7 @@ def found() -> set[str]:
         (CHECKS, "def second_step", "def third_step", f"{CHECKS}: checks third_step, which is no exercise"),
         (CHECKS, '        "A nudge: this one undoes the first.",\n', "", f"{CHECKS}: has 1 hint to second_step, not 2 to 3"),
         (CHECKS, "from atlas", "from atlantis", f"{CHECKS}: does not load: ModuleNotFoundError: No module named 'atlantis'"),
-        (SOURCE, "    ### BEGIN SOLUTION\n", "", f"{SOURCE}:26: END without a BEGIN above it"),
+        (SOURCE, "# %% [markdown]\n# # CNN", "### END SOLUTION", f"{SOURCE}:1: END without a BEGIN above it"),
         (SOURCE, "def first_step", "def other_step", f"{SOURCE}: region in other_step, which is no exercise here"),
         (SOURCE, "def first_step", "def other_step", f"{SOURCE}: exercise first_step has no region between `### BEGIN SOLUTION` and `### END SOLUTION`"),
         (SCRIPT, '    """Halve every entry.\n\n    x: (B, D). Returns (B, D).\n    """\n', "", f"{SCRIPT}: second_step has no docstring"),
@@ -112,7 +114,10 @@ def test_hidden_files_and_caches_are_nobodys_business(kit):
 def test_words_are_those_of_the_prose():
     prose = """# Two words\n\nThree more [words](https://no.example/word) $x = W x + b$ and
 
-$$ a = \\sum_i b_i $$
+$$
+a = \\sum_i
+b_i
+$$
 ```python
 no = words
 ```
@@ -142,6 +147,7 @@ def test_a_starter_that_was_written_in_is_not_untouched(kit):
 
 def test_a_script_exercise_is_taken_from_the_script(kit):
     edit(kit, SCRIPT, "return x / 2", "return x")
+    (kit / SOURCE).write_text((kit / SOURCE).read_text() + "def second_step(x):\n    return x / 2\n")
     assert not any(proof.ok for proof in proven("solution", "second_step"))
 
 
@@ -171,6 +177,7 @@ def test_a_right_answer_that_is_rejected_is_not_proven(kit):
 
 
 def test_a_check_that_breaks_counts_for_nobody(kit):
+    edit(kit, ANSWERS, 'says="multiplied by itself"', "says=None")
     edit(kit, CHECKS, "expect.close(learner(x), x + x", "expect.close(learner(x), undefined")
     assert not any(proof.ok for kind in proofs.KINDS if kind != "starter" for proof in proven(kind))
 
@@ -280,8 +287,8 @@ def test_a_run_leaves_nothing_behind_in_the_workshop(kit):
 
 def test_what_does_not_end_is_ended_with_its_children(kit):
     spawn = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    ended = runs._python(["-c", spawn], kit, 2, {})
-    assert ended.code and ended.seconds < 20 and "ended by force" in ended.output
+    forced = runs._python(["-c", spawn], kit, 2, {})
+    assert forced.code and forced.seconds < 20 and "ended by force" in forced.output
 
 
 def test_memory_is_that_of_the_whole_process_tree(kit):
@@ -292,8 +299,6 @@ def test_memory_is_that_of_the_whole_process_tree(kit):
 
 # ------------------------------------------------------------------------------------ offline
 
-OUTSIDE = "import socket; socket.create_connection(('192.0.2.1', 9), timeout=20)"
-LOOK_UP = "import socket; socket.getaddrinfo('example.org', 80)"
 LOOPBACK = """
 import socket
 server = socket.create_server(("127.0.0.1", 0))
@@ -303,21 +308,43 @@ assert client.recv(4) == b"here"
 """
 
 
-@pytest.mark.parametrize("how", [offline.without_network, offline.blocked])
-def test_offline_nothing_but_loopback_can_be_reached(how):
-    def run(code: str) -> subprocess.CompletedProcess:
-        command, env, _ = how([sys.executable, "-c", code])
-        return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
+def ended(how, code: str) -> tuple[int, str]:
+    """Exit code and last line of a Python program run offline in the given way."""
+    command, env, _ = how([sys.executable, "-c", f"import socket\n{code}"])
+    process = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
+    return process.returncode, process.stderr.strip().rpartition("\n")[2]
 
-    assert run(LOOPBACK).returncode == 0
-    for code in (OUTSIDE, LOOK_UP):
-        ended = run(code)
-        assert ended.returncode and "rror: " in ended.stderr and "timed out" not in ended.stderr
+
+@pytest.mark.parametrize("how", [offline.without_network, offline.blocked])
+def test_offline_loopback_works(how):
+    assert ended(how, LOOPBACK) == (0, "")
+
+
+def test_in_a_namespace_not_even_the_loopback_outside_can_be_reached():
+    if offline.without_network([])[2] != offline.NAMESPACE:
+        pytest.skip("no network namespace can be had here")
+    with socket.create_server(("127.0.0.1", 0)) as outside:
+        connect = f"socket.create_connection(('127.0.0.1', {outside.getsockname()[1]}), timeout=20)"
+        assert ended(offline.without_network, connect) == (1, "ConnectionRefusedError: [Errno 111] Connection refused")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "socket.socket().connect(('192.0.2.1', 9))",
+        "socket.socket().connect_ex(('192.0.2.1', 9))",
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'', ('192.0.2.1', 9))",
+        "socket.getaddrinfo('example.org', 80)",
+        "import urllib.request; urllib.request.urlopen('http://example.org')",
+    ],
+)
+def test_blocked_sockets_refuse_everything_else_and_say_why(code):
+    code, said = ended(offline.blocked, code)
+    assert code and "the network is off for this run" in said
 
 
 def test_a_run_says_in_which_way_it_was_offline(kit):
-    ended = runs._python(["-c", "pass"], kit, 30, {})
-    assert ended.network in (offline.NAMESPACE, offline.BLOCKED)
+    assert runs._python(["-c", "pass"], kit, 30, {}).network in (offline.NAMESPACE, offline.BLOCKED)
 
 
 def test_a_report_is_good_only_without_shortfalls_failed_proofs_and_failed_runs():

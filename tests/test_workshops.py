@@ -6,6 +6,7 @@ Driven by workshop.toml: a new workshop needs no new test.
 from functools import cache
 
 import pytest
+
 from atlas import build, completeness, course, proofs, runs
 from proof_summary import record
 

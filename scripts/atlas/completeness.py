@@ -335,7 +335,6 @@ def count_words(markdown: str) -> int:
     text = re.sub(r"<!-- atlas:(\w+) -->.*?<!-- /atlas:\1 -->", "", markdown, flags=re.DOTALL)
     text = re.sub(r"```.*?```|<!--.*?-->|<[^>]+>", " ", text, flags=re.DOTALL)
     text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", " formula ", text, flags=re.DOTALL)
-    text = re.sub(r"\]\([^)]*\)", "] ", text)
     return len(re.findall(r"[^\W_][^\s|]*", text))
 
 

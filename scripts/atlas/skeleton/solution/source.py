@@ -4,8 +4,9 @@
 # What the learner builds, in a sentence.
 
 # %%
-import atlas
 import numpy as np
+
+import atlas
 
 lab = atlas.open("{{name}}")
 

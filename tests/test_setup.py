@@ -336,6 +336,16 @@ def test_a_moved_environment_is_made_again(machine, here):
     assert {path.name for path in moved.rglob("*")} == {".setup", "accelerator", "lock"}
 
 
+def test_an_environment_half_made_by_an_interrupted_set_up_is_made_again_and_one_of_other_make_kept(machine, here):
+    here.STATE.mkdir()
+    here.adopt_or_reset()
+    assert (here.STATE / "venv").exists()
+    machine.set_up()
+    (here.STATE / "venv").unlink()
+    here.adopt_or_reset()
+    assert not (here.STATE / "venv").exists()
+
+
 def test_an_environment_without_a_working_python_is_not_kept(machine, here):
     machine.set_up()
     assert here.works()

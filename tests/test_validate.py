@@ -59,7 +59,7 @@ def found() -> set[str]:
         (CHECKS, "def second_step", "def third_step", f"{CHECKS}: checks third_step, which is no exercise"),
         (CHECKS, '        "A nudge: this one undoes the first.",\n', "", f"{CHECKS}: has 1 hint to second_step, not 2 to 3"),
         (CHECKS, "from atlas", "from atlantis", f"{CHECKS}: does not load: ModuleNotFoundError: No module named 'atlantis'"),
-        (SOURCE, "# %% [markdown]\n# # CNN", "### END SOLUTION", f"{SOURCE}:1: END without a BEGIN above it"),
+        (SOURCE, "# %% [markdown]\n# # CNN Basics", "### END SOLUTION", f"{SOURCE}:1: END without a BEGIN above it"),
         (SOURCE, "def first_step", "def other_step", f"{SOURCE}: region in other_step, which is no exercise here"),
         (SOURCE, "def first_step", "def other_step", f"{SOURCE}: exercise first_step has no region between `### BEGIN SOLUTION` and `### END SOLUTION`"),
         (SCRIPT, '    """Halve every entry.\n\n    x: (B, D). Returns (B, D).\n    """\n', "", f"{SCRIPT}: second_step has no docstring"),

@@ -883,3 +883,268 @@ def train_epoch(learner, rng):
         f"second epoch: {again}",
         likely="Is the generator seeded inside the function? Then every epoch is the same.",
     )
+
+
+# ------------------------------------------------------------------------------------------------ prepare_image
+
+
+def _placed(ink):
+    """What the script's place_like_mnist does."""
+    from PIL import Image
+
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    if not rows.size:
+        return np.zeros((28, 28), np.float32)
+    digit = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    width, height = (max(1, round(20 * side / max(digit.shape))) for side in digit.shape[::-1])
+    resized = Image.fromarray(digit.astype(np.float32)).resize((width, height), Image.Resampling.BOX)
+    return _in_the_middle(np.asarray(resized))
+
+
+def _in_the_middle(digit):
+    """(h, w), at most 28 × 28, with its centre of mass in the middle of 28 × 28."""
+    canvas = np.zeros((28, 28), np.float32)
+    rows, columns = np.indices(digit.shape)
+    centre = (rows * digit).sum() / digit.sum(), (columns * digit).sum() / digit.sum()
+    top, left = (int(np.clip(round(14 - c), 0, 28 - side)) for c, side in zip(centre, digit.shape, strict=True))
+    canvas[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+    return canvas
+
+
+def _edge(pixels):
+    return np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+
+
+def _prepared(pixels, paper=None, up=None, stretch=True, cut=0.25):
+    """The right steps, each of which a mistake below replaces. up: whether ink is lighter than the paper."""
+    ink = pixels / 255 - (np.median(_edge(pixels)) / 255 if paper is None else paper)
+    if not (ink.max() >= -ink.min() if up is None else up):
+        ink = -ink
+    if stretch:
+        ink = ink / ink.max() if ink.max() > 0 else ink
+    return _placed(np.where(ink < cut, 0, ink))
+
+
+def never_turned_round(pixels):
+    """Dark ink on light paper is not turned round: ink has to count positive, whether it is darker or lighter."""
+    return _prepared(pixels, up=True)
+
+
+def always_turned_round(pixels):
+    """Light and dark are always turned round. This picture has light ink on dark paper already: look at the border."""
+    return _prepared(pixels, up=False)
+
+
+def inverted_without_paper(pixels):
+    """It turns light and dark round (255 - pixels) on every picture, and never takes the paper's grey away."""
+    x = 1 - pixels / 255
+    return _placed(np.where(x < 0.25, 0, x))
+
+
+def compares_with_half(pixels):
+    """It takes paper below 0.5 for dark. In a shadow white paper is darker than that: see which way ink lies furthest."""
+    return _prepared(pixels, up=np.median(_edge(pixels)) < 127.5)
+
+
+def not_stretched(pixels):
+    """The ink is not stretched: faint ink stays faint. Divide by its maximum, so that the strongest is 1."""
+    return _prepared(pixels, stretch=False)
+
+
+def not_stretched_nor_cut(pixels):
+    """The ink is not stretched: faint ink stays faint. Divide by its maximum, so that the strongest is 1; then cut."""
+    return _prepared(pixels, stretch=False, cut=0)
+
+
+def paper_not_subtracted(pixels):
+    """The paper is still there: its grey has to become 0. Subtract it before you stretch."""
+    x = pixels / 255
+    if np.median(_edge(x)) > 0.5:
+        x = 1 - x
+    x = x / x.max()
+    return _placed(np.where(x < 0.25, 0, x))
+
+
+def not_cut(pixels):
+    """Uneven paper counts as ink: what is below 0.25 of the strongest ink has to become 0."""
+    return _prepared(pixels, cut=0)
+
+
+def cut_before_stretching(pixels):
+    """It cuts at 0.25 before it stretches, so that faint ink is cut off as well: stretch first."""
+    ink = pixels / 255 - np.median(_edge(pixels)) / 255
+    ink = -ink if -ink.min() > ink.max() else ink
+    ink = np.where(ink < 0.25, 0, ink)
+    return _placed(ink / max(ink.max(), 1e-9))
+
+
+def both_ways(pixels):
+    """It takes |difference|: what is lighter than the paper and what is darker both count as ink. Only one is."""
+    ink = np.abs(pixels / 255 - np.median(_edge(pixels)) / 255)
+    ink = ink / ink.max() if ink.max() > 0 else ink
+    return _placed(np.where(ink < 0.25, 0, ink))
+
+
+def from_darkest_to_lightest(pixels):
+    """It stretches from the darkest to the lightest pixel, so that a reflection decides what 0 is. Paper has to be 0."""
+    x = pixels / 255
+    if np.median(_edge(x)) - x.min() > x.max() - np.median(_edge(x)):
+        x = 1 - x
+    x = (x - x.min()) / max(np.ptp(x), 1e-9)
+    return _placed(np.where(x < 0.25, 0, x))
+
+
+def black_and_white(pixels):
+    """Everything is 0 or 1: the greys at the edge of the ink are lost. MNIST has them; keep what is above 0.25."""
+    return (_prepared(pixels) > 0).astype(np.float32)
+
+
+def one_corner(pixels):
+    """It takes one corner pixel for the paper, and here that has a stain. The median of the whole border is safer."""
+    return _prepared(pixels, paper=pixels[0, 0] / 255)
+
+
+def mean_of_the_page(pixels):
+    """It takes the mean of the whole page for the paper; that has the ink in it. The median of the border has not."""
+    return _prepared(pixels, paper=pixels.mean() / 255)
+
+
+def wraps_round(pixels):
+    """uint8 arithmetic wraps round: 60 - 200 is 116 there. Divide by 255 first, which makes floats."""
+    ink = (pixels - np.uint8(np.median(_edge(pixels)))) / 255
+    return _prepared((255 * ink).astype(np.uint8), paper=0, up=True)
+
+
+def wraps_round_downwards(pixels):
+    """uint8 arithmetic wraps round: 60 - 200 is 116 there. Divide by 255 first, which makes floats."""
+    ink = (np.uint8(np.median(_edge(pixels))) - pixels) / 255
+    return _prepared((255 * ink).astype(np.uint8), paper=0, up=True)
+
+
+def dark_on_light(pixels):
+    """It comes out as dark ink on white: MNIST is light ink on black, ink near 1 and paper 0."""
+    return 1 - _prepared(pixels)
+
+
+def up_to_255(pixels):
+    """The values go up to 255; the network was trained on 0 to 1."""
+    return 255 * _prepared(pixels)
+
+
+def squeezed(pixels):
+    """The whole picture is squeezed into 28 × 28: proportions are lost, and the digit is where it was. Use place_like_mnist."""
+    from PIL import Image
+
+    ink = pixels / 255 - np.median(_edge(pixels)) / 255
+    ink = -ink if -ink.min() > ink.max() else ink
+    ink = np.where(ink < 0.25 * ink.max(), 0, ink / ink.max())
+    return np.asarray(Image.fromarray(ink.astype(np.float32)).resize((28, 28), Image.Resampling.BILINEAR))
+
+
+@exercise(
+    hints=[
+        "Begin with x = pixels / 255 and paper = np.median(border(x)). Then x - paper is 0 on paper; which sign has ink?",
+        "ink = x - paper. If -ink.min() > ink.max(), the ink is darker than the paper: ink = -ink. Empty: ink.max() < 0.1.",
+        "After the `raise ValueError(...)`: ink = ink / ink.max(), then return place_like_mnist(np.where(ink < 0.25, 0, ink)).",
+    ],
+    mistakes=[
+        never_turned_round,
+        always_turned_round,
+        inverted_without_paper,
+        compares_with_half,
+        not_stretched,
+        not_stretched_nor_cut,
+        paper_not_subtracted,
+        not_cut,
+        cut_before_stretching,
+        both_ways,
+        from_darkest_to_lightest,
+        black_and_white,
+        one_corner,
+        mean_of_the_page,
+        wraps_round,
+        wraps_round_downwards,
+        dark_on_light,
+        up_to_255,
+        squeezed,
+    ],
+)
+def prepare_image(learner, rng):
+    import traceback
+
+    stroke = np.zeros((20, 13))  # asymmetric, so that its centre of mass is not the middle of its box
+    stroke[:3] = stroke[3:, 8:11] = stroke[17:, 6:11] = 1
+    while True:
+        seven = stroke * rng.choice([0.45, 0.6, 0.8, 1], size=stroke.shape)  # ink has greys
+        seven[0, 0] = seven[19, 6] = seven[0, 12] = 1
+        fractions = [(indices * seven).sum() / seven.sum() % 1 for indices in np.indices(seven.shape)]
+        if all(abs(fraction - 0.5) > 0.15 for fraction in fractions):  # rounding puts it in one place only
+            break
+
+    def drawn(digit, paper, ink, shape=(33, 46), top=2, left=30):
+        page = np.zeros(shape)
+        page[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
+        return np.rint(paper + (ink - paper) * page).astype(np.uint8)
+
+    def by_hand(error):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return last.line.startswith("raise") and "site-packages" not in last.filename
+
+    def demand(pixels, digit, why, direction="", atol=0.02):
+        shown = f"greys from {pixels.min()} to {pixels.max()}, the border's median is {np.median(_edge(pixels)):.0f}"
+        try:
+            given = learner(pixels)
+        except ValueError as error:
+            if not by_hand(error):
+                raise
+            likely = direction or "Empty means: even the strongest ink is less than 0.1 (of 0...1) off the paper."
+            expect.true(
+                False, f"{why}: yours says that the page is empty", shown, f"ValueError: {error}", likely=likely
+            )
+        if np.shape(given) == pixels.shape:
+            expect.shape(given, (28, 28), why, likely="End with `return place_like_mnist(...)`: it crops and centres.")
+        hollow = given is not None and not np.nan_to_num(array(given)).any()
+        expected, source = _in_the_middle(digit), "the digit that was drawn"
+        expect.close(given, expected, why=why, source=source, rtol=0, atol=atol, likely=direction if hollow else "")
+        expect.dtype(given, float, why)
+
+    below = (
+        "Dark ink lies below the paper, so x - paper is negative there: turn the sign round, so that ink is positive."
+    )
+    demand(drawn(seven, 0, 255), seven, "white ink on black, in a corner: it only moves to the middle")
+    demand(drawn(seven, 255, 0), seven, "black ink on white paper", below)
+    demand(drawn(seven, 200, 60), seven, "dark-grey ink on light-grey paper", below)
+    demand(drawn(seven, 40, 180), seven, "light-grey ink on dark-grey paper")
+    shadow = " ".join(compares_with_half.__doc__.split())
+    demand(drawn(seven, 105, 15), seven, "black ink on white paper in a shadow, which is darker than 0.5", shadow)
+    demand(drawn(seven, 170, 135), seven, "faint ink", atol=0.05)
+
+    stained = drawn(seven, 190, 60)
+    stained[0, 0] = 165
+    demand(stained, seven, "a stain in one corner, fainter than a quarter of the ink")
+    reflection = drawn(seven, 170, 60)
+    reflection[24:31, 3:17] = 225  # 55 up, where the ink goes 110 down
+    demand(reflection, seven, "a reflection, lighter than the paper, is no ink")
+    uneven = drawn(seven, 180, 60)
+    uneven = np.where(uneven == 180, uneven + rng.integers(-12, 13, size=uneven.shape), uneven).astype(np.uint8)
+    demand(uneven, seven, "uneven paper is no ink", atol=0.05)
+
+    lying = np.rot90(seven)  # (13, 20)
+    large = drawn(np.kron(lying, np.ones((4, 4))), 230, 20, (90, 140), 30, 7)
+    demand(large, lying, "four times as large, and wider than tall", atol=0.1)
+
+    likely = "Nothing there is 0.1 (of 0...1) off the paper: raise ValueError before you divide by the strongest ink."
+    for page, why in (
+        (np.full((30, 41), 140, np.uint8), "an empty grey page"),
+        (rng.integers(130, 146, size=(30, 41)).astype(np.uint8), "an empty page of uneven grey, 130 to 145"),
+    ):
+        try:
+            given = learner(page)
+        except ValueError as error:
+            expect.true(
+                by_hand(error), f"{why} is a ValueError that you raise", f"it came by itself: {error}", likely=likely
+            )
+            expect.true(str(error), f"{why}: the ValueError says what is wrong", likely='raise ValueError("...")')
+            continue
+        yours = "None" if given is None else f"values from {array(given).min():.3g} to {array(given).max():.3g}"
+        expect.true(False, f"{why} is a ValueError", f"yours returns {yours}", likely=likely)

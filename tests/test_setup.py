@@ -126,6 +126,9 @@ def test_torch_comes_first_then_the_whole_lock_by_hash_and_without_dependencies(
     installs = [call for call in machine.calls("--require-hashes")]
     assert [call.split(" -r ")[1].split(".txt")[0].rsplit("/")[-1] for call in installs] == ["pip", "torch", "cpu"]
     assert all("--no-deps" in call for call in installs)
+    assert not any("--index-url" in call for call in installs), (
+        "a wheel from elsewhere: nobody waits for that index again"
+    )
 
 
 def test_a_second_call_does_nothing_and_costs_less_than_a_second_of_computing(machine):

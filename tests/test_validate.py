@@ -231,6 +231,13 @@ def test_a_solved_notebook_that_fails_a_check_does_not_pass(kit):
     assert "CheckFailed" in runs.solved_notebook(skeleton_kit.workshop()).error
 
 
+def test_a_cell_that_takes_too_long_is_ended_and_said(kit, monkeypatch):
+    monkeypatch.setattr(runs, "CELL_SECONDS", 3)
+    edit(kit, f"{SOLUTION}/cnn-basics.ipynb", "first_step(np.arange(6.0).reshape(2, 3))", "import time; time.sleep(60)")
+    run = runs.solved_notebook(skeleton_kit.workshop())
+    assert "timed out" in run.error and run.seconds < 40
+
+
 @pytest.mark.parametrize("budget", ["SECONDS", "CELL_SECONDS", "PEAK_MB"])
 def test_what_is_over_budget_is_said(budget, monkeypatch):
     run = runs.Run("w", "solved notebook", "f", seconds=9, peak_mb=9, network="", slowest_cell_seconds=9)

@@ -69,7 +69,7 @@ def solved_notebook(workshop: Workshop) -> Run:
     run = replace(run, slowest_cell_seconds=max(map(_seconds, cells), default=0.0))
     _report(run)
     if ended.code:
-        return replace(run, error="\n".join(errors) or ended.output)
+        return replace(run, error="\n".join([*errors, ended.output]))
     return replace(run, error=_over_budget(run))
 
 

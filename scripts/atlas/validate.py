@@ -102,7 +102,7 @@ def proof_table(proven: Iterable[Proof]) -> str:
 
 def run_table(ran: Iterable[Run]) -> str:
     """What each run took, beside its budget."""
-    limits = f"seconds (notebook: {runs.SECONDS})", f"slowest cell ({runs.CELL_SECONDS})", f"peak MB ({runs.PEAK_MB})"
+    limits = f"seconds (of {runs.SECONDS})", f"slowest cell (of {runs.CELL_SECONDS})", f"peak MB (of {runs.PEAK_MB})"
     rows = [
         [
             run.workshop,

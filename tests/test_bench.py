@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from atlas import course
 
 BENCH = course.root() / "scripts" / "bench"

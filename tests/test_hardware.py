@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+
 from atlas import hardware
 
 
@@ -118,8 +119,11 @@ def test_a_device_that_does_not_work_is_refused_with_those_that_do(monkeypatch, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setenv("ATLAS_DEVICE", name)
-    with pytest.raises(ValueError, match=rf"(?s)ATLAS_DEVICE is '{name}'.*choose cpu, or `unset ATLAS_DEVICE`"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)ATLAS_DEVICE is '{name}'.*choose cpu, or `unset ATLAS_DEVICE`"
+    ) as refused:
         hardware.device()
+    assert len(str(refused.value).splitlines()[0]) < 120, "torch's own message lists twenty kinds of device"
     assert hardware.describe() == f"{name} (ATLAS_DEVICE; does not work here), 16 cores"
 
 

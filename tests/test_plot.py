@@ -12,10 +12,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from atlas import plot
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
+
+from atlas import plot
 
 pytestmark = pytest.mark.filterwarnings("error")
 CLOTHES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -60,6 +61,7 @@ DRAWINGS = {
     "1 unit's weights": lambda: plot.weights(np.zeros((1, 64)), (8, 8), ["unit 0"], title=SENTENCE),
     "256 units' weights": lambda: plot.weights(numbers(256, 784)),
     "confusion": lambda: plot.confusion(labels(9999, 10), labels(9999, 10)[::-1], CLOTHES, title=SENTENCE),
+    "confusion without a title": lambda: plot.confusion(labels(9999, 10), labels(9999, 10)[::-1]),
     "confusion of 2": lambda: plot.confusion([0, 1, 1], [0, 1, 0], title=SENTENCE),
     "no confusion": lambda: plot.confusion(labels(99, 10), labels(99, 10)),
     "confusion of 40": lambda: plot.confusion(labels(99999, 40), labels(99999, 40)[::-1], title=SENTENCE),
@@ -102,7 +104,7 @@ def test_a_plot_fits_a_notebook_and_no_text_is_cut_off(name):
     width, height = figure.get_size_inches()
     assert width <= 9 and height <= 12
     drawn = figure.get_tightbbox()  # of everything that is drawn, in inches
-    assert drawn.x0 > -0.01 and drawn.y0 > -0.01 and drawn.x1 < width + 0.01 and drawn.y1 < height + 0.01
+    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
     assert all(text.get_fontsize() >= 6 for text in figure.findobj(Text) if text.get_text())
 
 
@@ -114,6 +116,11 @@ def test_texts_do_not_overlap(name):
     boxes += [t.get_window_extent() for t in ax.get_yticklabels() if ax.axison]
     for i, box in enumerate(boxes):
         assert not any(box.padded(-1).overlaps(other.padded(-1)) for other in boxes[:i])
+
+
+def test_titles_of_narrow_images_get_smaller_before_a_word_is_broken():
+    texts = plot.images(numbers(20, 8, 8), CLOTHES * 2, 15).texts
+    assert texts[0].get_text() == "T-shirt/top" and texts[0].get_fontsize() < 9
 
 
 def draw_everything(convert):
@@ -178,9 +185,10 @@ def test_training_and_validation_share_a_colour(pair):
 
 
 def test_the_best_epoch_of_the_validation_curve_is_ringed():
-    ax = plot.curves(train=[3, 2, 1, 0.5], val=[3, 2, np.nan, 2.5], best="min")
-    rings = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
-    assert [tuple(ring.get_xydata()[0]) for ring in rings] == [(2, 2)]
+    for names in ("train", "val"), ("loss", "val_loss"):
+        ax = plot.curves(dict(zip(names, ([3, 2, 1, 0.5], [3, 2, np.nan, 2.5]), strict=True)), best="min")
+        rings = [line for line in ax.lines if line.get_markerfacecolor() == "none"]
+        assert [tuple(ring.get_xydata()[0]) for ring in rings] == [(2, 2)]
     assert any("best 2 at 2" in text.get_text() for text in [*ax.texts, *legend(ax)])
 
 

@@ -333,7 +333,6 @@ def _axes(ax: "Axes | None", width: float, height: float) -> Iterator["Axes"]:
         ax._ipython_display_ = _already_shown
         ax.figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)
         yield ax
-        ax.figure.draw_without_rendering()  # a second pass over the layout: insets follow their axes late
 
 
 def _already_shown() -> None:
@@ -350,10 +349,10 @@ def _dress(ax: "Axes", xlabel: str, ylabel: str, grid: bool = False) -> None:
 
 def _title(ax: "Axes", text: str) -> None:
     """Set the title, a sentence, at the left, in as many lines as the room takes."""
+    figure = ax.get_figure(root=True)
+    figure.draw_without_rendering()  # says how much room there is; and insets need a second pass over the layout
     if not text:
         return
-    figure = ax.get_figure(root=True)
-    figure.draw_without_rendering()  # only the layout says how much room there is
     alone = len(figure.axes) == 1
     room = ((figure.bbox.x1 if alone else ax.bbox.x1) - ax.bbox.x0) / figure.dpi - 0.05
     ax.set_title(_wrap(text, room, 11, weight="bold"), loc="left", size=11, weight="bold")

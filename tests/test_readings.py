@@ -217,7 +217,7 @@ def test_unrelated_numbers_get_no_explanation(shape):
 
 def test_two_round_numbers_that_happen_to_fit_get_no_explanation():
     inputs = {"x": np.array([1.0, 2.0]), "n": np.array(3.0)}
-    for yours, expected in ((4.0, 1.0), (5.0, 2.0), (2.0, 4.0)):
+    for yours, expected in ((4.0, 1.0), (5.0, 2.0)):
         assert readings.of_values(np.array(yours), np.array(expected), np.array(False), inputs) == ""
 
 

@@ -70,7 +70,25 @@ class Complaint(Exception):
 
 
 class _TimeUp(BaseException):
-    """Ends learner code that runs too long; not an Exception, so that `except Exception` cannot swallow it."""
+    """Ends learner code that runs too long; not an Exception, so that `except Exception` cannot swallow it.
+
+    Code that swallows even this gets it again on its next line, which lies in its `except`.
+    """
+
+    def __init__(self):
+        frame = sys._getframe(1)
+        if frame.f_code.co_filename == __file__:  # raised by _ring or _raise_on_next_line
+            frame = frame.f_back
+        while frame is not None and frame.f_code.co_filename != __file__:
+            frame.f_trace = _raise_on_next_line
+            frame = frame.f_back
+        sys.settrace(lambda *_: None)  # which lets the frames' own tracing begin
+
+
+def _raise_on_next_line(_frame: types.FrameType, event: str, _argument: Any) -> Callable:
+    if event == "line":
+        raise _TimeUp
+    return _raise_on_next_line
 
 
 @dataclass(frozen=True)
@@ -281,7 +299,7 @@ def _verdict_on(error: BaseException, check: Check, given: Any, run: _Run) -> tu
     if isinstance(error, SystemExit):
         return FAILED, "your code ends Python: leave out exit() and quit()", where
     if frame:
-        return FAILED, said, [*where, *_for(run.call_of(None)), *_advice(error)]
+        return FAILED, said, [*where, *_for(run.call_of(None)), *_advice(error, said)]
     if inspect.isclass(given) and given.__name__ in said and isinstance(error, _INTERFACE):
         return FAILED, f"the check uses your {given.__name__}, and that fails", [said]
     if run.calls and run.calls[-1].result is None and isinstance(error, TypeError | AttributeError):
@@ -300,9 +318,8 @@ _INTERFACE = (AttributeError, TypeError, NotImplementedError)
 _NO_RETURN = "Is the `return` missing, or does one branch end without it?"
 
 
-def _advice(error: BaseException) -> list[str]:
-    """A sentence for the exceptions that beginners meet most."""
-    text = str(error)
+def _advice(error: BaseException, text: str) -> list[str]:
+    """A sentence for the exceptions that beginners meet most; `text` is what Python says."""
     if isinstance(error, NameError):
         return ["Is it spelt as in the signature? Has the cell that defines or imports it been run?"]
     if isinstance(error, RecursionError):
@@ -485,7 +502,7 @@ class _TimeLimit:
     """
 
     def __init__(self, seconds: float):
-        self._seconds, self._over = seconds, threading.Event()
+        self._seconds, self._over = seconds, False
 
     def __enter__(self) -> None:
         main = threading.current_thread() is threading.main_thread()
@@ -493,53 +510,52 @@ class _TimeLimit:
         self._tracing = sys.gettrace()
         if self._by_signal:
             self._handler = signal.signal(signal.SIGALRM, self._ring)
-            signal.setitimer(signal.ITIMER_REAL, self._seconds, 0.05)
+            signal.setitimer(signal.ITIMER_REAL, self._seconds)
         else:
-            self._thread = ctypes.c_ulong(threading.get_ident())
+            self._thread, self._done = ctypes.c_ulong(threading.get_ident()), threading.Event()
             self._watcher = threading.Thread(target=self._watch, daemon=True)
             self._watcher.start()
 
     def __exit__(self, *_) -> None:
+        self._over = True
         while True:
-            with contextlib.suppress(_TimeUp):  # one that was already on its way
-                self._stop()
-                return
+            try:
+                return self._stop()
+            except _TimeUp:  # it was already on its way
+                continue
 
     def _stop(self) -> None:
-        self._over.set()
         if self._by_signal:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._handler)
-            sys.settrace(self._tracing)
         else:
+            self._done.set()
             self._watcher.join()
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+            # The last one may still be pending; a Python call takes it in. Taking it back by SetAsyncExc(thread, None)
+            # would leave Python 3.11's eval breaker set for good, and with that set any tracing spins forever.
+            self._done.is_set()
+        sys.settrace(self._tracing)
 
     def _ring(self, _signal: int, frame: types.FrameType | None) -> None:
-        if self._over.is_set() or frame is None or frame.f_code.co_filename == __file__:
-            return  # it rings again in a moment, and the engine's own bookkeeping stays whole
-        if _importing(frame):
-            signal.setitimer(signal.ITIMER_REAL, self._seconds, 0.05)
+        if self._over:
             return
-        # learner code that swallows the exception gets it again on the next line, which is in its `except`
-        while frame is not None and frame.f_code.co_filename != __file__:
-            frame.f_trace = self._trace
-            frame = frame.f_back
-        sys.settrace(lambda *_: None)
-        raise _TimeUp
-
-    def _trace(self, _frame: types.FrameType, event: str, _argument: Any):
-        if event == "line" and not self._over.is_set():
+        importing = _importing(frame)
+        # set anew each time: an interval would pile rings up where the machine is too busy to answer one in time
+        signal.setitimer(signal.ITIMER_REAL, self._seconds if importing else _AGAIN)
+        if not importing and frame is not None and frame.f_code.co_filename != __file__:  # else bookkeeping would break
             raise _TimeUp
-        return self._trace
 
     def _watch(self) -> None:
         wait = self._seconds
-        while not self._over.wait(wait):
+        while not self._done.wait(wait):
             wait = self._seconds
             if not _importing(sys._current_frames().get(self._thread.value)):
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(_TimeUp))
-                wait = 0.05
+                wait = _AGAIN
+
+
+_AGAIN = 0.05
+"""Seconds until code that has swallowed a _TimeUp gets the next one."""
 
 
 def _importing(frame: types.FrameType | None) -> bool:

@@ -24,6 +24,7 @@ from atlas import plot
 
 CONFIG = {"width": 256, "depth": 1, "lr": 6e-3, "batch_size": 128, "seed": 0, "limit": 55_000}
 DECAY = 0.65  # of the learning rate, epoch by epoch: unlike one-cycle it has no end built in, so training can go on
+PARTS = ("model", "optimizer", "schedule", "history", "random", "config")  # of a checkpoint
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -77,6 +78,15 @@ def photograph(digit, rng):
     shade = np.linspace(-0.03, 0.03, width) + rng.normal(0, 0.01, (height, width))  # light from one side, and noise
     picture = rng.uniform(0.45, 0.9) + shade - rng.uniform(0.35, 0.4) * ink
     return (255 * picture.clip(0, 1)).astype(np.uint8)
+
+
+def sample(path, rng):
+    """Write a photograph of a test digit to `path`."""
+    try:
+        Image.fromarray(photograph(rng.choice(atlas.data.load("mnist").x_test), rng)).save(path)
+    except (OSError, ValueError) as error:  # ValueError: an unknown format
+        sys.exit(f"Cannot write {path}: {error}")
+    print(f"{path} is drawn; to read it: python train_mlp.py --predict {path}")
 
 
 def read_picture(path):
@@ -145,9 +155,9 @@ def train(options, config, device):
             part.load_state_dict(saved[name])
         history = saved["history"]
         torch.set_rng_state(saved["random"])
-    data = load_data(config["limit"], device)
     kept = len(history["val loss"])
     try:
+        data = load_data(config["limit"], device)
         for epoch in range(kept + 1, options.epochs + 1):
             loss = train_epoch(model, *data["train"], optimizer, config["batch_size"], f"epoch {epoch}")
             schedule.step()
@@ -184,11 +194,12 @@ def save(path, checkpoint):
 def load(path):
     """The checkpoint at `path`; ends the program where there is none."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # data only: it cannot run foreign code
+        return {name: checkpoint[name] for name in PARTS}
     except (FileNotFoundError, NotADirectoryError):
         sys.exit(f"There is no checkpoint {path} yet. Train one first: python train_mlp.py --checkpoint {path}")
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        sys.exit(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}")
+    except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError):
+        sys.exit(f"{path} is damaged, or no checkpoint of this program. Move it away, and train a new one.")
 
 
 # ------------------------------------------------------------------------------------------------ the program
@@ -274,8 +285,7 @@ def main(arguments=None):
         return predict(options.predict, options.checkpoint)
     rng = np.random.default_rng(config["seed"])
     if options.sample:
-        Image.fromarray(photograph(rng.choice(atlas.data.load("mnist").x_test), rng)).save(options.sample)
-        return print(f"{options.sample} is drawn; to read it: --predict {options.sample}")
+        return sample(options.sample, rng)
     try:
         device = atlas.device(None if options.device == "auto" else options.device)
     except ValueError as error:

@@ -157,7 +157,8 @@ class Outcome:
     def title(self) -> str:
         """The heading: mark, exercise, verdict."""
         mark, label, _ = _LOOKS[self.status]
-        return f"{mark} {self.exercise}   {self.why or label}"
+        said = self.why if self.status in (FAILED, BROKEN) else ": ".join(filter(None, [label, self.why]))
+        return f"{mark} {self.exercise}   {said}"
 
     def text(self) -> str:
         """The report as plain text, a heading line and indented details."""
@@ -176,7 +177,8 @@ class Outcome:
 
 def card(heading: str, text: str = "", pre: str = "", colour: str = "#8a8f98") -> str:
     """A box for a notebook's output: `heading` is HTML; `text` and `pre` are escaped."""
-    style = "margin:.4em 0 0;padding:0;background:transparent;color:inherit;white-space:pre-wrap;font-size:.92em"
+    style = "margin:.4em 0 0;padding:0;background:transparent;color:inherit;font-size:.92em;"
+    style += "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
     return (
         f'<div style="border-left:4px solid {colour};padding:.35em .8em;margin:.3em 0;background:{colour}18">{heading}'
         + (f"<br>{html.escape(text)}" if text else "")
@@ -223,7 +225,7 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
     are as before afterwards. Only the user's own interrupt leaves as KeyboardInterrupt.
     """
     if _is_empty(given):
-        return Outcome(check.name, UNTOUCHED, "not attempted: there is nothing below its first line that computes")
+        return Outcome(check.name, UNTOUCHED, "nothing below its first line computes anything")
     with _world_kept(seed) as printed:
         run, error = _attempt(check, given, seed)
         if error is None:
@@ -294,7 +296,7 @@ def _verdict_on(error: BaseException, check: Check, given: Any, run: _Run) -> tu
         return UNTOUCHED, "", []
     if missing.replace(".", "").isidentifier():
         if missing.startswith(f"{check.name}."):
-            return UNTOUCHED, f"not attempted: {missing} is not written yet", []
+            return UNTOUCHED, f"{missing} is not written yet", []
         return FAILED, f"needs {missing}, which is not written yet", ["Do that exercise first, or lab.catch_up it."]
     if isinstance(error, SystemExit):
         return FAILED, "your code ends Python: leave out exit() and quit()", where
@@ -414,6 +416,9 @@ class Learner:
         if changed:
             name, after = changed
             details = [f"before   {_summary(call.given[name])}", f"after    {_summary(after)}"]
+            with contextlib.suppress(TypeError):
+                x, y = array(call.given[name]), array(after)
+                details = _side_by_side(x, y, x != y, ("before", "after")) if x.shape == y.shape else details
             reading = f"{name} += …, {name}[…] = … and the like write into the caller's data; make a new one."
             raise Complaint(f"your function changes its input {name}: the caller still needs it", details, reading)
         return result
@@ -747,7 +752,8 @@ class expect:
             expected = expected * (abs(overlap) / float((expected * expected).sum()))
         good = _agree(numbers, expected, rtol, atol)
         if not good.all():
-            details = [*_given(yours), *_side_by_side(numbers, expected, ~good, source)]
+            details = [*_given(yours), *_side_by_side(numbers, expected, ~good)]
+            details[-1] += f"   ({source})"
             raise Complaint(why, details, likely or readings.of_values(numbers, expected, good, inputs), numbers)
 
     @staticmethod
@@ -851,7 +857,8 @@ def _demand_finite(yours: Any, numbers: np.ndarray, expected: np.ndarray, why: s
         return
     what = "NaN" if np.isnan(numbers[bad]).any() else "infinite"
     count = f"{bad.sum()} of {bad.size} entries are {what}"
-    shown = _side_by_side(numbers, expected, bad, source) if source else [count]
+    shown = _side_by_side(numbers, expected, bad) if source else [count]
+    shown[-1] += f"   ({source})" if source else ""
     warned = {str(warning.message) for warning in _run.get(_Run(None)).warned}
     details = [
         *_given(yours),
@@ -863,8 +870,10 @@ def _demand_finite(yours: Any, numbers: np.ndarray, expected: np.ndarray, why: s
     )
 
 
-def _side_by_side(yours: np.ndarray, expected: np.ndarray, bad: np.ndarray, source: str) -> list[str]:
-    """`yours` above `expected`, at most 8 entries, from the first row that differs."""
+def _side_by_side(
+    yours: np.ndarray, expected: np.ndarray, bad: np.ndarray, names: tuple[str, str] = ("yours", "expected")
+) -> list[str]:
+    """One array above the other, at most 8 entries, from the first row that differs."""
     where = ""
     if yours.ndim > 1:
         row = tuple(int(i) for i in np.argwhere(bad)[0][:-1])
@@ -879,4 +888,4 @@ def _side_by_side(yours: np.ndarray, expected: np.ndarray, bad: np.ndarray, sour
     widths = [max(map(len, column)) for column in columns]
     rows = [" ".join(map(str.rjust, line, widths)) for line in zip(*columns, strict=True)]
     tail = " …" if start + 8 < bad.size else ""
-    return [f"yours    {where}{rows[0]}{tail}", f"expected {where}{rows[1]}{tail}   ({source})"]
+    return [f"{name:8} {where}{row}{tail}" for name, row in zip(names, rows, strict=True)]

@@ -32,12 +32,17 @@ LOG = ROOT / ".atlas" / "setup.log"
 LOCKS = ROOT / "scripts" / "locks"
 
 KERNEL, KERNEL_TITLE = "openmlatlas", "OpenMLAtlas (Python 3.11)"
+# The kernel that notebooks about TensorFlow name. Here it is the same environment under a second name; beside a CUDA
+# build of torch it is an environment of its own, because the CUDA libraries that torch 2.13 (CUDA 13) and TensorFlow
+# 2.21 (CUDA 12) bring as wheels overwrite each other's files (nvidia/nccl/lib/libnccl.so.2).
+TENSORFLOW_KERNEL, TENSORFLOW_TITLE = "openmlatlas-tensorflow", "OpenMLAtlas TensorFlow (Python 3.11)"
+TENSORFLOW_PYTHON = VENV.with_name(VENV.name + "-tensorflow") / "bin" / "python"
 # Every Python of the environment runs this line. OpenMP's threads spin while they wait, by default; where a second
 # program wants a core, two spinning threads train ten times slower than two that sleep (measured on 2 cores).
 AT_EVERY_START = 'import os; os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")\n'
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # measured: the environment, pip's cache and what pip unpacks on the way, with a margin
-NEEDED_GB = {"cpu": 5.0, "cuda": 16.0}
+NEEDED_GB = {"cpu": 5.0, "cuda": 16.0, "cuda-tensorflow": 14.0}
 MEMORY_STOP_GB, MEMORY_WARN_GB = 3.0, 7.0
 # what pip says when no package index can be reached
 NO_INDEX = (
@@ -383,15 +388,30 @@ def install_course() -> None:
     (VENV / "lib" / "python3.11" / "site-packages" / "openmlatlas.pth").write_text(AT_EVERY_START)
 
 
-def install_kernel() -> None:
-    """Exactly one kernel, under the name that the notebooks ask for, and a Jupyter that offers no other."""
-    kernels = VENV / "share" / "jupyter" / "kernels"
-    shutil.rmtree(kernels, ignore_errors=True)
-    run(PYTHON, "-I", "-m", "ipykernel", "install", "--prefix", VENV, "--name", KERNEL, "--display-name", KERNEL_TITLE)
-    settings = {"KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": [KERNEL]}}
+def kernels() -> dict[str, tuple[str, Path]]:
+    """Name to title and Python of the kernels that the notebooks ask for."""
+    named = {tomllib.loads(path.read_text()).get("kernel") for path in ROOT.glob("workshops/**/workshop.toml")}
+    chosen = {KERNEL: (KERNEL_TITLE, PYTHON)}
+    if TENSORFLOW_KERNEL in named:
+        own = TENSORFLOW_PYTHON.exists() and accelerator() == "cuda"
+        chosen[TENSORFLOW_KERNEL] = (TENSORFLOW_TITLE, TENSORFLOW_PYTHON if own else PYTHON)
+    return chosen
+
+
+def install_kernels() -> None:
+    """Exactly the kernels that the notebooks ask for, and a Jupyter that offers no other."""
+    shutil.rmtree(VENV / "share" / "jupyter" / "kernels", ignore_errors=True)
+    for name, (title, python) in kernels().items():
+        run(python, "-I", "-m", "ipykernel", "install", "--prefix", VENV, "--name", name, "--display-name", title)
+    settings = {"KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": list(kernels())}}
     config = VENV / "etc" / "jupyter" / "jupyter_config.json"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps(settings, indent=2) + "\n")
+    # no pop-up about news, no look for updates: both need the network, and neither is the learner's business
+    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    overrides = VENV / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    overrides.parent.mkdir(parents=True, exist_ok=True)
+    overrides.write_text(json.dumps(quiet, indent=2) + "\n")
 
 
 def data_state() -> str:
@@ -421,14 +441,16 @@ def steps(only_environment: bool = False, data: bool = True) -> list[Step]:
         Step("packages", "TensorFlow, Jupyter and the rest, from the lock", packages_key, install_packages),
         Step("bytecode", "compiling", packages_key, compile_all),
     ]
-    if accelerator() == "cuda":  # that lock holds torch and what it needs
+    if accelerator() != "cpu":  # the lock for cuda holds torch and what it needs; beside TensorFlow's CUDA none goes
         environment = [step for step in environment if step.name != "torch"]
     if only_environment:
         return environment
     here = [
         Step("course", "the course's own package", course_key, install_course),
-        Step("kernel", f"Jupyter kernel {KERNEL}", lambda: digest(packages_key(), KERNEL_TITLE), install_kernel),
+        Step("kernel", "Jupyter kernel", lambda: digest(packages_key(), kernels()), install_kernels),
     ]
+    if accelerator() == "cuda-tensorflow":  # a kernel of the environment beside it, which offers and verifies
+        return environment + here[:1]
     verify = (
         [Step("data", "verifying the data", data_state, verify_data)] if data and (ROOT / "datasets").exists() else []
     )
@@ -438,8 +460,8 @@ def steps(only_environment: bool = False, data: bool = True) -> list[Step]:
 def choose_accelerator(asked: str | None) -> None:
     if asked in (None, accelerator()):
         return
-    if asked == "cuda" and (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise Stop("--accelerator cuda is for Linux on x86_64. On a Mac the default uses the GPU through Metal (MPS).")
+    if asked != "cpu" and (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise Stop(f"--accelerator {asked} is for Linux on x86_64. On a Mac the default uses the GPU (MPS) already.")
     if (STATE / "packages").exists():  # never two builds of torch on one disk
         clear_environment()
     (STATE / "accelerator").write_text(asked)
@@ -494,7 +516,7 @@ def checks(accelerator: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/setup", description="Make the environment that the course runs in.")
-    parser.add_argument("--accelerator", choices=("cpu", "cuda"), help="build of torch (default: cpu, or as made)")
+    parser.add_argument("--accelerator", choices=tuple(NEEDED_GB), help="which build (default: cpu, or as made)")
     parser.add_argument("--check", action="store_true", help="only check Python, disk and memory")
     parser.add_argument("--only", choices=("environment",), help="leave out the course itself (for an image's layer)")
     parser.add_argument("--no-data", dest="data", action="store_false", help="leave out verifying the data")

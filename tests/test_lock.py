@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parents[1]
 LOCKS = REPOSITORY / "scripts" / "locks"
@@ -52,7 +53,7 @@ def unmet(requirements: list[Requirement], pinned: dict[str, str]) -> list[str]:
     return [str(r) for r in requirements if r.name not in pinned or not r.specifier.contains(pinned[r.name])]
 
 
-each_lock = pytest.mark.parametrize("lock", ["cpu.txt", "cuda.txt"])
+each_lock = pytest.mark.parametrize("lock", ["cpu.txt", "cuda.txt", "cuda-tensorflow.txt"])
 each_platform = pytest.mark.parametrize("platform", PLATFORMS)
 
 
@@ -74,6 +75,22 @@ def test_the_cuda_lock_holds_torch_and_what_it_needs():
     assert unmet(wanted(PROJECT["dependencies"], "linux-x86_64"), pinned) == []
     assert any(CUDA.match(name) for name in pinned)
     assert "tensorflow-cpu" in pinned and not [name for name in pinned if name.endswith("-cu12")]
+
+
+def test_tensorflows_cuda_has_a_lock_of_its_own_with_the_same_tensorflow_and_no_torch():
+    pinned = pins("cuda-tensorflow.txt", "linux-x86_64")
+    assert pinned["tensorflow"] == pins("cuda.txt", "linux-x86_64")["tensorflow-cpu"]
+    assert not {"torch", "triton", "tensorflow-cpu"} & set(pinned)
+    required = {canonicalize_name(r.name) for r in wanted(metadata.requires("tensorflow-cpu"), "linux-x86_64")}
+    assert required <= set(pinned)
+
+
+def test_the_two_cuda_builds_are_kept_apart_because_they_bring_the_same_libraries_in_two_versions():
+    def libraries(lock: str, suffix: str) -> set[str]:
+        return {name.removesuffix(suffix) for name in pins(lock, "linux-x86_64") if name.endswith(suffix)}
+
+    twice = libraries("cuda.txt", "-cu13") & libraries("cuda-tensorflow.txt", "-cu12")
+    assert twice >= {"nvidia-cudnn", "nvidia-nccl"}, "no longer: one environment may hold both then"
 
 
 @each_platform

@@ -168,7 +168,8 @@ def test_killed_in_the_middle_it_goes_on_there_and_forgets_what_pip_left_half_in
     assert code == 0
     assert len(machine.calls("torch.txt")) == 1
     assert len(machine.calls("cpu.txt")) == 2
-    assert [path.name for path in machine.packages.iterdir() if path.name != "pip"] == [whole.name]
+    assert [path.name for path in machine.packages.glob("*info")] == [whole.name]
+    assert not list(machine.packages.glob("~*"))
 
 
 def test_of_two_set_ups_at_once_one_works_and_the_other_waits(machine):
@@ -370,6 +371,41 @@ def test_what_a_user_has_set_for_other_pythons_does_not_get_in(here, monkeypatch
     used = here.quiet_environment()
     assert "PYTHONPATH" not in used and "PIP_TARGET" not in used
     assert used["PIP_USER"] == "0" and used["PIP_INDEX_URL"] == "x"
+
+
+def workshop_with(here, kernel: str) -> None:
+    folder = here.ROOT / "workshops" / "track" / kernel
+    folder.mkdir(parents=True)
+    (folder / "workshop.toml").write_text(f'kernel = "{kernel}"\n')
+
+
+def test_a_second_kernel_is_there_only_when_a_notebook_names_it_and_is_the_same_environment(machine, here):
+    assert list(here.kernels()) == ["openmlatlas"]
+    workshop_with(here, "openmlatlas-tensorflow")
+    assert {python for _, python in here.kernels().values()} == {here.PYTHON}
+    machine.set_up()
+    assert [call.split(" --name ")[1].split()[0] for call in machine.calls("ipykernel")] == list(here.kernels())
+
+
+def test_beside_a_cuda_build_of_torch_the_tensorflow_kernel_is_an_environment_of_its_own(here, monkeypatch, tmp_path):
+    own = tmp_path / "own" / "python"
+    own.parent.mkdir()
+    own.touch()
+    monkeypatch.setattr(here, "TENSORFLOW_PYTHON", own)
+    workshop_with(here, "openmlatlas-tensorflow")
+    here.STATE.mkdir()
+    for accelerator, python in (("cpu", here.PYTHON), ("cuda", own)):
+        (here.STATE / "accelerator").write_text(accelerator)
+        assert here.kernels()["openmlatlas-tensorflow"][1] == python
+    own.unlink()
+    assert here.kernels()["openmlatlas-tensorflow"][1] == here.PYTHON
+
+
+def test_tensorflows_own_environment_has_no_torch_and_offers_no_kernel_itself(here):
+    here.STATE.mkdir()
+    (here.STATE / "accelerator").write_text("cuda-tensorflow")
+    assert here.lock().name == "cuda-tensorflow.txt"
+    assert [step.name for step in here.steps()] == ["venv", "pip", "packages", "bytecode", "course"]
 
 
 def test_jupyter_offers_the_one_kernel_even_where_others_are_installed(tmp_path):

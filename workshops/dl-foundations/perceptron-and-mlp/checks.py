@@ -1,10 +1,40 @@
 """The checks of perceptron-and-mlp: one for each exercise, with its hints. `lab.check` runs them."""
 
+import contextlib
+import itertools
 import math
+from functools import partial
 
 import numpy as np
 
-from atlas.checking import array, exercise, expect
+from atlas.checking import array, exercise, expect, same
+
+
+def _numbers(given):
+    """What came back as an array, empty where it is none: `expect` says so."""
+    try:
+        return array(given)
+    except TypeError:
+        return np.empty(0)
+
+
+def _slips(given, compute, *tables):
+    """Which slips give what was given: words from the tables, or "" where none fit or all is right.
+
+    A table maps the words for each slip to what it makes, "" to what is right; `compute` puts one of each together.
+    The fewest slips are said, two at most.
+    """
+    given = _numbers(given)
+    rtol = 1e-4 if given.dtype.itemsize < 8 else 1e-6
+    choices = [choice for choice in itertools.product(*map(dict.items, tables)) if sum(bool(w) for w, _ in choice) <= 2]
+    with np.errstate(all="ignore"):
+        for choice in sorted(choices, key=lambda choice: sum(bool(words) for words, _ in choice)):
+            with contextlib.suppress(ValueError, IndexError):  # not every slip fits every shape
+                guess = np.asarray(compute(*(made for _, made in choice)), float)
+                if guess.shape == given.shape and np.allclose(guess, given, rtol, rtol * np.abs(guess).max(initial=0)):
+                    return " ".join(filter(None, (words for words, _ in choice)))
+    return ""
+
 
 # ------------------------------------------------------------------------------------------------ perceptron_step
 
@@ -17,6 +47,19 @@ def updates_always(w, b, x, y, eta):
 def updates_when_right(w, b, x, y, eta):
     """It moves the weights when the neuron is right, and leaves them when it is wrong: the condition is turned round."""
     return updates_always(w, b, x, y, eta) if y * (w @ x + b) > 0 else (w, b)
+
+
+def decides_afterwards(w, b, x, y, eta):
+    """It leaves the weights where the step would put the neuron right. Whether it is wrong, the old w and b decide."""
+    new_w, new_b = updates_always(w, b, x, y, eta)
+    return (w, b) if y * (new_w @ x + new_b) > 0 else (new_w, new_b)
+
+
+def repeats_the_step(w, b, x, y, eta):
+    """It steps until the neuron is right. One call is one step: an `if`, not a `while`."""
+    while y * (w @ x + b) <= 0:
+        w, b = updates_always(w, b, x, y, eta)
+    return w, b
 
 
 def moves_away(w, b, x, y, eta):
@@ -34,18 +77,24 @@ def forgets_bias(w, b, x, y, eta):
     return (w + eta * y * x, b) if y * (w @ x + b) <= 0 else (w, b)
 
 
-def bias_without_eta(w, b, x, y, eta):
-    """The bias moves by y; the learning rate is missing there: it moves by η·y."""
-    return (w + eta * y * x, b + y) if y * (w @ x + b) <= 0 else (w, b)
-
-
 def forgets_eta(w, b, x, y, eta):
     """The learning rate η is missing: the step is η·y·x, not y·x."""
     return (w + y * x, b + y) if y * (w @ x + b) <= 0 else (w, b)
 
 
+def step_doubled(w, b, x, y, eta):
+    """The step is twice too long. With labels -1 and +1, y - ŷ is ±2 on a mistake; the rule adds η·y·x."""
+    return (w + 2 * eta * y * x, b + 2 * eta * y) if y * (w @ x + b) <= 0 else (w, b)
+
+
+def steps_by_the_error(w, b, x, y, eta):
+    """The step is η·(y - z)·x. That is the rule of least squares; here every step is η·y·x, however wrong the neuron is."""
+    error = y - (w @ x + b)
+    return w + eta * error * x, b + eta * error
+
+
 def ignores_undecided(w, b, x, y, eta):
-    """With z = 0 the neuron is undecided, and that counts as a mistake: y·z ≤ 0, not < 0. From zero weights it would never start."""
+    """With z = 0 the neuron is undecided, a mistake for either label: y·z ≤ 0, not < 0. From zero weights it would never start."""
     return (w + eta * y * x, b + eta * y) if y * (w @ x + b) < 0 else (w, b)
 
 
@@ -54,14 +103,19 @@ def decides_without_bias(w, b, x, y, eta):
     return (w + eta * y * x, b + eta * y) if y * (w @ x) <= 0 else (w, b)
 
 
+def brackets_missing(w, b, x, y, eta):
+    """The label multiplies w·x but not b in the decision: y·(w·x + b) needs its brackets."""
+    return (w + eta * y * x, b + eta * y) if y * w @ x + b <= 0 else (w, b)
+
+
 def wants_a_margin(w, b, x, y, eta):
     """It also moves when the neuron is right by less than 1. That is the rule of a support vector machine; here y·z > 0 suffices."""
     return (w + eta * y * x, b + eta * y) if y * (w @ x + b) < 1 else (w, b)
 
 
-def step_doubled(w, b, x, y, eta):
-    """The step is twice too long. With labels -1 and +1, y - ŷ is ±2 on a mistake; the rule adds η·y·x."""
-    return (w + 2 * eta * y * x, b + 2 * eta * y) if y * (w @ x + b) <= 0 else (w, b)
+def answers_zero_or_one(w, b, x, y, eta):
+    """With y = -1 it moves the weights although the neuron is right. Is an answer of 0, or z itself, compared with -1?"""
+    return (w + eta * y * x, b + eta * y) if (w @ x + b > 0) != (y == 1) or y == -1 else (w, b)
 
 
 def decides_by_z(w, b, x, y, eta):
@@ -74,6 +128,14 @@ def bias_by_x(w, b, x, y, eta):
     return (w + eta * y * x, b + eta * y * x) if y * (w @ x + b) <= 0 else (w, b)
 
 
+def _step_along_x(new_w, w, x, step):
+    """The length of the learner's step beside the right one, where it goes along x; else nothing."""
+    taken = (np.asarray(new_w, float) - w) @ x / (x @ x) if np.shape(new_w) == w.shape else 0.0
+    if taken == 0 or not np.allclose(new_w, w + taken * x):
+        return ""
+    return f"Yours adds {taken:.3g}·x to w. Here η·y is {step:.3g}." if step else f"Yours adds {taken:.3g}·x to w."
+
+
 @exercise(
     hints=[
         "The neuron is wrong or undecided exactly when y·z ≤ 0, with z = w·x + b. Try it on y = -1 and z = -1.5.",
@@ -83,112 +145,99 @@ def bias_by_x(w, b, x, y, eta):
     mistakes=[
         updates_always,
         updates_when_right,
+        decides_afterwards,
+        repeats_the_step,
         moves_away,
         forgets_y,
         forgets_bias,
-        bias_without_eta,
         forgets_eta,
+        step_doubled,
+        steps_by_the_error,
         ignores_undecided,
         decides_without_bias,
+        brackets_missing,
         wants_a_margin,
-        step_doubled,
+        answers_zero_or_one,
         decides_by_z,
         bias_by_x,
     ],
 )
 def perceptron_step(learner, rng):
+    x = rng.normal(size=5)
+    x *= math.sqrt(2 / (x @ x))  # ‖x‖² = 2: a step raises y·z by 3η
+
+    def weights(score):
+        """Random weights with w·x = score."""
+        w = rng.normal(size=5)
+        return w + (score - w @ x) / 2 * x
+
     def demand(w, b, x, y, eta, moved, why):
         new_w, new_b = expect.parts(learner(w, b, x, y, eta), ("w", "b"), "the step returns the weights and the bias")
-        by_hand = [wi + moved * eta * y * xi for wi, xi in zip(w, x, strict=True)]
-        expect.close(new_w, by_hand, why=f"{why}: w", source="the rule, entry by entry")
-        expect.close(new_b, b + moved * eta * y, why=f"{why}: b", source="the rule")
+        step = moved * eta * y
+        by_hand = [wi + step * xi for wi, xi in zip(w, x, strict=True)]
+        swapped = "It returns (b, w); the order is (w, b)." if np.ndim(new_w) < np.ndim(new_b) else ""
+        likely = swapped or _step_along_x(new_w, w, x, step)
+        expect.close(new_w, by_hand, why=f"{why}: w", source="the rule, entry by entry", likely=likely)
+        likely = "The weights are right, the bias is not: it is the weight of an input that is always 1."
+        expect.close(new_b, b + step, why=f"{why}: b", source="the rule", likely=likely)
 
+    demand(weights(-2.7), 0.2, x, 1, 0.3, 1, "far on the wrong side, y = +1: one step towards x")  # three make it right
+    demand(weights(-0.7), 0.2, x, 1, 0.4, 1, "wrong with y = +1: it moves towards x")  # one step makes it right
+    demand(weights(0.6), 0.2, x, -1, 0.5, 1, "wrong with y = -1: it moves away from x")
+    demand(weights(2), 0.5, x, 1, 0.3, 0, "right with y = +1: nothing changes")
+    demand(weights(-2), 0.5, x, -1, 0.3, 0, "right with y = -1: nothing changes")
+    demand(weights(0.3), 0.2, x, 1, 0.3, 0, "right, if only just: nothing changes")
+    demand(weights(-1), 1.5, x, 1, 0.3, 0, "right because of the bias: nothing changes")
+    demand(weights(-1), 1.5, x, -1, 0.3, 1, "wrong because of the bias: it moves")
+    for y in (-1, 1):
+        demand(np.zeros(5), 0.0, x, y, 0.7, 1, "undecided (z = 0) counts as wrong")
     demand(np.array([2.0, -1]), -0.5, np.array([1.0, 1]), -1, 0.1, 1, "the example above: wrong, so it moves")
-    x = rng.normal(size=5) + 0.1
-    demand(-x / (x @ x), 0.2, x, 1, 0.3, 1, "wrong with y = +1: it moves towards x")
-    demand(x / (x @ x), 0.4, x, -1, 0.3, 1, "wrong with y = -1: it moves away from x")
-    demand(2 * x / (x @ x), 0.5, x, 1, 0.3, 0, "right with y = +1: nothing changes")
-    demand(-2 * x / (x @ x), 0.5, x, -1, 0.3, 0, "right with y = -1: nothing changes")
-    demand(0.3 * x / (x @ x), 0.2, x, 1, 0.3, 0, "right, if only just: nothing changes")
-    demand(-x / (x @ x), 1.5, x, 1, 0.3, 0, "right because of the bias: nothing changes")
-    demand(np.zeros(5), 0.0, x, -1, 0.7, 1, "undecided (z = 0) counts as wrong")
 
 
 # ------------------------------------------------------------------------------------------------ mistake_bound
 
-
-def _margins(X, y, w):
-    return y * (X @ w)
-
-
-def _largest(X):
-    return np.linalg.norm(X, axis=1).max()
-
-
-def w_not_normalised(X, y, w):
-    """γ is a distance: divide y·(w·x) by ‖w‖. Doubling w must not change the bound."""
-    return (_largest(X) / _margins(X, y, w).min()) ** 2
-
-
-def divided_by_w_squared(X, y, w):
-    """γ divides by ‖w‖, not by ‖w‖²: check with the example, where w = (2, 0)."""
-    return (_largest(X) / (_margins(X, y, w).min() / (w @ w))) ** 2
+_FRACTIONS = {
+    "": lambda R, gamma: (R / gamma) ** 2,
+    "It is cut to a whole number; the bound need not be one.": lambda R, gamma: (R / gamma) ** 2 // 1,
+    "It is rounded to a whole number; the bound need not be one.": lambda R, gamma: np.round((R / gamma) ** 2),
+    "R/γ is not squared yet.": lambda R, gamma: R / gamma,
+    "Only R is squared: the bound is (R/γ)², so γ is squared too.": lambda R, gamma: R**2 / gamma,
+    "Only γ is squared: the bound is (R/γ)², so R is squared too.": lambda R, gamma: R / gamma**2,
+    "The fraction is upside down: no margin exceeds the length of its example, so R/γ is at least 1.": (
+        lambda R, gamma: (gamma / R) ** 2
+    ),
+}
 
 
-def not_squared(X, y, w):
-    """R/γ is not squared yet."""
-    return _largest(X) / (_margins(X, y, w).min() / np.linalg.norm(w))
-
-
-def radius_squared_only(X, y, w):
-    """Only R is squared: the bound is (R/γ)², so γ is squared too."""
-    return _largest(X) ** 2 / (_margins(X, y, w).min() / np.linalg.norm(w))
-
-
-def mean_radius(X, y, w):
-    """R is the length of the longest example, not of the average one: the promise must hold for all."""
-    return (np.linalg.norm(X, axis=1).mean() / (_margins(X, y, w).min() / np.linalg.norm(w))) ** 2
-
-
-def norm_of_matrix(X, y, w):
-    """R is the norm of the whole matrix; it should be the largest norm of a row: np.linalg.norm(X, axis=1)."""
-    return (np.linalg.norm(X) / (_margins(X, y, w).min() / np.linalg.norm(w))) ** 2
-
-
-def norm_of_columns(X, y, w):
-    """R is taken over columns (axis=0). An example is a row: the norm runs over axis=1."""
-    return (np.linalg.norm(X, axis=0).max() / (_margins(X, y, w).min() / np.linalg.norm(w))) ** 2
-
-
-def best_margin(X, y, w):
-    """γ is the margin of the worst example (min), not of the best one (max)."""
-    return (_largest(X) / (_margins(X, y, w).max() / np.linalg.norm(w))) ** 2
-
-
-def mean_margin(X, y, w):
-    """γ is the margin of the worst example (min), not the average."""
-    return (_largest(X) / (_margins(X, y, w).mean() / np.linalg.norm(w))) ** 2
-
-
-def margin_without_side(X, y, w):
-    """It takes |w·x| for the margin. An example on the wrong side has a negative margin: y·(w·x) keeps the sign."""
-    return (_largest(X) / (np.abs(X @ w).min() / np.linalg.norm(w))) ** 2
-
-
-def margin_without_labels(X, y, w):
-    """The labels are not used: the margin is y·(w·x), positive on the right side."""
-    gamma = (X @ w).min() / np.linalg.norm(w)
-    return (_largest(X) / gamma) ** 2
-
-
-def promises_without_separation(X, y, w):
-    """γ ≤ 0 means that w does not separate the classes: then there is no promise, and the bound is np.inf."""
-    return (_largest(X) / (_margins(X, y, w).min() / np.linalg.norm(w))) ** 2
-
-
-def upside_down(X, y, w):
-    """The fraction is upside down: R/γ, at least 1, since no margin exceeds the length of its example."""
-    return ((_margins(X, y, w).min() / np.linalg.norm(w)) / _largest(X)) ** 2
+def _slips_in_the_bound(given, X, y, w):
+    lengths, scores, norm = np.linalg.norm(X, axis=1), y * (X @ w), np.linalg.norm(w)
+    radii = {
+        "": lengths.max(),
+        "R is taken over columns (axis=0). An example is a row.": np.linalg.norm(X, axis=0).max(),
+        "R is the norm of the whole matrix; it should be the largest length of a row.": np.linalg.norm(X),
+        "R is the length of the longest example, not of the shortest.": lengths.min(),
+        "R is the length of the longest example, not the average: the promise is for all.": lengths.mean(),
+        "R comes from a single example: is the loop left too early?": lengths[0],
+        "R is the largest entry; it should be the largest length of a row.": X.max(),
+        "R is the largest |entry|; it should be the largest length of a row.": np.abs(X).max(),
+        "R lacks its square root: a length is the root of a sum of squares.": (lengths**2).max(),
+        "R adds up entries without squaring them.": np.abs(X).sum(1).max(),
+        "R counts the bias's constant 1 once more; X has it already.": math.hypot(1, lengths.max()),
+        "R leaves the last column out; the bias's constant 1 counts.": np.linalg.norm(X[:, :-1], axis=1).max(),
+    }
+    gammas = {
+        "": scores.min() / norm,
+        "γ is a distance: divide y·(w·x) by ‖w‖. A longer w must not change the bound.": scores.min(),
+        "γ divides by ‖w‖, not by ‖w‖².": scores.min() / norm**2,
+        "‖w‖ adds up entries without squaring them.": scores.min() / np.abs(w).sum(),
+        "‖w‖ leaves the last entry out; the bias is a part of w.": scores.min() / np.linalg.norm(w[:-1]),
+        "γ is the margin of the worst example (min), not of the best one (max).": scores.max() / norm,
+        "γ is the margin of the worst example (min), not the average.": scores.mean() / norm,
+        "γ is the margin of the worst example (min); this adds them up.": scores.sum() / norm,
+        "γ comes from a single example: is the loop left too early?": scores[0] / norm,
+        "γ divides by the length of each example; only ‖w‖ belongs there.": (scores / lengths).min() / norm,
+    }
+    return _slips(given, lambda R, gamma, fraction: fraction(R, gamma), radii, gammas, _FRACTIONS)
 
 
 @exercise(
@@ -197,63 +246,114 @@ def upside_down(X, y, w):
         "np.linalg.norm(X, axis=1) gives the length of each row; X @ w all dot products at once, shape (N,).",
         "gamma = (y * (X @ w)).min() / np.linalg.norm(w). Return (R / gamma) ** 2 if gamma > 0, else np.inf.",
     ],
-    mistakes=[
-        w_not_normalised,
-        divided_by_w_squared,
-        not_squared,
-        radius_squared_only,
-        mean_radius,
-        norm_of_matrix,
-        norm_of_columns,
-        best_margin,
-        mean_margin,
-        margin_without_side,
-        margin_without_labels,
-        promises_without_separation,
-        upside_down,
-    ],
 )
 def mistake_bound(learner, rng):
-    example = np.array([[3.0, 4], [-1, 0]]), np.array([1, -1]), np.array([2.0, 0])
-    expect.close(learner(*example), 25.0, why="the example above", source="by hand: R = 5, γ = 1")
+    def demand(X, y, w, R, gamma, why, source):
+        given = learner(X, y, w)
+        likely = f"Here R = {R:.3f} and γ = {gamma:.3f}: which of them does yours not find?"
+        if _numbers(given).size > 1:
+            likely = "One number is wanted: the bound."
+        elif same(given, np.inf):
+            likely = (
+                "This w separates the classes: every y·(w·x) is positive. Does each label meet the w·x of its own row?"
+            )
+        else:
+            likely = _slips_in_the_bound(given, X, y, w) or likely
+        expect.close(given, R**2 / gamma**2, why=why, source=source, likely=likely)
 
     w = rng.normal(size=3) * 4
     y = np.array([1, -1, -1, 1, -1, 1, 1])
     X = rng.normal(size=(7, 3))
     X -= np.outer(X @ w - y * rng.uniform(1.5, 9, 7), w) / (w @ w)  # margins between 1.5 and 9, over ‖w‖
+    middle = np.linalg.norm(X, axis=1).argsort()[3]
+    X[[0, middle]], y[[0, middle]] = X[[middle, 0]], y[[middle, 0]]  # the first is neither longest nor shortest
     longest = max(math.sqrt(sum(entry * entry for entry in row)) for row in X)
     worst = min(label * math.fsum(row * w) for row, label in zip(X, y, strict=True)) / math.sqrt(math.fsum(w * w))
-    bound = longest**2 / worst**2
-    expect.close(learner(X, y, w), bound, why="(R/γ)² on 7 random examples", source="computed example by example")
-    expect.close(learner(X, y, 3 * w), bound, why="a longer w, same direction: same bound", source="γ divides by ‖w‖")
+    demand(X, y, w, longest, worst, "(R/γ)² on 7 random examples", "computed example by example")
+    demand(X, y, 3 * w, longest, worst, "a longer w, same direction: same bound", "γ divides by ‖w‖")
+    demand(np.array([[3.0, 4], [-1, 0]]), np.array([1, -1]), np.array([2.0, 0]), 5, 1, "the example above", "by hand")
 
-    wrong_side = y.copy()
-    wrong_side[2] = 1
-    given = learner(X, wrong_side, w)
-    expect.equal(given, np.inf, why="w does not separate these: no promise", source="the theorem asks for γ > 0")
+    y[2] *= -1
+    given = learner(X, y, w)
+    likely = "γ ≤ 0 means that w does not separate the classes: then there is no promise, and the bound is np.inf."
+    if same(given, (longest / worst) ** 2):
+        likely = "One label was turned round, and the bound stays. An example on the wrong side has a negative margin."
+    expect.equal(given, np.inf, why="not separated: no promise", source="the theorem asks for γ > 0", likely=likely)
+    given = learner(np.array([[1.0, 0], [0, 1]]), np.array([1, -1]), np.array([1.0, 0]))
+    expect.equal(
+        given, np.inf, why="γ = 0: no promise", source="the theorem asks for γ > 0", likely="γ ≤ 0, not γ < 0."
+    )
 
 
 # ------------------------------------------------------------------------------------------------ xor_network
 
 _INPUTS = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+_XOR = (0, 1, 1, 0)
 _TABLES = {
-    (0, 0, 0, 0): "Your network always says 0: no output weight lifts z above 0. Follow one input through by hand.",
+    (0, 0, 0, 0): "Your network always says 0.",
     (1, 1, 1, 1): "Your network always says 1. Should the output's bias be negative, so that it starts from 'no'?",
-    (
-        0,
-        1,
-        1,
-        1,
-    ): "Your network computes OR: right but for (1, 1). The neuron that notices 'both' has to speak against.",
+    (0, 1, 1, 1): "Your network computes OR: right but for (1, 1).",
     (0, 0, 0, 1): "Your network computes AND: it says 1 only where both inputs are on.",
     (1, 0, 0, 1): "Your network computes the opposite of XOR: turn the signs of the output layer, and mind its bias.",
     (1, 1, 1, 0): "Your network computes NAND: right but for (0, 0), where neither input is on.",
-    (1, 0, 0, 0): "Your network computes NOR: right only where XOR is 0.",
+    (1, 0, 0, 0): "Your network computes NOR: right only at (1, 1).",
     (0, 0, 1, 1): "Your network repeats the first input: (0, 1) and (1, 1) come out wrong.",
     (0, 1, 0, 1): "Your network repeats the second input: (1, 0) and (1, 1) come out wrong.",
     (0, 0, 1, 0): "Your network says 'first and not second'; the other half, 'second and not first', is missing.",
     (0, 1, 0, 0): "Your network says 'second and not first'; the other half, 'first and not second', is missing.",
 }
+_ARRAYS = {
+    "W1": ((2, 2), "One row for each hidden neuron, one column for each input: np.array([[…, …], […, …]])."),
+    "b1": ((2,), "One number for each hidden neuron: np.array([…, …])."),
+    "W2": ((1, 2), "One row for the one output neuron, one column for each hidden one: np.array([[…, …]])."),
+    "b2": ((1,), "One number for the one output neuron, in an array all the same: np.array([…])."),
+}
+
+
+def _step(z):
+    return (z > 0).astype(float)
+
+
+def _run_network(W1, b1, W2, b2, X=_INPUTS, phi=_step):
+    """The hidden answers (4, 2) and the output's z (4,) for the four inputs."""
+    hidden = phi(np.einsum("hd,nd->nh", W1, X) + b1)
+    return hidden, np.einsum("kh,nh->n", W2, hidden) + b2
+
+
+def _misread(W1, b1, W2, b2):
+    """What the weights would be right for, if not for this network; "" where none of these."""
+    readings = {
+        "It would be XOR with W1 transposed: each hidden neuron has a row of W1, not a column.": (
+            _run_network(W1.T, b1, W2, b2)[1] > 0
+        ),
+        "It would be XOR if a neuron were 1 at z = 0 too. Here it is 1 only where z > 0: move the biases off the border.": (
+            _run_network(W1, b1, W2, b2, phi=lambda z: z >= 0)[1] >= 0
+        ),
+        "It would be XOR with ReLU. Here a hidden neuron says 0 or 1, however large z is.": (
+            _run_network(W1, b1, W2, b2, phi=lambda z: np.maximum(0, z))[1] > 0
+        ),
+        "It would be XOR for inputs -1 and +1. Here they are 0 and 1, which moves the biases.": (
+            _run_network(W1, b1, W2, b2, X=2 * _INPUTS - 1)[1] > 0
+        ),
+        "It would be XOR if hidden neurons said -1 and +1. Here they say 0 and 1, which moves the output's bias.": (
+            _run_network(W1, b1, W2, b2, phi=lambda z: 2 * _step(z) - 1)[1] > 0
+        ),
+    }
+    return next((words for words, said in readings.items() if tuple(said.astype(int)) == _XOR), "")
+
+
+def _fault_of_a_layer(hidden, said):
+    """Which layer to look at: the hidden one where it gives two inputs of different XOR the same a, else the output."""
+    by_answer = {}
+    for x, a, target in zip(_INPUTS.astype(int).tolist(), hidden.astype(int).tolist(), _XOR, strict=True):
+        other, other_target = by_answer.setdefault(tuple(a), (x, target))
+        if other_target != target:
+            told = f"Your hidden layer answers {tuple(a)} to {tuple(other)} and to {tuple(x)}"
+            return f"{told}, which need different outputs: W1 and b1 must tell them apart."
+    if len(by_answer) == 4:
+        return "Your hidden neurons hand on the inputs, one each, and that is XOR again: let each look at both."
+    what = _TABLES.get(tuple(said), "Two of the four come out wrong.")
+    return f"{what} The hidden layer is good: other W2 and b2 make XOR of its answers."
 
 
 @exercise(
@@ -264,100 +364,121 @@ _TABLES = {
     ],
 )
 def xor_network(learner, rng):
-    names = ("W1", "b1", "W2", "b2")
-    layers = expect.parts(learner(), names, "the network has four arrays")
-    shapes = {"W1": (2, 2), "b1": (2,), "W2": (1, 2), "b2": (1,)}
-    for name, given in zip(names, layers, strict=True):
-        expect.shape(given, shapes[name], f"{name} has shape {shapes[name]}")
+    layers = expect.parts(learner(), tuple(_ARRAYS), "the network has four arrays")
+    for given, (name, (_, words)) in zip(layers, _ARRAYS.items(), strict=True):
+        expect.kind(given, np.ndarray, f"{name} is a NumPy array", likely=words)
+    swapped = sorted(given.shape for given in layers) == sorted(shape for shape, _ in _ARRAYS.values())
+    for given, (name, (shape, words)) in zip(layers, _ARRAYS.items(), strict=True):
+        likely = words if not swapped else f"All four are there, in another order than {', '.join(_ARRAYS)}."
+        expect.shape(given, shape, f"{name} has shape {shape}", likely=likely)
         expect.finite(given, f"{name} is finite")
-    W1, b1, W2, b2 = map(array, layers)
-    hidden = (np.einsum("hd,nd->nh", W1, _INPUTS) + b1 > 0).astype(int)
-    z = np.einsum("kh,nh->n", W2, hidden) + b2
-    said = tuple(int(v) for v in z > 0)
+    layers = [array(given).astype(float) for given in layers]
+    hidden, z = _run_network(*layers)
+    said = _step(z).astype(int)
     rows = [
-        f"x = ({x[0]:.0f}, {x[1]:.0f})   hidden a = ({a[0]}, {a[1]})   z = {v:+.2f}   says {s}, XOR is {t}"
-        for x, a, v, s, t in zip(_INPUTS, hidden, z, said, (0, 1, 1, 0), strict=True)
+        f"x = ({x[0]:.0f}, {x[1]:.0f})   hidden a = ({a[0]:.0f}, {a[1]:.0f})   z = {v:+.2f}   says {s}, XOR is {t}"
+        for x, a, v, s, t in zip(_INPUTS, hidden, z, said, _XOR, strict=True)
     ]
-    expect.true(
-        said == (0, 1, 1, 0),
-        "the network says 1 exactly where one input is on",
-        *rows,
-        likely=_TABLES.get(said, "Follow the wrong rows through: which hidden neuron should have spoken, and did not?"),
-    )
+    likely = _misread(*layers) or _fault_of_a_layer(hidden, said)
+    expect.true(tuple(said) == _XOR, "the network says 1 exactly where one input is on", *rows, likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ mlp_forward
 
 
-def _forward(X, layers, phi=lambda z: np.maximum(0, z), last=lambda z: z, bias=True):
+def _relu(z):
+    return np.maximum(0, z)
+
+
+def _softmax(Z, axis=1, shift=None):
+    shift = Z.max(axis=axis, keepdims=True) if shift is None else shift
+    E = np.exp(Z - shift)
+    return E / E.sum(axis=axis, keepdims=True)
+
+
+def _forward(X, layers, phi=_relu, end=lambda z: z, layer=lambda A, W, b: A @ W.T + b):
     A = X
     for W, b in layers[:-1]:
-        A = phi(A @ W.T + bias * b)
-    W, b = layers[-1]
-    return last(A @ W.T + bias * b)
+        A = phi(layer(A, W, b))
+    return end(layer(A, *layers[-1]))
 
 
-def relu_on_the_output(X, layers):
-    """The last layer has no ReLU: logits may be negative. Yours are cut off at 0."""
-    return _forward(X, layers, last=lambda z: np.maximum(0, z))
+def _relu_once(X, layers):
+    (W, b), *others = layers
+    return _forward(_relu(X @ W.T + b), others, phi=lambda z: z)
 
 
-def no_relu(X, layers):
-    """There is no ReLU between the layers. Without it, all layers together are one."""
-    return _forward(X, layers, phi=lambda z: z)
-
-
-def no_bias(X, layers):
-    """The biases are left out: z = Wx + b."""
-    return _forward(X, layers, bias=False)
-
-
-def relu_before_the_layer(X, layers):
-    """ReLU is applied to the inputs of a layer, the data included. It belongs behind each layer but the last."""
-    A = X
-    for W, b in layers:
-        A = np.maximum(0, A) @ W.T + b
-    return A
-
-
-def only_the_last_layer_free_of_bias(X, layers):
-    """The last layer's bias is missing."""
-    return _forward(X, layers) - layers[-1][1]
-
-
-def sigmoid_for_relu(X, layers):
-    """This is a sigmoid network; here φ is ReLU, max(0, z)."""
-    return _forward(X, layers, phi=lambda z: 1 / (1 + np.exp(-z)))
-
-
-def tanh_for_relu(X, layers):
-    """This is a tanh network; here φ is ReLU, max(0, z)."""
-    return _forward(X, layers, phi=np.tanh)
-
-
-def step_for_relu(X, layers):
-    """This is the step function of section 4; here φ is ReLU, max(0, z), which keeps positive values as they are."""
-    return _forward(X, layers, phi=lambda z: (z > 0).astype(float))
-
-
-def absolute_for_relu(X, layers):
-    """This takes |z|; ReLU turns negative values into 0."""
-    return _forward(X, layers, phi=np.abs)
-
-
-def softmax_at_the_end(X, layers):
-    """It returns probabilities. Logits are wanted: no softmax here."""
-    z = _forward(X, layers)
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
-
-
-def stops_before_the_last(X, layers):
-    """It stops before the last layer."""
+def _bias_after_relu(X, layers):
     A = X
     for W, b in layers[:-1]:
-        A = np.maximum(0, A @ W.T + b)
-    return A
+        A = _relu(A @ W.T) + b
+    return _forward(A, layers[-1:])
+
+
+_NETWORKS = {
+    "The last layer has no ReLU: logits may be negative. Yours are cut off at 0.": partial(_forward, end=_relu),
+    "There is no ReLU between the layers. Without it, all layers together are one.": partial(_forward, phi=lambda z: z),
+    "It returns probabilities. Logits are wanted: no softmax here.": partial(_forward, end=_softmax),
+    "It returns log-probabilities. Logits are wanted: the loss takes care of the softmax.": (
+        partial(_forward, end=lambda z: np.log(_softmax(z)))
+    ),
+    "It returns the index of the largest logit. All logits are wanted.": partial(_forward, end=lambda z: z.argmax(1)),
+    "ReLU is applied to the inputs of a layer, the data included. It belongs behind each layer but the last.": (
+        lambda X, layers: _forward(_relu(X), layers)
+    ),
+    "ReLU comes after the first layer only. It belongs behind each layer but the last.": _relu_once,
+    "The layer before the last has no ReLU. It belongs behind each layer but the last.": (
+        lambda X, layers: _forward(_forward(X, layers[:-1]), layers[-1:])
+    ),
+    "The bias is added after ReLU. First z = Wx + b, then ReLU of z.": _bias_after_relu,
+    "This is a sigmoid network; here φ is ReLU, max(0, z).": partial(_forward, phi=lambda z: 1 / (1 + np.exp(-z))),
+    "This is a tanh network; here φ is ReLU, max(0, z).": partial(_forward, phi=np.tanh),
+    "This is the step function of section 4; ReLU, max(0, z), keeps positive values as they are.": (
+        partial(_forward, phi=_step)
+    ),
+    "This takes |z|; ReLU turns negative values into 0.": partial(_forward, phi=np.abs),
+    "This keeps the negative values, min(0, z); ReLU keeps the positive ones.": (
+        partial(_forward, phi=lambda z: np.minimum(0, z))
+    ),
+    "Negative values are made smaller (leaky ReLU); ReLU turns them into 0.": (
+        partial(_forward, phi=lambda z: np.where(z > 0, z, 0.01 * z))
+    ),
+    "The biases are left out: z = Wx + b.": partial(_forward, layer=lambda A, W, b: A @ W.T),
+    "The last layer's bias is missing.": lambda X, layers: _forward(X, layers) - layers[-1][1],
+    "Only the last layer's bias is used; each layer has one.": (
+        lambda X, layers: _forward(X, [(W, 0 * b) for W, b in layers]) + layers[-1][1]
+    ),
+    "The biases are subtracted: z = Wx + b.": partial(_forward, layer=lambda A, W, b: A @ W.T - b),
+    "The weights are not transposed. W is (out, in) and examples are rows: A @ W.T.": (
+        partial(_forward, layer=lambda A, W, b: A @ W + b)
+    ),
+    "W @ A takes columns for examples. Here examples are rows: A @ W.T.": (
+        partial(_forward, layer=lambda A, W, b: W @ A + b)
+    ),
+    "W @ A takes columns for examples. Here examples are rows, in X and in the result.": (
+        partial(_forward, layer=lambda A, W, b: W @ A + b[:, None])
+    ),
+    "b has one entry for each output, a column. As b[:, None] it is added along the examples.": (
+        partial(_forward, layer=lambda A, W, b: A @ W.T + b[:, None])
+    ),
+    "Each layer begins with X again: it takes what the layer before it returned.": (
+        lambda X, layers: _forward(X, layers[-2:])
+    ),
+    "It stops before the last layer.": lambda X, layers: _relu(_forward(X, layers[:-1])),
+    "It stops after the first layer: is the return inside the loop?": lambda X, layers: _relu(_forward(X, layers[:1])),
+    "It stops after two layers. There may be any number.": lambda X, layers: _forward(X, layers[:2]),
+    "It returns X as it was given.": lambda X, layers: X,
+}
+
+
+def _slips_in_the_network(given, X, layers):
+    likely = _slips(given, lambda network: network(X, layers), _NETWORKS)
+    hidden = [len(b) for _, b in layers[:-1]]
+    if np.shape(given) == (1, len(layers[-1][1])) and len(X) > 1:
+        return "There is a single row: is the return inside the loop over the examples, or each row overwritten?"
+    if not likely and np.ndim(given) == 2 and given.shape[1] != len(layers[-1][1]) and given.shape[1] in hidden:
+        return f"It has the width of hidden layer {hidden.index(given.shape[1]) + 1} of {len(hidden)}. Which layer comes last?"
+    return likely
 
 
 @exercise(
@@ -365,19 +486,6 @@ def stops_before_the_last(X, layers):
         "Keep one variable A, at first X. Each layer replaces it. Which layer is treated differently?",
         "With rows as examples a layer is A @ W.T + b, shape (B, out). ReLU is np.maximum(0, ...), with two arguments.",
         "for W, b in layers[:-1]: A = np.maximum(0, A @ W.T + b). Then the last pair, layers[-1], without ReLU.",
-    ],
-    mistakes=[
-        relu_on_the_output,
-        no_relu,
-        no_bias,
-        relu_before_the_layer,
-        only_the_last_layer_free_of_bias,
-        sigmoid_for_relu,
-        tanh_for_relu,
-        step_for_relu,
-        absolute_for_relu,
-        softmax_at_the_end,
-        stops_before_the_last,
     ],
 )
 def mlp_forward(learner, rng):
@@ -394,22 +502,20 @@ def mlp_forward(learner, rng):
         return [(rng.normal(size=(n_out, n_in)), rng.normal(size=n_out)) for n_in, n_out in zip(widths, widths[1:])]  # noqa: B905
 
     def demand(X, layers, why):
-        expect.close(learner(X, layers), neuron_by_neuron(X, layers), why=why, source="neuron by neuron", rtol=1e-4)
+        given = learner(X, layers)
+        likely = _slips_in_the_network(given, X, layers)
+        expected = neuron_by_neuron(X, layers)
+        expect.close(given, expected, why=why, source="neuron by neuron", rtol=1e-4, likely=likely)
 
-    example = [(np.array([[1.0, 0], [1, 1], [0, -1]]), np.array([0.0, 0, 1])), (np.array([[2.0, 5, -1]]), np.zeros(1))]
-    demand(np.array([[1.0, -2]]), example, "the example above")
+    demand(rng.normal(size=(5, 5)), network(5, 5, 5, 5), "5 examples, three layers of 5")  # no slip in a shape raises
     demand(rng.normal(size=(5, 3)), network(3, 6, 2), "5 examples, one hidden layer of 6")
     demand(rng.normal(size=(4, 3)), network(3, 7, 5, 2), "4 examples, two hidden layers")
     demand(rng.normal(size=(4, 3)), network(3, 2), "no hidden layer at all: one linear layer")
+    example = [(np.array([[1.0, 0], [1, 1], [0, -1]]), np.array([0.0, 0, 1])), (np.array([[2.0, 5, -1]]), np.zeros(1))]
+    demand(np.array([[1.0, -2]]), example, "the example above")
 
 
 # ------------------------------------------------------------------------------------------------ softmax
-
-
-def _softmax(Z, axis=1, shift=None):
-    shift = Z.max(axis=axis, keepdims=True) if shift is None else shift
-    E = np.exp(Z - shift)
-    return E / E.sum(axis=axis, keepdims=True)
 
 
 def over_columns(Z):
@@ -453,6 +559,60 @@ def clips(Z):
     return _softmax(np.clip(Z, -500, 500))
 
 
+def maximum_as_a_row(Z):
+    """Z.max(1) has shape (B,) and meets the columns of Z: row 2's maximum goes to column 2. keepdims=True keeps it (B, 1)."""
+    return _softmax(Z, shift=Z.max(1))
+
+
+def sum_as_a_row(Z):
+    """The sums, of shape (B,), meet the columns: row 2's sum divides column 2. keepdims=True keeps them (B, 1)."""
+    E = np.exp(Z - Z.max(1, keepdims=True))
+    return E / E.sum(1)
+
+
+def both_as_rows(Z):
+    """Maximum and sum, of shape (B,), meet the columns of Z, not its rows. keepdims=True keeps them (B, 1)."""
+    E = np.exp(Z - Z.max(1))
+    return E / E.sum(1)
+
+
+def shift_by_columns(Z):
+    """It subtracts each column's maximum, which changes the probabilities. A row may be shifted, by one number: axis=1."""
+    return _softmax(Z, shift=Z.max(0))
+
+
+def shift_above_only(Z):
+    """It shifts the numerator but not the sum below it. The shift cancels only if both have it."""
+    return np.exp(Z - Z.max(1, keepdims=True)) / np.exp(Z).sum(1, keepdims=True)
+
+
+def shift_below_only(Z):
+    """It shifts the sum but not the numerator above it. The shift cancels only if both have it."""
+    return np.exp(Z) / np.exp(Z - Z.max(1, keepdims=True)).sum(1, keepdims=True)
+
+
+def shift_after_exp(Z):
+    """It subtracts the maximum after exp. Subtract it from the logits."""
+    E = np.exp(Z)
+    E = E - E.max(1, keepdims=True)
+    return E / E.sum(1, keepdims=True)
+
+
+def negative_exponents(Z):
+    """It takes exp of -z: the largest logit gets the smallest probability."""
+    return _softmax(-Z)
+
+
+def sigmoid_of_each(Z):
+    """This is the sigmoid of each logit by itself. Softmax compares it with the others of its row."""
+    return 1 / (1 + np.exp(-Z))
+
+
+def all_to_the_largest(Z):
+    """The largest logit gets everything. Softmax gives every class a share."""
+    return (Z.max(1, keepdims=True) == Z).astype(float)
+
+
 def logarithm(Z):
     """These are the logarithms of the probabilities."""
     return Z - Z.max(1, keepdims=True) - np.log(np.exp(Z - Z.max(1, keepdims=True)).sum(1, keepdims=True))
@@ -483,6 +643,16 @@ def divides_without_exp(Z):
         shift_by_the_minimum,
         divides_the_logits,
         clips,
+        maximum_as_a_row,
+        sum_as_a_row,
+        both_as_rows,
+        shift_by_columns,
+        shift_above_only,
+        shift_below_only,
+        shift_after_exp,
+        negative_exponents,
+        sigmoid_of_each,
+        all_to_the_largest,
         logarithm,
         not_divided,
         divides_without_exp,
@@ -492,11 +662,20 @@ def softmax(learner, rng):
     from scipy.special import softmax as reference
 
     def demand(Z, why):
-        expect.close(learner(Z), reference(Z, axis=1), why=why, source="scipy.special.softmax")
+        given = learner(Z)
+        likely, numbers = "", _numbers(given)
+        if np.isnan(numbers).any():
+            likely = (
+                "∞/∞, or 0/0 where every e^z of a row is rounded to 0. Shift a row so that its largest exponent is 0."
+            )
+        elif Z.max() > 100 and numbers.shape == Z.shape and not numbers.any(axis=1).all():
+            likely = "A row of zeros is what an overflow leaves: e^1000 is ∞, and 1/∞ is 0. Shift the row before exp."
+        expected = reference(Z, axis=1)
+        expect.close(given, expected, why=why, source="scipy.special.softmax", rtol=1e-4, likely=likely)
 
-    demand(np.array([[2.0, 1, 0]]), "the example above")
-    demand(rng.normal(size=(5, 3)) * 2, "5 rows of 3 logits, each row by itself")
     demand(rng.normal(size=(4, 4)) * 2, "4 rows of 4 logits, each row by itself")
+    demand(rng.normal(size=(5, 3)) * 2, "5 rows of 3 logits, each row by itself")
+    demand(np.array([[2.0, 1, 0]]), "the example above")
     demand(np.array([[1002.0, 1001, 1000], [0.5, 0.1, 0.2]]), "logits near 1000: only differences count")
     demand(np.array([[1000.0, -1000, 0], [-1002, -1001, -1000]]), "logits of ±1000, one row far above the other")
 
@@ -504,39 +683,14 @@ def softmax(learner, rng):
 # ------------------------------------------------------------------------------------------------ cross_entropy
 
 
-def _losses(Z, y):
-    m = Z.max(1, keepdims=True)
-    return (m + np.log(np.exp(Z - m).sum(1, keepdims=True)))[:, 0] - Z[np.arange(len(y)), y]
-
-
-def summed(Z, y):
-    """It adds up the losses of the batch; the mean is wanted."""
-    return _losses(Z, y).sum()
-
-
-def not_averaged(Z, y):
-    """It returns one loss for each example; average them."""
-    return _losses(Z, y)
-
-
-def sign_lost(Z, y):
-    """The minus is missing: a logarithm of a probability is negative, a loss is not."""
-    return -_losses(Z, y).mean()
-
-
 def log_of_softmax(Z, y):
     """It takes the logarithm of a probability that has been rounded to 0. Use log-sum-exp minus the right logit instead."""
     return -np.log(_softmax(Z)[np.arange(len(y)), y]).mean()
 
 
-def epsilon_inside(Z, y):
-    """A small number inside the logarithm hides the infinity but gives a wrong loss: log-sum-exp minus the right logit is exact."""
-    return -np.log(_softmax(Z)[np.arange(len(y)), y] + 1e-12).mean()
-
-
-def probabilities_clipped(Z, y):
-    """Clipping the probabilities hides the infinity but gives a wrong loss: log-sum-exp minus the right logit is exact."""
-    return -np.log(np.clip(_softmax(Z)[np.arange(len(y)), y], 1e-12, 1)).mean()
+def log_of_overflowing_softmax(Z, y):
+    """e^1000 overflows, and ∞/∞ is NaN. No softmax here: log-sum-exp, with each row's largest logit taken out."""
+    return -np.log(_softmax(Z, shift=0)[np.arange(len(y)), y]).mean()
 
 
 def no_max_in_log_sum_exp(Z, y):
@@ -544,45 +698,86 @@ def no_max_in_log_sum_exp(Z, y):
     return (np.log(np.exp(Z).sum(1)) - Z[np.arange(len(y)), y]).mean()
 
 
-def max_not_added_back(Z, y):
-    """m is subtracted inside the log-sum-exp but not added back outside."""
-    return (_losses(Z, y) - Z.max(1)).mean()
-
-
 def batch_maximum(Z, y):
     """It subtracts the largest logit of the whole batch: a row far below it gives log 0. Each row has its own m."""
     return (Z.max() + np.log(np.exp(Z - Z.max()).sum(1)) - Z[np.arange(len(y)), y]).mean()
 
 
-def all_pairs(Z, y):
-    """Z[:, y] takes, for every row, the columns of all labels: (B, B). One entry for each row is Z[np.arange(B), y]."""
-    m = Z.max(1, keepdims=True)
-    return ((m + np.log(np.exp(Z - m).sum(1, keepdims=True))) - Z[:, y]).mean()
+_MEANS = {
+    "": np.mean,
+    "It adds up the losses of the batch; the mean is wanted.": np.sum,
+    "It returns one loss for each example; average them.": lambda losses: losses,
+    "The minus is missing: a logarithm of a probability is negative, a loss is not.": lambda losses: -losses.mean(),
+    "It is the loss of the first example alone: is the return inside the loop?": lambda losses: losses[0],
+    "It is the loss of the last example alone: is each one added up?": lambda losses: losses[-1],
+    "These are bits (logarithm to base 2); the natural logarithm is wanted.": lambda losses: losses.mean() / np.log(2),
+    "This is the logarithm to base 10; the natural one is wanted.": lambda losses: losses.mean() / np.log(10),
+}
 
 
-def mean_over_classes(Z, y):
-    """It divides by B·K. Each example has one loss: divide by B."""
-    return _losses(Z, y).mean() / Z.shape[1]
-
-
-def largest_for_right(Z, y):
-    """It uses the largest logit as if it were the right one; y says which class is right."""
-    return _losses(Z, Z.argmax(1)).mean()
-
-
-def base_two(Z, y):
-    """These are bits (logarithm to base 2); the natural logarithm is wanted."""
-    return _losses(Z, y).mean() / np.log(2)
-
-
-def only_the_logit(Z, y):
-    """This is minus the right logit; the log-sum-exp of the row is missing."""
-    return -Z[np.arange(len(y)), y].mean()
-
-
-def one_minus_p(Z, y):
-    """This averages 1 - p. Cross-entropy takes -log p."""
-    return (1 - _softmax(Z)[np.arange(len(y)), y]).mean()
+def _slips_in_the_loss(given, Z, y):
+    (B, K), rows, m = Z.shape, np.arange(len(y)), Z.max(1)
+    E, p = np.exp(Z - m[:, None]), _softmax(Z)
+    right = m + np.log(E.sum(1))
+    over_columns, over_all = np.log(np.exp(Z).sum(0)), np.log(np.exp(Z).sum())
+    log_sum_exp = {
+        "": right,
+        "m is subtracted inside the log-sum-exp but not added back outside.": right - m,
+        "m is added outside but not subtracted inside.": right + m,
+        "m is subtracted outside as well; there it is added back.": right - 2 * m,
+        "The logarithm of the sum of exponentials is missing.": m + E.sum(1),
+        "The sum of exponentials lacks its logarithm.": np.exp(Z).sum(1),
+        "It takes the largest logit where log-sum-exp belongs.": m,
+        "The log-sum-exp of the row is missing; this is minus the right logit.": np.zeros(B),
+        "It sums exp over the whole batch. Each row has a log-sum-exp of its own: axis=1.": np.full(B, over_all),
+        "It sums exp over the examples (axis=0). Each row has a log-sum-exp of its own: axis=1.": (
+            np.full(B, over_columns.mean())
+        ),
+        "m, of shape (B,), meets the columns of Z. Write m[:, None] inside, which is (B, 1).": (
+            m + np.log(np.exp(Z - m).sum(1)) if B == K else right
+        ),
+        "Inside is the logarithm to base 2; the natural one is wanted.": m + np.log2(E.sum(1)),
+        "log1p adds a 1 to the sum; it is log here.": m + np.log1p(E.sum(1)),
+    }
+    logit = {
+        "": Z[rows, y],
+        "It uses the largest logit as if it were the right one; y says which class is right.": m,
+        "Z[:, y] takes, for every row, the columns of all labels: (B, B). One entry for each row is Z[np.arange(B), y].": (
+            np.full(B, Z[:, y].mean())
+        ),
+        "Z[y] takes the rows with the numbers in y. From each row one entry is wanted: Z[np.arange(B), y].": (
+            np.full(B, Z[y % B].mean())
+        ),
+        "Labels count from 0: class y is column y.": Z[rows, y - 1],
+        "Row and column are swapped: Z[np.arange(B), y].": Z[y % B, rows % K],
+        "The logit of the right class is not subtracted.": np.zeros(B),
+        "It is added where it should be subtracted: log-sum-exp minus the right logit.": -Z[rows, y],
+    }
+    right_p, target = p[rows, y], np.eye(K)[y]
+    others = {
+        "It divides by B·K. Each example has one loss: divide by B.": (right - Z[rows, y]).sum() / (B * K),
+        "It divides by K, the number of classes. There are B losses: divide by B.": (right - Z[rows, y]).sum() / K,
+        "This averages -p. Cross-entropy takes -log p.": -right_p.mean(),
+        "This averages 1 - p. Cross-entropy takes -log p.": 1 - right_p.mean(),
+        "It takes the logarithm of the mean. First the loss of each example, then the mean.": -np.log(right_p.mean()),
+        "This is a mean squared error of the probabilities. Cross-entropy takes -log p of the right class.": (
+            ((p - target) ** 2).mean()
+        ),
+        "Softmax is applied twice: log-sum-exp takes the logits as they are.": (
+            (np.log(np.exp(p).sum(1)) - right_p).mean()
+        ),
+        "It multiplies by the label. y is a position, not a factor: Z[np.arange(B), y].": (
+            -(y[:, None] * np.log(p)).sum(1).mean()
+        ),
+        "It adds the logarithms for all classes. Only the right class counts.": -np.log(p).sum(1).mean(),
+        "The wrong classes count too, as in a yes-no loss for each class. Only the right class counts.": (
+            -(target * np.log(p) + (1 - target) * np.log(1 - p)).sum(1).mean()
+        ),
+        "It is cut off to a whole number: / divides, // cuts.": (right - Z[rows, y]).mean() // 1,
+    }
+    return _slips(given, lambda lse, z, mean: mean(lse - z), log_sum_exp, logit, _MEANS) or _slips(
+        given, lambda value: value, others
+    )
 
 
 @exercise(
@@ -591,23 +786,7 @@ def one_minus_p(Z, y):
         "m = Z.max(axis=1) is (B,). m + np.log(np.exp(Z - m[:, None]).sum(axis=1)) is log-sum-exp of each row, also (B,).",
         "Z[np.arange(len(y)), y] picks from row i the entry y[i], (B,). Subtract it from log-sum-exp and take .mean().",
     ],
-    mistakes=[
-        summed,
-        not_averaged,
-        sign_lost,
-        log_of_softmax,
-        epsilon_inside,
-        probabilities_clipped,
-        no_max_in_log_sum_exp,
-        max_not_added_back,
-        batch_maximum,
-        all_pairs,
-        mean_over_classes,
-        largest_for_right,
-        base_two,
-        only_the_logit,
-        one_minus_p,
-    ],
+    mistakes=[log_of_overflowing_softmax, no_max_in_log_sum_exp, log_of_softmax, batch_maximum],
 )
 def cross_entropy(learner, rng):
     from scipy.special import log_softmax
@@ -615,11 +794,23 @@ def cross_entropy(learner, rng):
     def demand(Z, y, why):
         y = np.array(y)
         expected = -sum(log_softmax(row)[label] for row, label in zip(Z, y, strict=True)) / len(y)
-        expect.close(learner(Z, y), expected, why=why, source="scipy.special.log_softmax")
+        given = learner(Z, y)
+        likely = ""
+        if np.abs(Z).max() < 100:
+            likely = _slips_in_the_loss(given, Z, y)
+        elif _numbers(given).size == 1 and 0 < _numbers(given) < expected:
+            floor = math.exp(-_numbers(given).item() * len(y))
+            if floor > 1e-50:
+                likely = f"It is -log of {floor:.0e}: a small number in the logarithm, or a clip, hides the true loss."
+        expect.close(given, expected, why=why, source="scipy.special.log_softmax", likely=likely)
 
+    for y, K in ([1, 5, 0, 2, 2, 4], 6), ([2, 0, 1, 0, 2], 3):
+        Z, rows = rng.normal(size=(len(y), K)) * 2, np.arange(len(y))
+        middle = Z.argsort(axis=1)[:, K // 2]
+        Z[rows, y], Z[rows, middle] = Z[rows, middle], Z[rows, y]  # the right logit is neither largest nor smallest
+        demand(Z, y, f"{len(y)} rows of {K} logits")
     demand(np.array([[2.0, 1, 0]]), [1], "the example above")
-    demand(rng.normal(size=(5, 3)) * 2, [2, 0, 1, 0, 2], "5 rows of 3 logits")
-    demand(rng.normal(size=(3, 3)) * 2, [1, 2, 0], "3 rows of 3 logits")
+    demand(np.array([[1000.0, 0]]), [0], "logits (1000, 0), class 0 right: the loss is 0")
     demand(np.array([[1000.0, 0]]), [1], "logits (1000, 0), class 1 right: the loss is 1000")
     demand(
         np.array([[1000.0, -1000, 0], [-1000, -1001, -1002]]), [2, 1], "logits of ±1000, one row far above the other"
@@ -627,6 +818,27 @@ def cross_entropy(learner, rng):
 
 
 # ------------------------------------------------------------------------------------------------ MLP
+
+
+def _fault_in_parameters(shapes, widths, wanted):
+    sizes = {n for shape in shapes for n in shape} - {*widths}
+    if not shapes:
+        return "There are none. Layers in a plain list, or made in forward, are not registered: nn.ModuleList, nn.Sequential."
+    if shapes == [shape for shape in wanted if len(shape) == 2]:
+        return "The biases are missing."
+    if sizes:
+        return (
+            f"{', '.join(map(str, sorted(sizes)))}: not in widths. Are sizes written as numbers, not taken from widths?"
+        )
+    if len(shapes) < len(wanted) and shapes == wanted[-2:]:
+        return "Only the last layer is registered. Are the others in a plain list, or overwritten in the loop?"
+    if len(shapes) < len(wanted):
+        return "Too few layers: one for each pair of neighbours in widths, the last included, and each an object of its own."
+    if len(shapes) > len(wanted):
+        return "Too many layers: one for each pair of neighbours in widths."
+    if sorted(shapes) == sorted(wanted):
+        return "All are there, in another order. Create the layers in the order in which forward uses them."
+    return "nn.Linear takes (n_in, n_out) in this order, and keeps a weight of shape (n_out, n_in)."
 
 
 @exercise(
@@ -642,23 +854,11 @@ def MLP(learner, rng):
 
     def build(widths):
         model = learner(widths)
-        expect.kind(model, nn.Module, "MLP is an nn.Module")
+        expect.kind(model, nn.Module, "MLP is an nn.Module", likely="Its first line: class MLP(nn.Module).")
         shapes = [tuple(p.shape) for p in model.parameters()]
-        wanted = [
-            shape for n_in, n_out in zip(widths[:-1], widths[1:], strict=True) for shape in ((n_out, n_in), (n_out,))
-        ]
-        if not shapes:
-            likely = (
-                "There are none: layers in a plain Python list are not registered. Use nn.ModuleList or nn.Sequential."
-            )
-        elif shapes == [s for s in wanted if len(s) == 2]:
-            likely = "The biases are missing."
-        elif len(shapes) < len(wanted):
-            likely = "Too few layers: one for each pair of neighbours in widths, the last pair included."
-        elif len(shapes) > len(wanted):
-            likely = "Too many layers: one for each pair of neighbours in widths."
-        else:
-            likely = "nn.Linear takes (n_in, n_out) in this order, and keeps a weight of shape (n_out, n_in)."
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        wanted = [shape for n_in, n_out in pairs for shape in ((n_out, n_in), (n_out,))]
+        likely = _fault_in_parameters(shapes, widths, wanted)
         shown = f"yours    {shapes}", f"expected {wanted}"
         expect.true(shapes == wanted, f"MLP({widths}) has these parameters, in order", *shown, likely=likely)
         with torch.no_grad():
@@ -671,42 +871,55 @@ def MLP(learner, rng):
         parameters = [p.detach().numpy().astype(float) for p in model.parameters()]
         layers = list(zip(parameters[::2], parameters[1::2], strict=True))
         rows = x.reshape(len(x), -1).astype(float)
-        given = model(torch.tensor(x, dtype=torch.float32))
+        given, again = (model(torch.tensor(x, dtype=torch.float32)) for _ in range(2))
         expect.kind(given, torch.Tensor, why)
-        expected = _forward(rows, layers)
-        likely = ""
-        for variant in (
-            relu_on_the_output,
-            no_relu,
-            sigmoid_for_relu,
-            tanh_for_relu,
-            softmax_at_the_end,
-            relu_before_the_layer,
-            stops_before_the_last,
-            _log_softmax_at_the_end,
-        ):
-            result = variant(rows, layers)
-            if result.shape == tuple(given.shape) and np.allclose(result, given.detach().numpy(), 1e-3, 1e-4):
-                likely = " ".join(variant.__doc__.split())
-                break
-        expect.close(given, expected, why=why, source="z = Wx + b in NumPy", rtol=1e-3, atol=1e-4, likely=likely)
-        expect.true(
-            given.requires_grad, "gradients reach the weights", likely="Is there a detach() or no_grad() in forward?"
+        likely = _slips_in_the_network(given, rows, layers)
+        if given.ndim == 1 and len(given) == widths[-1]:
+            likely = "The axis of the batch is gone: flatten() and squeeze() take it too. flatten(1) keeps axis 0."
+        elif given.ndim == 3:
+            likely = "The images keep their rows and columns: nn.Linear works on the last axis alone. Flatten each example first."
+        elif not same(given, again):
+            likely = "Twice the same input gives different logits. Is there dropout, or a random number, in forward?"
+        expect.close(
+            given, _forward(rows, layers), why=why, source="z = Wx + b in NumPy", rtol=1e-3, atol=1e-4, likely=likely
         )
+        likely = "Is there a detach(), a no_grad(), or a detour by NumPy in forward?"
+        expect.true(given.requires_grad, "gradients reach the weights", likely=likely)
+        given.square().sum().backward()
+        without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+        expect.true(not without, "gradients reach all weights", f"none reach {', '.join(without)}", likely=likely)
 
     x = rng.normal(size=(5, 4))
+    demand([4, 6, 3], x[:1], "a batch of one row of 4 numbers")
     demand([4, 6, 3], x, "rows of 4 numbers, one hidden layer")
+    demand([5, 5, 5, 5, 3], rng.normal(size=(4, 5)), "rows of 5 numbers, three hidden layers of 5")
     demand([4, 6, 5, 3], x, "rows of 4 numbers, two hidden layers")
     demand([4, 3], x, "no hidden layer: MLP([4, 3]) is one linear layer")
+    demand([4, 5, 2], rng.normal(size=(3, 1, 4)), "images of 1 × 4 pixels are flattened, example by example")
     demand([6, 5, 2], rng.normal(size=(4, 2, 3)), "images of 2 × 3 pixels are flattened, example by example")
 
 
-def _log_softmax_at_the_end(X, layers):
-    """It returns log-probabilities. Logits are wanted: the loss takes care of the softmax."""
-    return np.log(softmax_at_the_end(X, layers))
-
-
 # ------------------------------------------------------------------------------------------------ train_epoch
+
+
+def _fault_in_batches(batches, N, B):
+    """Why the batches are not N examples, each once, B at a time."""
+    order, sizes = [i for batch in batches for i in batch], [len(batch) for batch in batches]
+    if sizes == [N]:
+        return "All examples went through in one batch: split the order into pieces of batch_size."
+    if sizes == [B]:
+        return "Only the first batch was used: is the return inside the loop?"
+    if sizes == [B] * (N // B):
+        return f"{N} is no multiple of {B}: the last, smaller batch is left out."
+    if sizes == [1] * N:
+        return "The loop goes example by example: take batch_size of them at a time."
+    if sorted(order) == sorted([*range(N)] * 2):
+        return "Every example twice: one call is one epoch, with one pass over the examples."
+    if sorted(order) == list(range(N)) and len(sizes) == B:
+        return "These are batch_size batches; wanted are batches of batch_size examples (split, not chunk)."
+    if max(sizes) <= B and len(sizes) == -(-N // B):
+        return "Shuffle once for each epoch, before the loop; each batch takes the next piece of that order."
+    return "Each batch takes the next piece of the shuffled order: no example twice, none left out."
 
 
 @exercise(
@@ -719,17 +932,21 @@ def _log_softmax_at_the_end(X, layers):
 def train_epoch(learner, rng):
     import torch
     from torch import nn
+    from torch.nn import functional as F
 
     class Watched(nn.Module):
-        """A linear model that remembers what it was shown."""
+        """A linear model that remembers what it was shown, in which mode, and after how many steps."""
 
         def __init__(self):
             super().__init__()
             self.linear = nn.Linear(3, 4)
-            self.seen = []
+            self.seen, self.training_modes = [], set()
 
         def forward(self, x):
-            self.seen.append(x.detach().clone())
+            shown = (len(optimizer.record), x[:, 0].round().long().tolist())
+            if shown not in self.seen:  # a second look at the same batch, for its accuracy say, is nobody's business
+                self.seen.append(shown)
+            self.training_modes.add(self.training)
             return self.linear(x)
 
     class Recorder(torch.optim.SGD):
@@ -760,122 +977,138 @@ def train_epoch(learner, rng):
     model = Watched()
     optimizer = Recorder(model)
     schedule = Counter(optimizer)
+    before = [p.detach().clone() for p in model.parameters()]
+    model.eval()  # as evaluate() leaves it
 
     result = learner(model, x, y, optimizer, B, schedule)
-    batches = model.seen
-    order = [int(i) for batch in batches for i in batch[:, 0].round()] if batches else []
-    sizes = [len(batch) for batch in batches]
-
-    expect.true(
-        batches,
-        "the model sees the examples",
-        likely="model(...) is never called: is the loop over the batches missing?",
-    )
-    if len(order) < N:
-        likely = (
-            f"{N} is no multiple of {B}: the last, smaller batch is left out."
-            if len(order) == 8
-            else "Some are missing."
-        )
-    elif sizes == [N]:
-        likely = "All examples went through in one batch: split the order into pieces of batch_size."
-    else:
-        likely = "Each batch takes the next piece of the shuffled order: no example twice, none left out."
-    expect.true(
-        sorted(order) == list(range(N)),
-        "each of 10 examples is used exactly once",
-        f"examples in order: {order}",
-        likely=likely,
-    )
-    expect.true(sizes == [4, 4, 2], "batches of 4, 4 and 2 for 10 examples", f"your batches: {sizes}", likely=likely)
-    expect.true(
-        order != list(range(N)),
-        "the order is random",
-        f"examples in order: {order}",
-        likely="They came in the order in which they are stored: shuffle with torch.randperm.",
-    )
-    likely = "optimizer.step() is never called: the weights stay as they are."
-    if optimizer.record:
-        likely = "One optimizer.step() for each batch, inside the loop."
     steps = len(optimizer.record)
+    batches = [batch for _, batch in model.seen]
+    order, sizes = [i for batch in batches for i in batch], [len(batch) for batch in batches]
+    shown = f"your batches, by the numbers of the examples: {batches}"
+
+    likely = "model(...) is never called: is the loop over the batches missing?"
+    expect.true(batches, "the model sees the examples", likely=likely)
+    likely = _fault_in_batches(batches, N, B)
+    if model.seen[-1][0] == steps > 0 and len(batches) > 1:
+        likely = "After the last step the model runs again. total adds up the losses that the steps used; nothing else is due."
+    expect.true(sorted(order) == list(range(N)), "each of 10 examples is used exactly once", shown, likely=likely)
+    stored = max(sizes) > 1 and all(batch == list(range(batch[0], batch[0] + len(batch))) for batch in batches)
+    likely = "They came in the order in which they are stored: shuffle with torch.randperm."
+    if order != sorted(order):
+        likely = "The batches are shuffled, the examples are not: each batch holds neighbours. Shuffle the examples."
+    expect.true(not stored or len(batches) == 1, "the order is random", shown, likely=likely)
+    likely = _fault_in_batches(batches, N, B)
+    expect.true(sizes == [4, 4, 2], "batches of 4, 4 and 2 for 10 examples", shown, likely=likely)
+    likely = (
+        "Something switches it to evaluation, or model.train() is gone. Dropout, among others, would then do nothing."
+    )
+    expect.true(model.training_modes == {True}, "the model is in training mode", likely=likely)
+
+    likely = "One optimizer.step() for each batch, inside the loop."
+    if not steps:
+        moved = any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+        likely = "optimizer.step() is never called: the weights stay as they are."
+        likely = "The weights change, but not by the optimizer that was passed in: use that one." if moved else likely
     expect.true(steps == 3, "one step for each of the three batches", f"your steps: {steps}", likely=likely)
 
-    total, gradient_sum, unshuffled = 0.0, None, 0
+    losses, gradient_sum, begin = [], None, 0
     for batch, (weights, gradients) in zip(batches, optimizer.record, strict=True):
-        labels = y[batch[:, 0].round().long()]
         here = [w.clone().requires_grad_() for w in weights]
-        logits = batch @ here[0].T + here[1]
-        loss = nn.functional.cross_entropy(logits, labels)
-        expected = torch.autograd.grad(loss, here, retain_graph=True)
-        expect.true(
-            gradients[0] is not None,
-            "each step has gradients to work with",
-            likely="There were none at the first step: loss.backward() comes before optimizer.step(), zero_grad() before both.",
+        logits = x[batch] @ here[0].T + here[1]
+        loss = F.cross_entropy(logits, y[batch])
+
+        def gradient(loss, here=here):
+            return torch.autograd.grad(loss, here, retain_graph=True)[0]
+
+        expected = gradient(loss)
+        likely = (
+            "There were none at the first step: loss.backward() comes before optimizer.step(), zero_grad() before both."
         )
-        gradient_sum = expected[0] if gradient_sum is None else gradient_sum + expected[0]
-        variants = {
+        expect.true(gradients[0] is not None, "each step has gradients to work with", likely=likely)
+        gradient_sum = expected if gradient_sum is None else gradient_sum + expected
+        one_hot = F.one_hot(y[batch], 4).float()
+        slips = {
+            "": expected,
             "Gradients add up from batch to batch: optimizer.zero_grad() is missing in the loop.": gradient_sum,
-            "The loss is a sum over the batch; take the mean, as cross_entropy does.": len(batch) * expected[0],
-            "The model gives logits and cross_entropy expects logits: no softmax in between.": torch.autograd.grad(
-                nn.functional.cross_entropy(logits.softmax(1), labels), here, retain_graph=True
-            )[0],
-            "The labels do not belong to these inputs: index y with the same batch as x.": torch.autograd.grad(
-                nn.functional.cross_entropy(logits, y[unshuffled : unshuffled + len(batch)]), here, retain_graph=True
-            )[0],
-            "They are 0: zero_grad() stands between backward() and step().": torch.zeros_like(expected[0]),
+            "The loss is a sum over the batch; take the mean, as cross_entropy does.": len(batch) * expected,
+            "It is twice the gradient: is backward() called twice?": 2 * expected,
+            "The loss grows by these steps: is there a minus before it?": -expected,
+            "It is divided by the number of all examples; the loss to follow is the mean over the batch.": (
+                len(batch) / N * expected
+            ),
+            "It is divided by the size of the batch; cross_entropy is a mean already.": expected / len(batch),
+            "The model gives logits and cross_entropy expects logits: no softmax in between.": (
+                gradient(F.cross_entropy(logits.softmax(1), y[batch]))
+            ),
+            "nll_loss takes log-probabilities. The model gives logits: cross_entropy takes those.": (
+                gradient(F.nll_loss(logits, y[batch]))
+            ),
+            "This is the gradient of a squared error; the loss is the cross-entropy.": gradient(
+                F.mse_loss(logits, one_hot)
+            ),
+            "This is the gradient of a squared error of the probabilities; the loss is the cross-entropy.": (
+                gradient(F.mse_loss(logits.softmax(1), one_hot))
+            ),
+            "The labels do not belong to these inputs: index y with the same batch as x.": (
+                gradient(F.cross_entropy(logits, y[begin : begin + len(batch)]))
+            ),
+            "They are 0: zero_grad() stands between backward() and step().": torch.zeros_like(expected),
         }
-        unshuffled += len(batch)
-        matches = [text for text, other in variants.items() if torch.allclose(gradients[0], other, 1e-3, 1e-5)]
+        begin += len(batch)
+        likely = _slips(gradients[0], lambda slip: slip.detach().numpy(), slips)
+        counts = len(batch) * (
+            logits.softmax(1).mean(0) - gradients[1]
+        )  # how often each class is among the labels used
+        if not likely and torch.allclose(counts, counts.round(), atol=1e-3) and counts.min() > -0.5:
+            likely = (
+                "These are the gradients for other labels: x and y must be shuffled alike, by one and the same order."
+            )
         expect.close(
             gradients[0],
-            expected[0],
+            expected,
             why="the gradient at each step is that of its own batch",
             source="torch.autograd.grad on that batch",
             rtol=1e-3,
             atol=1e-5,
-            likely=matches[0] if matches else "",
+            likely=likely,
         )
-        total += loss.item() * len(batch)
+        losses.append(loss.item())
 
     expect.kind(result, float, "the mean loss is a Python float", likely="loss.item() is the number inside a tensor.")
-    by_batches = sum(
-        float(nn.functional.cross_entropy(b @ w[0].T + w[1], y[b[:, 0].round().long()]))
-        for b, (w, _) in zip(batches, optimizer.record, strict=True)
-    )
-    likely = ""
-    if np.isclose(result, by_batches / N, 1e-4):
-        likely = "cross_entropy is a mean over its batch: multiply by len(batch) before adding up."
-    elif np.isclose(result, by_batches * B / N, 1e-4):
-        likely = "The last batch is smaller: multiply by len(batch), not by batch_size."
-    elif result == 0:
-        likely = "Nothing is added to total."
+    weighted = np.multiply(losses, sizes)
+    slips = {
+        "": weighted.sum() / N,
+        "cross_entropy is a mean over its batch: multiply by len(batch) before adding up.": sum(losses) / N,
+        "The last batch is smaller: multiply by len(batch), not by batch_size.": sum(losses) * B / N,
+        "The batches count alike in this mean; the last is smaller, and its examples would count more.": np.mean(
+            losses
+        ),
+        "It is the loss of the last batch alone: add up with +=, over all batches.": losses[-1],
+        "It is the loss of the last batch alone: add up with +=, over all of them.": weighted[-1] / N,
+        "It is the sum over the examples, not yet divided by their number.": weighted.sum(),
+        "It is divided by the number of examples twice.": weighted.sum() / N**2,
+        "Nothing is added to total.": 0.0,
+    }
+    likely = _slips(np.float32(result), lambda slip: slip, slips)
+    source = "the batch losses, weighted by size"
     expect.close(
-        result,
-        total / N,
-        why="the mean loss over all examples",
-        source="the batch losses, weighted by size",
-        rtol=1e-4,
-        likely=likely,
+        result, weighted.sum() / N, why="the mean loss over all examples", source=source, rtol=1e-4, likely=likely
     )
 
-    likely = (
-        "schedule.step() is never called." if schedule.steps == 0 else "It is stepped after each batch, in the loop."
-    )
-    expect.true(
-        schedule.steps == 3,
-        "the schedule is stepped after each batch",
-        f"your schedule steps: {schedule.steps}",
-        likely=likely,
-    )
-    expect.true(
-        not schedule.early,
-        "the schedule is stepped after the optimizer",
-        likely="First optimizer.step(), then schedule.step().",
-    )
+    done = f"your schedule steps: {schedule.steps}"
+    likely = "It is stepped after each batch, in the loop." if schedule.steps else "schedule.step() is never called."
+    expect.true(schedule.steps == 3, "the schedule is stepped after each batch", done, likely=likely)
+    likely = "First optimizer.step(), then schedule.step()."
+    expect.true(not schedule.early, "the schedule is stepped after the optimizer", likely=likely)
 
     model.seen.clear()
-    learner(model, x, y, optimizer, B)
-    again = [int(i) for batch in model.seen for i in batch[:, 0].round()]
+    try:
+        learner(model, x, y, optimizer, B)
+    except AttributeError as error:
+        likely = "Where none is given, schedule is None, and None has no step(): ask first."
+        expect.true("NoneType" not in str(error), "it works without a schedule", str(error), likely=likely)
+        raise
+    again = [i for _, batch in model.seen for i in batch]
     expect.true(
         again != order,
         "each epoch has an order of its own",

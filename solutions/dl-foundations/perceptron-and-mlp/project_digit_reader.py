@@ -143,12 +143,14 @@ def draw(path, test, sets, y, T, t, target):
     right = test.argmax(1) == y
     for name, each, marker, colour in (("T = 1", 1, "o", colours[1]), (f"T = {T:.2f}", T, "s", colours[0])):
         sure = confidence(test, each)
-        c, a, share = reliability(sure, right).T
+        c, a, share = (rows := reliability(sure, right))[rows[:, 2] * len(sure) >= 20].T  # fewer say nothing
         spread = 2 * np.sqrt(c * (1 - c) / (share * len(sure)))  # two standard deviations of a bin's accuracy
         name += f": ECE {calibration_error(sure, right):.2%}, loss {loss(test, y, each):.4f}"
         reliable.errorbar(c, a, spread, fmt=marker + "-", color=colour, elinewidth=0.8, label=name)
     reliable.plot([0, 1], [0, 1], color="0.6", linestyle=":", label="says what it does")
-    reliable.set(xlabel="confidence", ylabel="accuracy", title="Clean test digits before and after calibration")
+    reliable.set(
+        xlabel="confidence", ylabel="accuracy", title="Clean test digits, before and after calibration", ylim=(0, 1.02)
+    )
     for (name, logits), colour in zip({"clean": test, **strongest(sets, 1)}.items(), colours, strict=False):
         accuracy, coverage = accuracy_and_coverage(confidence(logits, T), logits.argmax(1) == y)
         from_here = len(coverage) // 50  # the mean of a few answers says little

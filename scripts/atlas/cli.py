@@ -33,9 +33,22 @@ app = typer.Typer(
 )
 data_app = typer.Typer(rich_markup_mode=None, context_settings=_SETTINGS, help="List, fetch and verify the datasets.")
 
-Name = Annotated[str | None, typer.Argument(metavar="WORKSHOP", hidden=True)]
-Names = Annotated[list[str] | None, typer.Argument(metavar="WORKSHOP", hidden=True)]
-Exercises = Annotated[list[str] | None, typer.Argument(metavar="EXERCISE", hidden=True)]
+
+def _workshop_names(incomplete: str) -> list[str]:
+    """For the shell's completion: the workshops that are there."""
+    names = [each.name for each in course.workshops() if not each.planned]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _exercise_names(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    names = [exercise.name for each in course.workshops() for exercise in each.exercises]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Name = Annotated[str | None, typer.Argument(metavar="WORKSHOP", hidden=True, autocompletion=_workshop_names)]
+Names = Annotated[list[str] | None, typer.Argument(metavar="WORKSHOP", hidden=True, autocompletion=_workshop_names)]
+Exercises = Annotated[list[str] | None, typer.Argument(metavar="EXERCISE", hidden=True, autocompletion=_exercise_names)]
 Datasets = Annotated[list[str] | None, typer.Argument(metavar="DATASET", hidden=True)]
 
 
@@ -45,7 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
         stream.reconfigure(errors="replace")
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if arguments:
+        if "_ATLAS_COMPLETE" in os.environ:  # the shell asks what could come next
+            typer.completion.completion_init()
+            app(arguments, prog_name="atlas")
+        elif arguments:
             app(arguments, prog_name="atlas")
         else:  # what one types most often: without the pydantic that typer loads to parse arguments, 0.1 s
             path()

@@ -58,6 +58,7 @@ DRAWINGS = {
     "a long word": lambda: plot.images(numbers(30, 8, 8), ["Donaudampfschifffahrtsgesellschaft"] * 30, 15),
     "wide images in colour": lambda: plot.images(labels(6 * 3 * 20 * 50, 256).reshape(6, 3, 20, 50), columns=1),
     "weights": lambda: plot.weights(numbers(32, 784), title=SENTENCE),
+    "small weights": lambda: plot.weights(numbers(32, 784) * 1e-3),
     "1 unit's weights": lambda: plot.weights(np.zeros((1, 64)), (8, 8), ["unit 0"], title=SENTENCE),
     "256 units' weights": lambda: plot.weights(numbers(256, 784)),
     "confusion": lambda: plot.confusion(labels(9999, 10), labels(9999, 10)[::-1], CLOTHES, title=SENTENCE),
@@ -76,6 +77,7 @@ DRAWINGS = {
         lambda x: np.log(np.clip(x[:, 0], 0, None) - 1), *points_for_nan()
     ),
     "histograms": lambda: plot.histograms({f"layer {i}": numbers(999) * 0.5**i for i in range(6)}, title=SENTENCE),
+    "tiny gradients": lambda: plot.histograms({"W": numbers(999) * 1.234e-6 - 2.345e-6, "b": numbers(999) * 1e-3}),
     "histograms of 40": lambda: plot.histograms({f"block {i}.attention.out": numbers(99) for i in range(40)}),
     "odd histograms": lambda: plot.histograms(
         {
@@ -108,7 +110,9 @@ def test_a_plot_fits_a_notebook_and_no_text_is_cut_off(name):
     assert all(text.get_fontsize() >= 6 for text in figure.findobj(Text) if text.get_text())
 
 
-@pytest.mark.parametrize("name", ["six ends in one place", "long titles", "a long word", "confusion", "odd histograms"])
+@pytest.mark.parametrize(
+    "name", ["six ends in one place", "long titles", "a long word", "confusion", "odd histograms", "tiny gradients"]
+)
 def test_texts_do_not_overlap(name):
     ax = DRAWINGS[name]()
     ax.figure.canvas.draw()
@@ -222,9 +226,9 @@ def test_images_are_shown_on_the_scale_of_their_kind(given, scale):
 
 
 def test_the_confusion_matrix_counts_true_classes_in_rows():
-    ax = plot.confusion([0, 0, 0, 1, 2], [0, 2, 2, 1, 2], ["a", "b", "c"])
+    ax = plot.confusion([0, 0, 0, 1, 2, 2], [0, 2, 2, 1, 2, 2], ["a", "b", "c"])
     cells = {text.get_position(): text.get_text() for text in ax.texts}
-    assert cells == {(0, 0): "1", (2, 0): "2", (1, 1): "1", (2, 2): "1"}
+    assert cells == {(0, 0): "1", (2, 0): "2", (1, 1): "1", (2, 2): "2"}
     assert ax.images[0].get_array()[0, 2] == pytest.approx(100 * 2 / 3)
 
 

@@ -282,7 +282,7 @@ def histograms(
     rows = len(arrays)
 
     with _axes(ax, 8.0, 1.1 + rows * float(np.clip(9 / rows, 0.24, 0.6))) as ax:
-        table = {"mean": (52, "right"), "std": (96, "right"), "zero": (138, "right"), "note": (152, "left")}
+        table = {"mean": (60, "right"), "std": (112, "right"), "zero": (150, "right"), "note": (162, "left")}
         notes = [_note(arrays[name], values) for name, values in finite.items()]
 
         def write(row: float, texts: Sequence[str], color: str) -> None:
@@ -305,7 +305,7 @@ def histograms(
             cells = ["", "", ""]
             if values.size:
                 zero = 1 - shape.size / values.size
-                cells = [f"{values.mean():.3g}".replace("-", "−"), f"{values.std():.3g}", f"{100 * zero:.0f} %"]
+                cells = [_number(values.mean()), _number(values.std()), f"{100 * zero:.0f} %"]
             write(row, [*cells, note], INK)
         ax.set(xlim=(low, high), ylim=(rows - 0.5, -0.6))
         ax.set_yticks(range(rows), arrays)
@@ -356,6 +356,11 @@ def _title(ax: "Axes", text: str) -> None:
     alone = len(figure.axes) == 1
     room = ((figure.bbox.x1 if alone else ax.bbox.x1) - ax.bbox.x0) / figure.dpi - 0.05
     ax.set_title(_wrap(text, room, 11, weight="bold"), loc="left", size=11, weight="bold")
+
+
+def _number(value: float, _position: int = 0) -> str:
+    """Short enough for a column or a colour bar: 0.12, 250, −3.4e−06."""
+    return f"{value:.{3 if abs(value) >= 100 else 2}g}".replace("-", "−")
 
 
 def _width(text: str, size: float, **font: Any) -> float:
@@ -427,7 +432,8 @@ def _mosaic(
     if columns < 1:
         raise ValueError(f"columns is {columns}; at least 1")
     columns, rows = min(columns, N), math.ceil(N / columns)
-    room = WIDTH - 0.1 - (0.9 if bar else 0)
+    beside = 1.25 if bar else 0.0  # for the colour bar and its numbers
+    room = WIDTH - 0.12 - beside
     wide = min(room / columns, 2.0, 1.1 if N > 8 else 2.0)
     gap = 0.08 * wide
     inner = wide - gap
@@ -457,13 +463,14 @@ def _mosaic(
             long = min(tall - above, 2.6)
             box = [full + 0.12, -above - long, 0.13, long]
             cax = ax.inset_axes(box, transform=ax.transData)
-            ax.figure.colorbar(drawn, cax=cax, label=bar[0], extend=bar[1]).outline.set_visible(False)
-        width = max(full + (1.0 if bar else 0.1), 4.0)
+            ax.figure.colorbar(drawn, cax=cax, label=bar[0], extend=bar[1], format=_number).outline.set_visible(False)
+        width = max(full + beside + 0.12, 4.0)
         ax.figure.set_size_inches(width, tall + 0.1)
         if title:
             text = _wrap(title, width - 0.15, 11, weight="bold")
             ax.figure.set_size_inches(width, tall + 0.2 + 0.18 * (text.count("\n") + 1))
             ax.set_title(text, loc="left", size=11, weight="bold")
+        ax.figure.draw_without_rendering()  # the colour bar, an inset, needs a second pass over the layout
     return ax
 
 

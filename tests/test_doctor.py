@@ -1,6 +1,7 @@
 """`atlas doctor` finds what is wrong and names the command that repairs it. Faults are simulated; none is caused."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -240,6 +241,122 @@ def test_the_remedy_does_again_what_the_set_up_believes_done(monkeypatch, tmp_pa
     assert doctor.again("torch", "packages") == "scripts/setup"
     (tmp_path / "packages").write_text("")
     assert doctor.again("torch", "packages") == f"rm -f {tmp_path}/packages && scripts/setup"
+
+
+# what nvidia-smi prints, and with what it exits
+RTX = "NVIDIA GeForce RTX 4070, 580.95.05, 8.9, 12282 MiB"
+SMI = {
+    "two cards": (f"{RTX}\n{RTX}", 0),
+    "good": (RTX, 0),
+    "driver of 2023": ("NVIDIA GeForce RTX 3090, 535.183.01, 8.6, 24576 MiB", 0),
+    "driver of 2022": ("Tesla T4, 470.256.02, 7.5, 15360 MiB", 0),
+    "driver of 2021": ('Field "compute_cap" is not a valid field to query.', 2),
+    "old card": ("NVIDIA GeForce GTX 1080 Ti, 580.95.05, 6.1, 11264 MiB", 0),
+    "not loaded": (
+        "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
+        "Make sure that the latest NVIDIA driver is installed and running.",
+        9,
+    ),
+    "updated": ("Failed to initialize NVML: Driver/library version mismatch\nNVML library version: 535.183", 18),
+    "lost": ("Failed to initialize NVML: Unknown Error", 255),
+    "off": ("No devices were found", 6),
+}
+
+
+@pytest.fixture
+def nvidia(monkeypatch, tmp_path):
+    """What the doctor says of the GPU where nvidia-smi prints so, and these frameworks have found a device."""
+
+    def examine(recorded: str | None, torch: bool = False, tensorflow: bool = False, build: str = "cuda"):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        if recorded:
+            text, code = SMI[recorded]
+            (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho {shlex.quote(text)}\nexit {code}\n")
+            (tmp_path / "nvidia-smi").chmod(0o755)
+        return doctor.gpu(build, ["cuda"] * torch, ["cuda"] * tensorflow)
+
+    return examine
+
+
+def test_a_gpu_that_both_frameworks_use_is_named(nvidia):
+    finding = only(nvidia("good", torch=True, tensorflow=True))
+    assert finding.status == OK
+    assert finding.text == "NVIDIA GeForce RTX 4070, 12282 MiB, driver 580.95.05, used by torch and TensorFlow"
+    assert "and 1 more" in only(nvidia("two cards", torch=True, tensorflow=True)).text
+
+
+def test_a_driver_that_is_too_old_for_torch_alone_is_told_with_the_one_to_install(nvidia):
+    card, torch = nvidia("driver of 2023", tensorflow=True)
+    assert (card.status, torch.status) == (OK, WARNING) and "used by" not in card.text
+    assert torch.text.startswith("torch computes on the CPU; the driver 535.183.01 is too old for CUDA 13: install 580")
+
+
+@pytest.mark.parametrize("recorded", ["driver of 2022", "driver of 2021"])
+def test_a_driver_that_is_too_old_for_both_is_no_ok(nvidia, recorded):
+    findings = nvidia(recorded)
+    assert {finding.status for finding in findings} == {WARNING}
+    assert all("too old" in finding.text for finding in findings) and "580" in findings[0].text
+
+
+def test_a_card_that_cuda_13_has_dropped_is_told_apart_from_an_old_driver(nvidia):
+    _, torch = nvidia("old card", tensorflow=True)
+    assert "the card is too old for CUDA 13 (compute capability 6.1, 7.5 needed)" in torch.text
+
+
+@pytest.mark.parametrize(("sees", "blind"), [("torch", "TensorFlow"), ("tensorflow", "torch")])
+def test_only_one_framework_that_sees_the_gpu_is_a_warning_about_the_other(nvidia, sees, blind):
+    card, finding = nvidia("good", **{sees: True})
+    assert (card.status, finding.status) == (OK, WARNING)
+    assert finding.text.startswith(f"{blind} computes on the CPU; driver and card would do")
+
+
+def test_without_the_container_toolkit_it_says_so_and_that_the_cpu_serves(nvidia, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "DRIVER_FILES", ())
+    finding = only(nvidia(None))
+    assert finding.status == WARNING
+    assert "Container Toolkit is missing on the host" in finding.text and "the CPU serves" in finding.text
+    monkeypatch.setattr(doctor, "DRIVER_FILES", (str(tmp_path),))
+    assert "the driver is here and nvidia-smi is not" in only(nvidia(None)).text
+
+
+@pytest.mark.parametrize(
+    ("recorded", "cure"),
+    [
+        ("not loaded", "install or load it there"),
+        ("updated", "restart the machine"),
+        ("lost", "restart the container"),
+        ("off", "is it switched off"),
+    ],
+)
+def test_what_nvidia_smi_complains_about_is_repeated_with_its_cure(nvidia, recorded, cure):
+    finding = only(nvidia(recorded))
+    assert finding.status == WARNING
+    assert cure in finding.text and SMI[recorded][0].split("'")[0].split("\n")[0] in finding.text
+
+
+def test_the_cpu_build_mentions_a_gpu_that_it_does_not_use_and_no_other(nvidia):
+    assert nvidia(None, build="cpu") == nvidia("lost", build="cpu") == []
+    finding = only(nvidia("good", build="cpu"))
+    assert (finding.status, "--accelerator cuda" in finding.text) == (OK, True)
+
+
+def test_in_a_cuda_build_tensorflow_is_looked_at_in_its_own_environment(kit, monkeypatch, tmp_path):
+    own = tmp_path / "own-python"
+    monkeypatch.setattr(doctor, "TENSORFLOW_PYTHON", own)
+    monkeypatch.setattr(doctor, "accelerator", lambda: "cuda")
+    assert doctor._python_of("tensorflow") == Path(sys.executable)
+    own.touch()
+    assert doctor._python_of("tensorflow") == own
+    assert doctor._python_of("torch") == Path(sys.executable)
+
+
+def test_a_kernel_that_a_notebook_names_is_not_one_too_many(kit):
+    spec = {"spec": {"argv": [sys.executable], "display_name": "OpenMLAtlas"}}
+    listed = {"kernelspecs": {"openmlatlas": spec, "openmlatlas-tensorflow": spec}}
+    assert len(doctor.kernels(listed, "")) == 2
+    toml = next((kit / "workshops").rglob("workshop.toml"))
+    toml.write_text('kernel = "openmlatlas-tensorflow"\n' + toml.read_text())
+    assert len(doctor.kernels(listed, "")) == 1
 
 
 def test_the_real_probes_answer_on_this_machine():

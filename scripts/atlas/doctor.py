@@ -17,10 +17,12 @@ from importlib import metadata
 from pathlib import Path
 
 from atlas import progress
-from atlas.course import CourseError, root, state_dir
+from atlas.course import CourseError, root, state_dir, workshops
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 KERNEL = "openmlatlas"
+TENSORFLOW_PYTHON = Path(f"{sys.prefix}-tensorflow") / "bin" / "python"
+"""Beside a CUDA build of torch, TensorFlow has an environment of its own (scripts/environment.py says why)."""
 SETUP = "scripts/setup"
 STAMPS = Path(sys.prefix) / ".setup"
 """Where scripts/setup notes which of its steps are done; without its stamp a step is done again."""
@@ -44,13 +46,21 @@ class Finding:
 
 def examine(full: bool = False) -> Iterator[Finding]:
     """All findings, the most fundamental first. `full` compares the checksums of all data too."""
-    probes = {name: _start(code) for name, code in _PROBES.items()}
+    probes = {name: _start(code, _python_of(name)) for name, code in _PROBES.items()}
+    devices = {}
+
+    def framework(name: str, check: Callable[[dict, str], list[Finding]]) -> list[Finding]:
+        answer, trouble = _result(probes[name])
+        devices[name] = [each for each in answer.get("devices", []) if "mps" not in each]
+        return check(answer, trouble)
+
     checks: dict[str, Callable[[], list[Finding]]] = {
         "Python": interpreter,
         "packages": packages,
         "kernel": lambda: kernels(*_result(probes["kernels"])),
-        "torch": lambda: torch(*_result(probes["torch"])),
-        "tensorflow": lambda: tensorflow(*_result(probes["tensorflow"])),
+        "torch": lambda: framework("torch", torch),
+        "tensorflow": lambda: framework("tensorflow", tensorflow),
+        "GPU": lambda: gpu(accelerator(), devices.get("torch", []), devices.get("tensorflow", [])),
         "memory": memory,
         "disk": disk,
         "data": lambda: data(full),
@@ -121,9 +131,7 @@ def pinned() -> dict[str, str]:
 
     from packaging.requirements import Requirement
 
-    chosen = STAMPS / "accelerator"
-    accelerator = chosen.read_text().strip() if chosen.exists() else "cpu"
-    lock = (root() / "scripts" / "locks" / f"{accelerator}.txt").read_text(encoding="utf-8")
+    lock = (root() / "scripts" / "locks" / f"{accelerator()}.txt").read_text(encoding="utf-8")
     project = tomllib.loads((root() / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = re.findall(r"^[\w.-]+==[^\\\n]+", lock, re.MULTILINE)
     lines += [line for line in project["dependencies"] if line.startswith("torch==")]
@@ -135,8 +143,14 @@ def pinned() -> dict[str, str]:
     }
 
 
+def accelerator() -> str:
+    """Which build the environment was asked to be: cpu, or cuda."""
+    chosen = STAMPS / "accelerator"
+    return chosen.read_text().strip() if chosen.exists() else "cpu"
+
+
 def kernels(answer: dict, trouble: str) -> list[Finding]:
-    """What Jupyter offers: the kit's kernel, run by this interpreter, and no other."""
+    """What Jupyter offers: the kit's kernel, run by this interpreter, and none that no notebook names."""
     if trouble:
         return [
             Finding(PROBLEM, "kernel", f"Jupyter does not list its kernels: {trouble}", again("packages", "kernel"))
@@ -151,7 +165,7 @@ def kernels(answer: dict, trouble: str) -> list[Finding]:
     if python.parent.resolve() != Path(sys.executable).parent.resolve():
         return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, another Python than this one", remedy)]
     findings = [Finding(OK, "kernel", f"{KERNEL}, started by this Python")]
-    others = sorted(set(specs) - {KERNEL})
+    others = sorted(set(specs) - {KERNEL} - {workshop.kernel for workshop in workshops()})
     if others:
         name = specs[KERNEL]["spec"]["display_name"]
         text = f"{len(others)} more on offer: {_some(others)}. In a notebook choose {name}"
@@ -200,10 +214,15 @@ def _devices(answer: dict) -> str:
     return ", ".join([*answer["devices"], "CPU"])
 
 
-def _start(code: str) -> subprocess.Popen:
+def _python_of(probe: str) -> Path:
+    own = probe == "tensorflow" and accelerator() == "cuda" and TENSORFLOW_PYTHON.exists()
+    return TENSORFLOW_PYTHON if own else Path(sys.executable)
+
+
+def _start(code: str, python: Path = Path(sys.executable)) -> subprocess.Popen:
     # files would be needed for long output; the probes write less than a pipe holds, and communicate() empties it
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [python, "-c", code],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -224,6 +243,73 @@ def _result(probe: subprocess.Popen) -> tuple[dict, str]:
     if probe.returncode:
         return {}, f"cannot be used: {(noise.strip().splitlines() or ['no message'])[-1]}"
     return json.loads(output[output.index("{") :]), ""
+
+
+# ------------------------------------------------------------------------------------------------ the GPU
+
+QUERY = ("nvidia-smi", "--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader")
+NEEDS = {"torch": ("13", 580, 7.5), "TensorFlow": ("12", 525, 6.0)}
+"""Framework → major version of its CUDA wheels, and the oldest driver and compute capability that run them (NVIDIA's
+table of minor version compatibility; CUDA 13 has dropped Maxwell, Pascal and Volta)."""
+DRIVER_FILES = ("dev/nvidiactl", "dev/dxg")  # Linux; Windows' WSL
+HOW_TO = "README.md, GPU, says what each system needs"
+
+
+def gpu(build: str, torch_devices: list[str], tensorflow_devices: list[str]) -> list[Finding]:
+    """The NVIDIA GPU as its driver describes it, and which framework does not use it and why. The CPU serves always."""
+    if build == "cpu" and not shutil.which("nvidia-smi"):
+        return []
+    problem, cards = nvidia_smi()
+    if build == "cpu":
+        text = "is here, and this environment is the CPU build: with the CUDA container or `scripts/setup --accelerator"
+        return [] if problem else [Finding(OK, "GPU", f"{cards[0][0]} {text} cuda` it is used")]
+    if problem:
+        return [Finding(WARNING, "GPU", f"{problem}; the CPU serves meanwhile")]
+    name, driver, capability, size = cards[0]
+    findings = []
+    for framework, devices in (("torch", torch_devices), ("TensorFlow", tensorflow_devices)):
+        cuda, oldest_driver, oldest_card = NEEDS[framework]
+        if float(driver.split(".")[0]) < oldest_driver:
+            reason = f"the driver {driver} is too old for CUDA {cuda}: install {oldest_driver} or newer on the host"
+        elif float(capability) < oldest_card:
+            reason = f"the card is too old for CUDA {cuda} (compute capability {capability}, {oldest_card} needed)"
+        elif not devices:
+            reason = "driver and card would do: rebuild the container, or `scripts/setup --accelerator cuda`"
+        else:
+            continue
+        findings.append(Finding(WARNING, "GPU", f"{framework} computes on the CPU; {reason}"))
+    if len(findings) == len(NEEDS):
+        return findings
+    more = f" and {len(cards) - 1} more" if len(cards) > 1 else ""
+    used = "" if findings else ", used by torch and TensorFlow"
+    return [Finding(OK, "GPU", f"{name}, {size}{more}, driver {driver}{used}"), *findings]
+
+
+def nvidia_smi() -> tuple[str, list[list[str]]]:
+    """What is wrong, in one sentence; else for each GPU its name, driver, compute capability and memory."""
+    try:
+        answer = subprocess.run(QUERY, capture_output=True, text=True, errors="replace", timeout=30)
+    except FileNotFoundError:
+        if any((Path("/") / file).exists() for file in DRIVER_FILES):
+            return f"the driver is here and nvidia-smi is not: update the NVIDIA Container Toolkit ({HOW_TO})", []
+        return (
+            "none is passed into here: this machine has no NVIDIA GPU, or in a container the NVIDIA Container Toolkit "
+            f"is missing on the host ({HOW_TO})"
+        ), []
+    except subprocess.TimeoutExpired:
+        return "nvidia-smi does not answer: the driver hangs; restart the machine", []
+    said = " ".join((answer.stdout + answer.stderr).split())
+    if answer.returncode == 0 and "," in answer.stdout:
+        return "", [[field.strip() for field in line.split(",")] for line in answer.stdout.strip().splitlines()]
+    cures = {
+        "version mismatch": "the driver was updated while in use: restart the machine",
+        "Unknown Error": "the container has lost the GPU: restart the container",
+        "couldn't communicate": "the host's driver is not running: install or load it there",
+        "is not a valid field": f"the driver is too old: install {NEEDS['torch'][1]} or newer on the host",
+        "No devices": "the driver finds no GPU: is it switched off, or given to another machine?",
+    }
+    cure = next((cure for sign, cure in cures.items() if sign in said), HOW_TO)
+    return f"{cure} (nvidia-smi says: {said})", []
 
 
 # ------------------------------------------------------------------------------------------------ the machine

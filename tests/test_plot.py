@@ -322,7 +322,8 @@ def test_the_learners_matplotlib_settings_random_state_and_data_stay_as_they_are
 def test_plots_are_legible_whatever_style_the_learner_chose():
     with plt.style.context("dark_background"):
         ax = plot.curves(train=[2, 1], title="falls")
-    assert to_hex(ax.figure.get_facecolor()) == "#ffffff" and ax.title.get_color() == plot.INK
+    assert to_hex(ax.figure.get_facecolor()) == to_hex(ax.get_facecolor()) == "#ffffff"
+    assert ax.title.get_color() == plot.INK
     assert ax.xaxis.label.get_color() == plot.INK
 
 

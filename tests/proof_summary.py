@@ -1,4 +1,5 @@
-"""A pytest plugin: prints, at the end, the tables of the proofs and runs that tests/test_workshops.py recorded.
+"""A pytest plugin: prints, at the end, the tables of the proofs and runs that tests/test_workshops.py recorded,
+and what tests/test_devcontainer.py saw in the container.
 
 The records travel in the reports' user properties, so that they arrive from pytest-xdist's workers too.
 """
@@ -18,6 +19,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
     tables = {"proof": (proofs.Proof, validate.proof_table), "run": (runs.Run, validate.run_table)}
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     kept = [pair for report in reports if getattr(report, "when", "") == "call" for pair in report.user_properties]
+    for told in (value for key, value in kept if key == "container"):
+        terminalreporter.section("the container, built and started")
+        terminalreporter.write(told)
     for name, (kind, table) in tables.items():
         results = [kind(**value) for key, value in kept if key == name]
         if results:

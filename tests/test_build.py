@@ -342,6 +342,19 @@ def test_readme_tables_are_true_to_disk_and_the_rest_of_the_page_is_kept(kit):
     assert r"| 0:00 | 70 | All \| of it | talk |  |" in agenda and "| 1:10 | | end | | |" in agenda
 
 
+def test_the_badges_are_made_from_the_one_place_where_the_repositorys_address_stands(kit):
+    readme = kit / "README.md"
+    readme.write_text("# Kit\n<!-- atlas:badges -->\n<!-- /atlas:badges -->\n" + readme.read_text())
+    (kit / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/ada/course"\n')
+    build.build()
+    text = readme.read_text()
+    assert "](https://codespaces.new/ada/course?quickstart=1)" in text
+    assert "cloneInVolume?url=https://github.com/ada/course)" in text
+    assert len(re.findall(r"^\| \d+ \|", text, re.MULTILINE)) == 23, "the other block is kept"
+    (kit / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/bob/fork"\n')
+    assert [problem.path for problem in build.build(check=True)] == ["README.md"]
+
+
 def test_a_readme_without_its_block_and_a_missing_source_are_problems_not_tracebacks(kit):
     (kit / "README.md").write_text("# Kit\n")
     sources = [f"solutions/{ID}/perceptron-and-mlp.py", f"solutions/{ID}/train.py"]

@@ -304,16 +304,40 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _readme(path: Path, block: str, table: str) -> str | Problem:
-    """The README with its block `<!-- atlas:block --> ... <!-- /atlas:block -->` filled."""
-    opening, closing = f"<!-- atlas:{block} -->", f"<!-- /atlas:{block} -->"
+def badges(repository: str) -> str:
+    """The links that open the repository (its address on GitHub) in a codespace and in a local container."""
+    name = repository.removeprefix("https://github.com/")
+    picture = "https://img.shields.io/static/v1?label=Dev%20Containers&message=Open&color=blue"
+    volume = (
+        f"https://vscode.dev/redirect?url=vscode://ms-vscode-remote.remote-containers/cloneInVolume?url={repository}"
+    )
+    return (
+        "[![Open in GitHub Codespaces](https://github.com/codespaces/badge.svg)]"
+        f"(https://codespaces.new/{name}?quickstart=1)\n[![Open in Dev Containers]({picture})]({volume})"
+    )
+
+
+def _repository() -> str | None:
+    """The one place where the address on GitHub stands: project.urls in pyproject.toml."""
+    import tomllib
+
+    project = course.root() / "pyproject.toml"
+    return tomllib.loads(_read(project))["project"].get("urls", {}).get("Repository") if project.exists() else None
+
+
+def _readme(path: Path, **blocks: str) -> str | Problem:
+    """The README with each block `<!-- atlas:name --> ... <!-- /atlas:name -->` filled."""
     if not path.exists():
-        return Problem(_shown(path), "missing", f"write it, with the lines {opening} and {closing} for the table")
+        lines = " and ".join(f"<!-- atlas:{block} -->, <!-- /atlas:{block} -->" for block in blocks)
+        return Problem(_shown(path), "missing", f"write it, with the lines {lines}")
     text = path.read_bytes().decode()
-    if text.count(opening) != 1 or text.count(closing) != 1 or text.index(opening) > text.index(closing):
-        return Problem(_shown(path), f"has not one block {opening}", f"put the lines {opening} and {closing} there")
-    before, _, rest = text.partition(opening)
-    return f"{before}{opening}\n{table}\n{closing}{rest.partition(closing)[2]}"
+    for block, content in blocks.items():
+        opening, closing = f"<!-- atlas:{block} -->", f"<!-- /atlas:{block} -->"
+        if text.count(opening) != 1 or text.count(closing) != 1 or text.index(opening) > text.index(closing):
+            return Problem(_shown(path), f"has not one block {opening}", f"put the lines {opening} and {closing} there")
+        before, _, rest = text.partition(opening)
+        text = f"{before}{opening}\n{content}\n{closing}{rest.partition(closing)[2]}"
+    return text
 
 
 # ---------------------------------------------------------------------------------------------- on disk
@@ -322,8 +346,9 @@ def _readme(path: Path, block: str, table: str) -> str | Problem:
 def _generated() -> Iterator[tuple[Path, str | Problem]]:
     """Each generated file with its content, or with what prevents it."""
     workshops = course.workshops()
-    readme = course.root() / "README.md"
-    yield readme, _readme(readme, "workshops", workshops_table(workshops))
+    readme, repository = course.root() / "README.md", _repository()
+    links = {"badges": badges(repository)} if repository else {}
+    yield readme, _readme(readme, workshops=workshops_table(workshops), **links)
     for workshop in workshops:
         if not workshop.planned:
             yield from _of_workshop(workshop)
@@ -331,7 +356,7 @@ def _generated() -> Iterator[tuple[Path, str | Problem]]:
 
 def _of_workshop(workshop: Workshop) -> Iterator[tuple[Path, str | Problem]]:
     readme = workshop.folder / "README.md"
-    yield readme, _readme(readme, "agenda", agenda_table(workshop))
+    yield readme, _readme(readme, agenda=agenda_table(workshop))
     solved = workshop.solution_folder / workshop.notebook.name
     if workshop.source.exists():
         contents = notebooks(_read(workshop.source), _shown(workshop.source), workshop.kernel)

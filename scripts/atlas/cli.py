@@ -46,7 +46,13 @@ def _exercise_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def _either(incomplete: str) -> list[str]:
+    """For the shell's completion, where the workshop may be left out."""
+    return _workshop_names(incomplete) + _exercise_names(incomplete)
+
+
 Name = Annotated[str | None, typer.Argument(metavar="WORKSHOP", hidden=True, autocompletion=_workshop_names)]
+Either = Annotated[str | None, typer.Argument(metavar="WORKSHOP", hidden=True, autocompletion=_either)]
 Names = Annotated[list[str] | None, typer.Argument(metavar="WORKSHOP", hidden=True, autocompletion=_workshop_names)]
 Exercises = Annotated[list[str] | None, typer.Argument(metavar="EXERCISE", hidden=True, autocompletion=_exercise_names)]
 Datasets = Annotated[list[str] | None, typer.Argument(metavar="DATASET", hidden=True)]
@@ -106,7 +112,7 @@ def start(
 
 
 @app.command(epilog="Example: atlas check perceptron-and-mlp perceptron_step")
-def check(name: Name = None, exercises: Exercises = None) -> None:
+def check(name: Either = None, exercises: Exercises = None) -> None:
     """Check what you wrote in notebook and script.
 
     All exercises of the workshop, or those that you name. Save the files first. Only their imports, functions and
@@ -146,7 +152,7 @@ def check(name: Name = None, exercises: Exercises = None) -> None:
 
 
 @app.command(epilog="Example: atlas hint perceptron-and-mlp perceptron_step")
-def hint(name: Name = None, exercises: Exercises = None) -> None:
+def hint(name: Either = None, exercises: Exercises = None) -> None:
     """Show the next hint, a little more each time.
 
     To the exercise you name, else to the first that you have not passed.

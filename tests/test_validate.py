@@ -267,6 +267,12 @@ def test_a_starter_script_that_fails_otherwise_is_found_out(kit):
     assert "ended in ZeroDivisionError" in runs.starter_script(workshop).error
 
 
+def test_a_starter_script_that_swallows_its_todo_is_found_out(kit):
+    swallow = "print('NotImplementedError: second_step'); raise SystemExit; import argparse"
+    edit(kit, f"{WORKSHOP}/train_cnn_basics.py", "import argparse", swallow)
+    assert "(exit 0)" in runs.starter_script(skeleton_kit.workshop()).error
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [(OUTPUTS, ""), (OUTPUTS.replace(".png", ".txt"), "no figure"), (OUTPUTS.replace(".pt", ".svg"), "no checkpoint"), ("1 / 0", "ZeroDivision")],

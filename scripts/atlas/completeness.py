@@ -381,11 +381,11 @@ def _without_docstring(text: str) -> set[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All files below, but for hidden ones and caches."""
+    """All files below, but for hidden ones, caches, and the `runs/` that the scripts write to."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") or p == "__pycache__" for p in path.relative_to(folder).parts)
+        if path.is_file() and not any(p.startswith(".") or p in ("__pycache__", "runs") for p in path.relative_to(folder).parts)
     )
 
 

@@ -385,7 +385,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not any(p.startswith(".") or p in ("__pycache__", "runs") for p in path.relative_to(folder).parts)
+        if path.is_file()
+        and not any(p.startswith(".") or p in ("__pycache__", "runs") for p in path.relative_to(folder).parts)
     )
 
 

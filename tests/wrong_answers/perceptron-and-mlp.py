@@ -128,7 +128,7 @@ def until_it_is_right(w, b, x, y, eta):
     return w, b
 
 
-@wrong("perceptron_step", says="Adding w would make it right")
+@wrong("perceptron_step", says="returns the step alone")
 def returns_the_step_alone(w, b, x, y, eta):
     if y * (w @ x + b) <= 0:
         return eta * y * x, eta * y

@@ -45,7 +45,7 @@ def updates_always(w, b, x, y, eta):
 
 
 def updates_when_right(w, b, x, y, eta):
-    """It moves the weights when the neuron is right, and leaves them when it is wrong: the condition is turned round."""
+    """It leaves the weights although the neuron is wrong: y·z ≤ 0 here. Is the condition turned round?"""
     return updates_always(w, b, x, y, eta) if y * (w @ x + b) > 0 else (w, b)
 
 
@@ -119,7 +119,7 @@ def answers_zero_or_one(w, b, x, y, eta):
 
 
 def decides_by_z(w, b, x, y, eta):
-    """It calls the neuron wrong whenever z ≤ 0. With y = -1 a negative z is right: look at the sign of y·z."""
+    """With y = -1 it leaves the weights although the neuron is wrong. There z > 0 is the mistake: look at the sign of y·z."""
     return (w + eta * y * x, b + eta * y) if w @ x + b <= 0 else (w, b)
 
 
@@ -128,12 +128,18 @@ def bias_by_x(w, b, x, y, eta):
     return (w + eta * y * x, b + eta * y * x) if y * (w @ x + b) <= 0 else (w, b)
 
 
-def _step_along_x(new_w, w, x, step):
-    """The length of the learner's step beside the right one, where it goes along x; else nothing."""
-    taken = (np.asarray(new_w, float) - w) @ x / (x @ x) if np.shape(new_w) == w.shape else 0.0
-    if taken == 0 or not np.allclose(new_w, w + taken * x):
-        return ""
-    return f"Yours adds {taken:.3g}·x to w. Here η·y is {step:.3g}." if step else f"Yours adds {taken:.3g}·x to w."
+def _fault_in_the_step(new_w, w, x, step):
+    """What the learner's step on w is, beside the right one."""
+    if np.shape(new_w) != w.shape or not step:
+        return "" if step else "Nothing changes here: return w and b as they were given."
+    taken = (np.asarray(new_w, float) - w) @ x / (x @ x)
+    if np.allclose(new_w, step * x):
+        return "It returns the step alone: add it to w, and to b."
+    if np.allclose(new_w, w):
+        return "It leaves the weights although the neuron is wrong: y·z ≤ 0 here."
+    if np.allclose(new_w, w + taken * x):
+        return f"Yours adds {taken:.3g}·x to w. Here η·y is {step:.3g}."
+    return "What yours adds to w is no multiple of x. The rule adds η·y, a number, times x."
 
 
 @exercise(
@@ -176,9 +182,11 @@ def perceptron_step(learner, rng):
         step = moved * eta * y
         by_hand = [wi + step * xi for wi, xi in zip(w, x, strict=True)]
         swapped = "It returns (b, w); the order is (w, b)." if np.ndim(new_w) < np.ndim(new_b) else ""
-        likely = swapped or _step_along_x(new_w, w, x, step)
+        likely = swapped or _fault_in_the_step(new_w, w, x, step)
         expect.close(new_w, by_hand, why=f"{why}: w", source="the rule, entry by entry", likely=likely)
         likely = "The weights are right, the bias is not: it is the weight of an input that is always 1."
+        if step and same(new_b, b):
+            likely = "The weights move, the bias does not: is it decided a second time, with the new w?"
         expect.close(new_b, b + step, why=f"{why}: b", source="the rule", likely=likely)
 
     demand(weights(-2.7), 0.2, x, 1, 0.3, 1, "far on the wrong side, y = +1: one step towards x")  # three make it right
@@ -250,7 +258,7 @@ def _slips_in_the_bound(given, X, y, w):
 def mistake_bound(learner, rng):
     def demand(X, y, w, R, gamma, why, source):
         given = learner(X, y, w)
-        likely = f"Here R = {R:.3f} and γ = {gamma:.3f}: which of them does yours not find?"
+        likely = ""
         if _numbers(given).size > 1:
             likely = "One number is wanted: the bound."
         elif same(given, np.inf):
@@ -258,7 +266,10 @@ def mistake_bound(learner, rng):
                 "This w separates the classes: every y·(w·x) is positive. Does each label meet the w·x of its own row?"
             )
         else:
-            likely = _slips_in_the_bound(given, X, y, w) or likely
+            likely = _slips_in_the_bound(given, X, y, w)
+            if not likely and _numbers(given).size and _numbers(given).item() > 0:
+                root = math.sqrt(_numbers(given).item())
+                likely = f"R is {R:.3f} and γ {gamma:.3f}: with this R your γ is {R / root:.3f}, or with this γ your R {root * gamma:.3f}."
         expect.close(given, R**2 / gamma**2, why=why, source=source, likely=likely)
 
     w = rng.normal(size=3) * 4
@@ -467,6 +478,11 @@ _NETWORKS = {
     "It stops before the last layer.": lambda X, layers: _relu(_forward(X, layers[:-1])),
     "It stops after the first layer: is the return inside the loop?": lambda X, layers: _relu(_forward(X, layers[:1])),
     "It stops after two layers. There may be any number.": lambda X, layers: _forward(X, layers[:2]),
+    "It is the transpose of the right result: examples are rows.": lambda X, layers: _forward(X, layers).T,
+    "The last layer is computed with the weights of the one before.": lambda X, layers: _forward(
+        X, [*layers[:-1], *layers[-2:-1]]
+    ),
+    "The last layer is computed twice.": lambda X, layers: _forward(X, [*layers, layers[-1]]),
     "It returns X as it was given.": lambda X, layers: X,
 }
 
@@ -498,13 +514,26 @@ def mlp_forward(learner, rng):
             rows.append(a)
         return np.array(rows)
 
+    def where_it_begins(X, layers):
+        fewer = [(learner(X, layers[:n]), neuron_by_neuron(X, layers[:n])) for n in (1, 2)]
+        one, two = (np.allclose(_numbers(given), expected, 1e-4, 1e-6) for given, expected in fewer)
+        if not one:
+            return "A network of one layer is wrong already: z = Wx + b, and nothing else."
+        if not two:
+            return "One layer alone is right, two are not: what comes between them, and what does the second one get?"
+        return (
+            "Two layers are right, three are not: is every hidden layer treated alike, and given what came before it?"
+        )
+
     def network(*widths):
         return [(rng.normal(size=(n_out, n_in)), rng.normal(size=n_out)) for n_in, n_out in zip(widths, widths[1:])]  # noqa: B905
 
     def demand(X, layers, why):
-        given = learner(X, layers)
+        given, expected = learner(X, layers), neuron_by_neuron(X, layers)
         likely = _slips_in_the_network(given, X, layers)
-        expected = neuron_by_neuron(X, layers)
+        if not likely and np.shape(given) == expected.shape and not np.allclose(_numbers(given), expected, 1e-4, 1e-6):
+            with contextlib.suppress(Exception):  # fewer layers may be another mistake, told further down
+                likely = where_it_begins(X, layers)
         expect.close(given, expected, why=why, source="neuron by neuron", rtol=1e-4, likely=likely)
 
     demand(rng.normal(size=(5, 5)), network(5, 5, 5, 5), "5 examples, three layers of 5")  # no slip in a shape raises
@@ -708,8 +737,12 @@ _MEANS = {
     "It adds up the losses of the batch; the mean is wanted.": np.sum,
     "It returns one loss for each example; average them.": lambda losses: losses,
     "The minus is missing: a logarithm of a probability is negative, a loss is not.": lambda losses: -losses.mean(),
+    "It adds up the logarithms, without the minus; the mean of -log p is wanted.": lambda losses: -losses.sum(),
     "It is the loss of the first example alone: is the return inside the loop?": lambda losses: losses[0],
     "It is the loss of the last example alone: is each one added up?": lambda losses: losses[-1],
+    "It is the loss of the last example alone, divided by B: is each one added up?": lambda losses: (
+        losses[-1] / len(losses)
+    ),
     "These are bits (logarithm to base 2); the natural logarithm is wanted.": lambda losses: losses.mean() / np.log(2),
     "This is the logarithm to base 10; the natural one is wanted.": lambda losses: losses.mean() / np.log(10),
 }
@@ -733,6 +766,7 @@ def _slips_in_the_loss(given, Z, y):
         "It sums exp over the examples (axis=0). Each row has a log-sum-exp of its own: axis=1.": (
             np.full(B, over_columns.mean())
         ),
+        "The softmax runs over the examples (axis=0). Each row is one example: axis=1.": over_columns[y],
         "m, of shape (B,), meets the columns of Z. Write m[:, None] inside, which is (B, 1).": (
             m + np.log(np.exp(Z - m).sum(1)) if B == K else right
         ),
@@ -748,6 +782,7 @@ def _slips_in_the_loss(given, Z, y):
         "Z[y] takes the rows with the numbers in y. From each row one entry is wanted: Z[np.arange(B), y].": (
             np.full(B, Z[y % B].mean())
         ),
+        "All classes count in this mean; only the right one should.": Z.mean(1),
         "Labels count from 0: class y is column y.": Z[rows, y - 1],
         "Row and column are swapped: Z[np.arange(B), y].": Z[y % B, rows % K],
         "The logit of the right class is not subtracted.": np.zeros(B),
@@ -763,6 +798,7 @@ def _slips_in_the_loss(given, Z, y):
         "This is a mean squared error of the probabilities. Cross-entropy takes -log p of the right class.": (
             ((p - target) ** 2).mean()
         ),
+        "This is the entropy of the probabilities: y is not used.": -(p * np.log(p)).sum(1).mean(),
         "Softmax is applied twice: log-sum-exp takes the logits as they are.": (
             (np.log(np.exp(p).sum(1)) - right_p).mean()
         ),
@@ -798,6 +834,10 @@ def cross_entropy(learner, rng):
         likely = ""
         if np.abs(Z).max() < 100:
             likely = _slips_in_the_loss(given, Z, y)
+            if not likely and len(y) > 1 and _numbers(given).size == 1 and not same(given, expected):
+                likely = "It is wrong for a single row already: compare its parts with the example above."
+                if same(learner(Z[:1], y[:1]), -log_softmax(Z[0])[y[0]]):
+                    likely = "For a single row it is right: look at the axes, and at how several losses become one."
         elif _numbers(given).size == 1 and 0 < _numbers(given) < expected:
             floor = math.exp(-_numbers(given).item() * len(y))
             if floor > 1e-50:
@@ -872,10 +912,12 @@ def MLP(learner, rng):
         layers = list(zip(parameters[::2], parameters[1::2], strict=True))
         rows = x.reshape(len(x), -1).astype(float)
         given, again = (model(torch.tensor(x, dtype=torch.float32)) for _ in range(2))
-        expect.kind(given, torch.Tensor, why)
+        expect.kind(given, torch.Tensor, why, likely="Return the tensor itself: the loss needs its gradients.")
         likely = _slips_in_the_network(given, rows, layers)
         if given.ndim == 1 and len(given) == widths[-1]:
-            likely = "The axis of the batch is gone: flatten() and squeeze() take it too. flatten(1) keeps axis 0."
+            likely = (
+                "The axis of the batch is gone: flatten(), squeeze() and means take it too. flatten(1) keeps axis 0."
+            )
         elif given.ndim == 3:
             likely = "The images keep their rows and columns: nn.Linear works on the last axis alone. Flatten each example first."
         elif not same(given, again):
@@ -917,6 +959,8 @@ def _fault_in_batches(batches, N, B):
         return "Every example twice: one call is one epoch, with one pass over the examples."
     if sorted(order) == list(range(N)) and len(sizes) == B:
         return "These are batch_size batches; wanted are batches of batch_size examples (split, not chunk)."
+    if len({*order}) == len(order) < N:
+        return f"Left out: {sorted({*range(N)} - {*order})}. Does the loop reach the end of the order?"
     if max(sizes) <= B and len(sizes) == -(-N // B):
         return "Shuffle once for each epoch, before the loop; each batch takes the next piece of that order."
     return "Each batch takes the next piece of the shuffled order: no example twice, none left out."
@@ -1074,7 +1118,10 @@ def train_epoch(learner, rng):
         )
         losses.append(loss.item())
 
-    expect.kind(result, float, "the mean loss is a Python float", likely="loss.item() is the number inside a tensor.")
+    likely = (
+        "loss.item() is the number inside a tensor." if isinstance(result, torch.Tensor) else "One number is wanted."
+    )
+    expect.kind(result, float, "the mean loss is a Python float", likely=likely)
     weighted = np.multiply(losses, sizes)
     slips = {
         "": weighted.sum() / N,

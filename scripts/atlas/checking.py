@@ -322,6 +322,8 @@ _NO_RETURN = "Is the `return` missing, or does one branch end without it?"
 
 def _advice(error: BaseException, text: str) -> list[str]:
     """A sentence for the exceptions that beginners meet most; `text` is what Python says."""
+    if isinstance(error, UnboundLocalError):
+        return ["The name gets its value on some paths only: in a branch not taken, or a loop that runs zero times?"]
     if isinstance(error, NameError):
         return ["Is it spelt as in the signature? Has the cell that defines or imports it been run?"]
     if isinstance(error, RecursionError):
@@ -329,9 +331,11 @@ def _advice(error: BaseException, text: str) -> list[str]:
     if isinstance(error, MemoryError):
         return ["An array far larger than the inputs: were two axes combined, as (n,) with (n, 1), into (n, n)?"]
     if "truth value" in text or "Boolean value of Tensor" in text:
-        return ["An `if` needs one truth value and met an array. Use np.where, a mask, or .any() and .all()."]
+        return ["An `if` needs one truth value and met an array. Use np.where, a mask, np.maximum for max, or .any()."]
     if any(word in text for word in ("shape", "broadcast", "mismatch", "size of tensor", "aligned", "dimension")):
         return ["Two shapes do not fit. Print both .shape and write the shape beside each line, as in # (B, K)."]
+    if "does not require grad" in text:
+        return ["No gradient can flow here: is there a detach(), .item() or torch.no_grad() on the way?"]
     if isinstance(error, IndexError):
         return ["An index runs past the end: they begin at 0, and the last one is the length minus 1."]
     if "NoneType" in text:

@@ -152,6 +152,8 @@ assert corner == 0
 # at most $\eta^2 R^2$. After $k$ mistakes the first says $\lVert \tilde w \rVert \ge k\,\eta\gamma$ and the second $\lVert \tilde w \rVert \le \sqrt{k}\,\eta R$. Both hold only while
 # $k \le (R/\gamma)^2$. (Step by step in the README.)
 #
+# If even one example lies on the wrong side, or on the border ($\gamma \le 0$), the direction does not separate the classes and promises nothing.
+#
 # By hand: examples $(3, 4)$ with $y = +1$ and $(-1, 0)$ with $y = -1$, direction $\tilde w^{*} = (2, 0)$. The lengths are 5 and 1, so $R = 5$. The
 # margins are $6/2 = 3$ and $2/2 = 1$, so $\gamma = 1$. At most 25 mistakes.
 
@@ -252,7 +254,8 @@ print("mistakes in the last ten epochs:", mistakes_xor[-10:], " weights at the e
 def xor_network():
     """Weights of a network with two hidden step neurons that computes XOR of two inputs that are 0 or 1.
 
-    Returns W1 (2, 2), b1 (2,), W2 (1, 2), b2 (1,) as NumPy arrays. A neuron is 1 where z > 0, else 0.
+    Returns W1 (2, 2), b1 (2,), W2 (1, 2), b2 (1,) as NumPy arrays; W2 is written np.array([[.., ..]]), for one row.
+    A neuron is 1 where z > 0, else 0.
     """
     # TODO: choose the four arrays. Sketch the two lines first.
     ### BEGIN SOLUTION
@@ -473,6 +476,7 @@ class MLP(nn.Module):
     """An MLP with ReLU between its layers.
 
     widths: [784, 256, 10] means 784 inputs, one hidden layer of 256, and 10 logits; [784, 10] has no hidden layer.
+    Its parameters are, in this order, W and b of the first layer, W and b of the second, and so on.
     forward takes images (B, 28, 28) or rows (B, 784) and returns logits (B, 10).
     """
 
@@ -543,7 +547,7 @@ def train_epoch(model, x, y, optimizer, batch_size=128, schedule=None):
     """Train for one epoch: each example once, in a new random order, in batches; the last one may be smaller.
 
     x: (N, ...) inputs, y: (N,) classes, both tensors on the model's device. schedule: stepped after each batch, if given.
-    Returns the mean loss over the N examples, a float.
+    Returns the mean loss over the N examples, each measured when its batch was trained on: a float.
     """
     model.train()
     total = 0.0

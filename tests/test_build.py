@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import environment
 from atlas import build
 
 SECRET, STAFF = "answer_", "staff_only_"
@@ -340,6 +341,13 @@ def test_readme_tables_are_true_to_disk_and_the_rest_of_the_page_is_kept(kit):
     agenda = (kit / "workshops" / ID / "README.md").read_text()
     assert agenda.startswith("# W\n<!-- atlas:agenda -->\n|") and agenda.endswith("<!-- /atlas:agenda -->\ntheory\n")
     assert r"| 0:00 | 70 | All \| of it | talk |  |" in agenda and "| 1:10 | | end | | |" in agenda
+
+
+def test_a_notebook_names_its_kernel_as_the_set_up_registers_it():
+    assert build.KERNELS == {
+        environment.KERNEL: environment.KERNEL_TITLE,
+        environment.TENSORFLOW_KERNEL: environment.TENSORFLOW_TITLE,
+    }
 
 
 def test_the_badges_are_made_from_the_one_place_where_the_repositorys_address_stands(kit):

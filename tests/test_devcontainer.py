@@ -259,8 +259,11 @@ def test_a_step_that_fails_says_how_to_recover(tmp_path):
     environment = os.environ | {"ATLAS_VENV": str(tmp_path / "venv")}
     failed = subprocess.run([tmp_path / ".devcontainer" / "prepare"], env=environment, capture_output=True, text=True)
     assert failed.returncode == 1 and "scripts/setup     goes on" in failed.stderr and "Rebuild" in failed.stderr
-    setup.write_text('#!/bin/sh\necho "$ATLAS_VENV" >> calls\n')
     (tmp_path / "venv-tensorflow").mkdir()
+    setup.write_text('#!/bin/sh\nexpr "$ATLAS_VENV" : ".*/venv$"\n')
+    failed = subprocess.run([tmp_path / ".devcontainer" / "prepare"], env=environment, capture_output=True)
+    assert failed.returncode == 1, "one of two environments has failed"
+    setup.write_text('#!/bin/sh\necho "$ATLAS_VENV" >> calls\n')
     subprocess.run([tmp_path / ".devcontainer" / "prepare"], env=environment, check=True)
     assert (tmp_path / "calls").read_text().split()[1:] == [f"{tmp_path}/venv-tensorflow", f"{tmp_path}/venv"]
 

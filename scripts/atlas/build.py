@@ -30,6 +30,11 @@ from pathlib import Path
 from atlas import course
 from atlas.course import CourseError, Workshop
 
+KERNELS = {
+    "openmlatlas": "OpenMLAtlas (Python 3.11)",
+    "openmlatlas-tensorflow": "OpenMLAtlas TensorFlow (Python 3.11)",
+}
+"""What scripts/setup registers; in a CUDA build the second has TensorFlow on the GPU (scripts/environment.py)."""
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 INSTRUCTOR = "instructor"
 
@@ -262,7 +267,7 @@ def _json(cells: list, kernel: str) -> str:
     import nbformat
 
     metadata = {
-        "kernelspec": {"display_name": "OpenMLAtlas (Python 3.11)", "language": "python", "name": kernel},
+        "kernelspec": {"display_name": KERNELS.get(kernel, kernel), "language": "python", "name": kernel},
         "language_info": {"name": "python"},
     }
     notebook = nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})

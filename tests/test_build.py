@@ -122,12 +122,14 @@ def notebook_sources(draw):
 # ------------------------------------------------------------------------------------ what holds for all of them
 
 
+@settings(deadline=None)  # a loaded machine is slow
 @given(scripts())
 def test_a_starter_script_is_the_source_to_the_byte_but_for_the_regions(pair):
     source, starter = pair
     assert build.starter(source, "script.py") == starter
 
 
+@settings(deadline=None)  # a loaded machine is slow
 @given(scripts())
 def test_a_starter_script_has_neither_answers_nor_markers_and_building_it_again_changes_nothing(pair):
     starter = build.starter(pair[0], "script.py")
@@ -135,7 +137,7 @@ def test_a_starter_script_has_neither_answers_nor_markers_and_building_it_again_
     assert build.starter(starter, "script.py") == starter
 
 
-@settings(deadline=None)  # the first one imports jupytext
+@settings(deadline=None)  # a loaded machine is slow
 @given(notebook_sources())
 def test_a_starter_notebook_has_every_cell_but_the_instructors_and_everything_but_the_answers(pair):
     source, cells = pair
@@ -146,7 +148,7 @@ def test_a_starter_notebook_has_every_cell_but_the_instructors_and_everything_bu
     assert not any(secret in json.dumps(starter) for secret in (SECRET, STAFF, "SOLUTION"))
 
 
-@settings(deadline=None)  # the first one imports jupytext
+@settings(deadline=None)  # a loaded machine is slow
 @given(notebook_sources())
 def test_both_notebooks_are_valid_without_outputs_and_the_same_each_time(pair):
     source, _ = pair
@@ -160,7 +162,7 @@ def test_both_notebooks_are_valid_without_outputs_and_the_same_each_time(pair):
         assert notebook.metadata.kernelspec.name == "k"
 
 
-@settings(deadline=None)  # the first one imports jupytext
+@settings(deadline=None)  # a loaded machine is slow
 @given(notebook_sources())
 def test_the_solved_notebook_keeps_answers_markers_and_instructor_cells(pair):
     source, _ = pair
@@ -170,6 +172,7 @@ def test_the_solved_notebook_keeps_answers_markers_and_instructor_cells(pair):
         assert code.count(wanted) == source.count(wanted)
 
 
+@settings(deadline=None)  # a loaded machine is slow
 @given(scripts(), st.sampled_from([build.BEGIN, build.END]), st.data())
 def test_a_script_that_lost_or_gained_a_marker_is_refused_with_file_and_line(pair, marker, data):
     lines = pair[0].splitlines(keepends=True)

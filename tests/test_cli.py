@@ -195,6 +195,13 @@ def test_a_notebook_that_is_broken_does_not_keep_the_script_from_being_checked(a
     assert "1 of 3 passed" in out
 
 
+def test_a_cell_with_a_syntax_error_is_named_and_hides_no_other(atlas, small_course):
+    answer(small_course, perceptron_step="return sum(numbers)", multiply="return numbers[0] *")
+    code, out, err = atlas("check")
+    assert (code, "✔ perceptron_step" in out) == (1, True)
+    assert "perceptron-and-mlp.ipynb, code cell" in err and "return numbers[0] *" in err
+
+
 def test_a_file_that_is_missing_is_named_with_the_command_that_brings_it_back(atlas, small_course):
     (small_course / "workshops" / FIRST / "count.py").unlink()
     code, _, err = atlas("check")

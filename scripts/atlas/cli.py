@@ -133,6 +133,8 @@ def check(name: Either = None, exercises: Exercises = None) -> None:
         except CourseError as error:
             _error(str(error))
             continue
+        for problem in found.problems:
+            _error(problem)
         for exercise in chosen:
             if exercise.where != where:
                 continue

@@ -74,6 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     except CourseError as error:
         _error(str(error))
         sys.exit(2)
+    except BrokenPipeError:  # the reader has seen enough, as in `atlas | head`; nothing is left to flush at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         _error(f"{error}\n`atlas doctor` looks at disk, rights and what is missing.")
         sys.exit(1)

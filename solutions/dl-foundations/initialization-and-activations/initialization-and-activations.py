@@ -1,0 +1,749 @@
+# %% [markdown]
+# # Initialization and activations
+#
+# Last time you drew weights with a standard deviation of $\sqrt{2/\text{in}}$ and took it on trust. In the next 75 minutes you find out where that number comes from, measure it on real digits, and let it
+# decide whether a network of 30 layers learns or stays a guess. On the way you write six activations, three famous initialisations, and a repair for units that have died.
+#
+# The theory with all derivations is in the README beside this notebook. How gradients run backwards is in [backpropagation](../backpropagation/README.md).
+
+# %%
+import math
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from scipy.special import erf
+from torch import nn
+
+import atlas
+from atlas import plot
+
+lab = atlas.open("initialization-and-activations")
+mnist = atlas.data.load("mnist")
+mnist
+
+# %% [markdown]
+# ## 1 · Thirty factors (4 min)
+#
+# The data are the digits of MNIST again (licence CC BY-SA 3.0). We shift and scale all pixels with one mean and one standard deviation, so that a pixel's mean square is 1: every derivation below begins there.
+#
+# Then the question that *backpropagation* ended with. Send 256 digits through 30 layers of 100 units, $z_l = W_l a_{l-1}$ and $a_l = \max(0, z_l)$, and look at how large $z$ is. Only the standard deviation $\sigma$ of the weights differs.
+
+
+# %%
+def rows(images):
+    """Images (N, 28, 28) of 0...255 as rows (N, 784), shifted and scaled as MNIST's training images need it."""
+    return (images.reshape(-1, 784) / 255.0 - 0.1307) / 0.3081
+
+
+def rms(x):
+    """Root mean square of all entries: their typical size."""
+    return np.sqrt(np.mean(x**2))
+
+
+X = rows(mnist.x_train[:256])  # (256, 784)
+WIDTHS = [784] + 30 * [100]
+rng = np.random.default_rng(0)
+print(f"typical size of a pixel: {rms(X):.2f}")
+first_look = {}
+for sigma in (0.05, 0.14, 0.4):
+    A, sizes = X, []
+    for n_in, n_out in zip(WIDTHS[:-1], WIDTHS[1:], strict=True):
+        Z = A @ rng.normal(0, sigma, (n_out, n_in)).T  # (B, out)
+        A = np.maximum(0, Z)
+        sizes.append(rms(Z))
+    first_look[sigma] = sizes
+    print(f"σ = {sigma:4}: size of z in layer 1 {sizes[0]:.2f}, layer 10 {sizes[9]:.1e}, layer 30 {sizes[29]:.1e}")
+
+# %% [markdown]
+# **Question.** From layer to layer the size changes by nearly the same factor. Read it off for each $\sigma$. What must the factor be, and how exactly?
+#
+# <details><summary>Answer</summary>
+#
+# About 0.35, 1 and 2.8: seven times $\sigma$. Over 30 layers a factor of 0.35 makes $10^{-13}$ and one of 2.8 makes $10^{13}$, so it has to be 1, and not roughly: even 0.9 leaves only $0.9^{30} = 4\,\%$. The "seven" is $\sqrt{100/2}$, which section 3
+# derives.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert abs(rms(X) - 1) < 0.05
+for sigma, sizes in first_look.items():
+    assert abs((sizes[29] / sizes[1]) ** (1 / 28) / (sigma * math.sqrt(50)) - 1) < 0.12
+assert first_look[0.05][-1] < 1e-9 and first_look[0.4][-1] > 1e9
+
+# %% [markdown]
+# ## 2 · Six activations and their slopes (10 min)
+#
+# Forward, a signal passes through $\varphi$; backward, the gradient is multiplied by $\varphi'$. So both belong together.
+#
+# | name | $\varphi(z)$ | $\varphi'(z)$ |
+# |---|---|---|
+# | `"sigmoid"` | $\sigma(z) = 1/(1 + e^{-z})$ | $\sigma(z)\,(1 - \sigma(z))$ |
+# | `"tanh"` | $\tanh z$ | $1 - \tanh^2 z$ |
+# | `"relu"` | $z$ where $z > 0$, else $0$ | $1$ where $z > 0$, else $0$ |
+# | `"leaky"` | $z$ where $z > 0$, else $0.01\,z$ | $1$ where $z > 0$, else $0.01$ |
+# | `"gelu"` | $z\,\Phi(z)$ | $\Phi(z) + z\,\Phi'(z)$ |
+# | `"silu"` | $z\,\sigma(z)$ | yours to derive, by the product rule |
+#
+# $\Phi(z) = \tfrac12\bigl(1 + \operatorname{erf}(z/\sqrt 2)\bigr)$ is the share of a standard normal distribution below $z$, and its derivative is the bell curve $\Phi'(z) = e^{-z^2/2}/\sqrt{2\pi}$. `erf` is imported above. (GELU has a well-known
+# approximation with tanh; here we want the exact one.)
+#
+# By hand, at $z = 1$: $\sigma = 0.7311$ with slope $0.1966$; $\Phi = 0.8413$ and $\Phi' = 0.2420$, so GELU is $0.8413$ with slope $1.0833$; SiLU is $0.7311$ with slope $0.9277$.
+
+
+# %%
+def activation(name, z):
+    """An activation and its slope, entry by entry.
+
+    name: "sigmoid", "tanh", "relu", "leaky", "gelu" (the exact one) or "silu". z: float array of any shape, entries up to ±800.
+    Returns a = φ(z) and slope = φ'(z), both of z's shape.
+    """
+    # TODO: one case for each name, from the table. What `exp` does far out must not make a NaN.
+    ### BEGIN SOLUTION
+    if name == "tanh":
+        a = np.tanh(z)
+        return a, 1 - a**2
+    if name == "relu":
+        return np.maximum(0, z), np.where(z > 0, 1.0, 0.0)
+    if name == "leaky":
+        slope = np.where(z > 0, 1.0, 0.01)
+        return slope * z, slope
+    if name == "gelu":
+        below = (1 + erf(z / math.sqrt(2))) / 2
+        return z * below, below + z * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    s = (1 + np.tanh(z / 2)) / 2  # the sigmoid, without an exp that could overflow
+    if name == "sigmoid":
+        return s, s * (1 - s)
+    return z * s, s + z * s * (1 - s)
+    ### END SOLUTION
+
+
+lab.check(activation)
+
+# %%
+NAMES = ["sigmoid", "tanh", "relu", "leaky", "gelu", "silu"]
+grid = np.linspace(-5, 5, 501)
+fig, axes = plt.subplots(2, 3, figsize=(9, 4.6), layout="constrained", sharex=True, sharey=True)
+for name, ax in zip(NAMES, axes.flat, strict=True):
+    a, slope = activation(name, grid)
+    ax.plot(grid, a, label="φ(z)")
+    ax.plot(grid, slope, "--", label="slope φ'(z)")
+    ax.axhline(0, color="0.75", linewidth=0.8, zorder=0)
+    ax.set(ylim=(-1.2, 2.2), title=name)
+    ax.spines[["top", "right"]].set_visible(False)
+axes[0, 0].legend(frameon=False, loc="upper left")
+for ax in axes[1]:
+    ax.set_xlabel("z")
+fig.suptitle("Where the dashed line is at 0, no gradient passes", x=0.01, ha="left", weight="bold", fontsize=11)
+# %% [markdown]
+# **Question.** What is the largest slope of the sigmoid? What does that mean for a gradient that crosses 30 of them?
+#
+# <details><summary>Answer</summary>
+#
+# $\tfrac14$, at $z = 0$. Thirty sigmoids multiply a gradient by at most $4^{-30} \approx 10^{-18}$, and weights would have to make up for it. This is why deep networks were thought to be untrainable for years, and why nobody puts sigmoids into hidden layers
+# now. Tanh, ReLU and their relatives have slope 1 where it matters.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert abs(activation("sigmoid", np.zeros(1))[1][0] - 0.25) < 1e-12
+for name, (value, slope) in {"sigmoid": (0.7311, 0.1966), "gelu": (0.8413, 1.0833), "silu": (0.7311, 0.9277)}.items():
+    assert np.allclose([v[0] for v in activation(name, np.ones(1))], [value, slope], atol=6e-5)
+
+# %% [markdown]
+# ## 3 · How large should weights be? (9 min)
+#
+# A unit adds up $z = \sum_j w_j a_j$ over its $n_\text{in}$ inputs. Draw the weights independently, with mean 0 and variance $\sigma^2$. In $z^2$ all mixed terms $w_j w_k$ have mean 0, and what is left is
+#
+# $$\mathbb E[z^2] = n_\text{in}\, \sigma^2\, \mathbb E[a^2]$$
+#
+# - **LeCun**: if $\varphi$ does nothing ($a = z$, as tanh near 0), the size stays when $n_\text{in}\sigma^2 = 1$: $\sigma = \sqrt{1/n_\text{in}}$.
+# - **He**: ReLU sets one half of the $z$ to 0, so $\mathbb E[a^2] = \tfrac12 \mathbb E[z^2]$, and weights have to make up for it: $\sigma = \sqrt{2/n_\text{in}}$. (There is your square root.)
+# - **Glorot**: backwards the gradient comes through $W^{\top}$, each sum has $n_\text{out}$ terms, and the same argument wants $\sigma^2 = 1/n_\text{out}$. The compromise: $\sigma = \sqrt{2/(n_\text{in} + n_\text{out})}$.
+#
+# Only $\sigma$ matters for this, not the shape of the distribution. *Normal* is one choice. *Uniform* between $-r$ and $r$ is the other; its variance is $r^2/3$ (integrate $w^2/2r$ from $-r$ to $r$), so $r = \sqrt 3\,\sigma$.
+#
+# By hand: $n_\text{in} = 800$, $n_\text{out} = 250$: LeCun 0.0354, He 0.05, Glorot 0.0436; the uniform He runs from −0.0866 to 0.0866.
+
+
+# %%
+def init_weights(n_in, n_out, scheme, distribution, rng):
+    """Draw the weights of a linear layer.
+
+    scheme: "lecun", "glorot" or "he". distribution: "normal" or "uniform". rng: a np.random.Generator, the only source of chance.
+    Returns (n_out, n_in), mean 0, with the standard deviation of the scheme, whatever the distribution.
+    """
+    # TODO: the standard deviation first, then rng.normal or rng.uniform.
+    ### BEGIN SOLUTION
+    variance = {"lecun": 1 / n_in, "glorot": 2 / (n_in + n_out), "he": 2 / n_in}[scheme]
+    sigma = math.sqrt(variance)
+    if distribution == "normal":
+        return rng.normal(0, sigma, (n_out, n_in))
+    limit = math.sqrt(3) * sigma
+    return rng.uniform(-limit, limit, (n_out, n_in))
+    ### END SOLUTION
+
+
+lab.check(init_weights)
+
+# %% [markdown]
+# Compare with what PyTorch draws. Its He is called Kaiming, its Glorot Xavier (first names of the same people), and its LeCun is Kaiming without the 2.
+
+# %%
+theirs = {
+    "lecun": lambda w: nn.init.kaiming_normal_(w, nonlinearity="linear"),
+    "glorot": nn.init.xavier_normal_,
+    "he": lambda w: nn.init.kaiming_normal_(w, nonlinearity="relu"),
+}
+torch.manual_seed(0)
+for scheme, draw in theirs.items():
+    mine = init_weights(800, 250, scheme, "normal", rng).std()
+    print(f"{scheme:7} yours {mine:.4f}   torch.nn.init {draw(torch.empty(250, 800)).std():.4f}")
+default = nn.Linear(800, 250).weight.std().item()
+print(f"and what nn.Linear does unasked: {default:.4f}, which is √(1/(3·800)) = {math.sqrt(1 / 2400):.4f}")
+
+# %% [markdown]
+# **Question.** PyTorch's default is smaller than all three. By which factor does it shrink the signal in each ReLU layer? And over 30?
+#
+# <details><summary>Answer</summary>
+#
+# $n_\text{in} \sigma^2 / 2 = \tfrac13 / 2 = \tfrac16$ in mean square, $\sqrt{1/6} = 0.41$ in size; over 30 layers $0.41^{30} = 2 \cdot 10^{-12}$. With three layers nobody notices. Keep this in mind for section 6.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert abs(default * math.sqrt(2400) - 1) < 0.02
+assert abs(init_weights(800, 250, "he", "uniform", rng).max() - 0.0866) < 1e-3
+
+# %% [markdown]
+# ## 4 · The signal through thirty layers, there and back (11 min)
+#
+# Now measure instead of believing. Forward, layer by layer: $Z_l = A_{l-1} W_l^{\top}$ and $A_l = \varphi(Z_l)$. Backward, from the gradient $\bar A_L$ that arrives at the top (a bar marks the gradient of the loss, as in *backpropagation*):
+#
+# $$\bar Z_l = \bar A_l \cdot \varphi'(Z_l) \quad \text{(entry by entry)}, \qquad \bar A_{l-1} = \bar Z_l\, W_l$$
+#
+# You want the typical size of $Z_l$ and of $\bar Z_l$ in every layer: the root mean square over all examples and units, `rms` above. (There are no biases; they begin at 0 anyway.)
+#
+# By hand, with ReLU, one layer of two units: $X = (1, 2)$, $W = \begin{pmatrix}1&1\\1&-1\end{pmatrix}$, $\bar A = (3, 5)$. $Z = (3, -1)$, rms $\sqrt{(9+1)/2} = 2.236$. $\bar Z = (3, 0)$, rms $\sqrt{9/2} = 2.121$.
+
+
+# %%
+def signal(X, weights, name, dA):
+    """The typical size of z and of its gradient in each layer of an MLP without biases.
+
+    X: (B, D). weights: list of W (out, in). name: of the activation, which follows every layer, the last one too.
+    dA: (B, out of the last layer), the gradient of the last layer's activations.
+    Returns forward, backward: root mean squares of Z_l and of its gradient, one for each layer, first layer first.
+    """
+    # TODO: forward, keeping each slope and rms(Z); then backward from dA through the layers in reverse.
+    ### BEGIN SOLUTION
+    forward, slopes, A = [], [], X
+    for W in weights:
+        Z = A @ W.T  # (B, out)
+        A, slope = activation(name, Z)
+        forward.append(rms(Z))
+        slopes.append(slope)
+    backward = []
+    for W, slope in zip(reversed(weights), reversed(slopes), strict=True):
+        dZ = dA * slope  # (B, out)
+        backward.append(rms(dZ))
+        dA = dZ @ W  # (B, in)
+    return np.array(forward), np.array(backward[::-1])
+    ### END SOLUTION
+
+
+lab.check(signal)
+
+# %% [markdown]
+# Thirty layers again, with all three schemes, for ReLU and for tanh. The gradient that arrives at the top is random noise of size 1.
+
+
+# %%
+def deep(scheme, rng, distribution="normal"):
+    """The weights of 30 layers of 100 units on 784 inputs."""
+    return [init_weights(a, b, scheme, distribution, rng) for a, b in zip(WIDTHS[:-1], WIDTHS[1:], strict=True)]
+
+
+noise = rng.normal(size=(256, 100))
+sizes = {}
+for name in ("relu", "tanh"):
+    for label, factor in (("LeCun", math.sqrt(0.5)), ("He", 1.0), ("3 × He", 3.0)):
+        weights = [factor * W for W in deep("he", rng)]
+        sizes[name, label] = signal(X, weights, name, noise)
+
+fig, axes = plt.subplots(2, 2, figsize=(9, 5.6), layout="constrained", sharex=True, sharey=True)
+layers = np.arange(1, 31)
+for name, pair in zip(("relu", "tanh"), axes, strict=True):
+    for direction, (ax, what) in enumerate(zip(pair, ("z, going forward", "gradient of z, going back"), strict=True)):
+        for label, marker in (("LeCun", "o"), ("He", "s"), ("3 × He", "^")):
+            ax.semilogy(layers, sizes[name, label][direction], marker, linestyle="-", markersize=3, label=label)
+        ax.axhline(1, color="0.6", linewidth=0.8, zorder=0)
+        ax.set_title(f"{name}: size of the {what}" if direction else f"{name}: size of {what}", fontsize=10)
+        ax.spines[["top", "right"]].set_visible(False)
+axes[0, 0].legend(frameon=False)
+for ax in axes[1]:
+    ax.set_xlabel("layer")
+fig.suptitle(
+    "ReLU keeps its signal with He only; tanh bounds it forward, not backward", x=0.01, ha="left", weight="bold"
+)
+for (name, label), (forward, backward) in sizes.items():
+    print(f"{name:4} {label:7} z in layer 30: {forward[-1]:8.1e}   gradient in layer 1: {backward[0]:8.1e}")
+
+# %% [markdown]
+# **Question.** With tanh and weights three times too large, the sizes forward look healthy. What is going on in the layers? And why do the gradients explode although most slopes are nearly 0?
+#
+# <details><summary>Answer</summary>
+#
+# Nearly every $a$ is close to $-1$ or $+1$: the layers are *saturated*. Their answers have size 1 whatever comes in, which looks calm from outside, but most slopes are tiny. The few units that are not saturated have slopes near 1, and there weights three times too large
+# enlarge the gradient more than the others diminish it. Backward, two forces work against each other: slopes and weights. Check both directions, always.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert 0.05 < sizes["relu", "He"][0][-1] < 8 and 0.05 < sizes["relu", "He"][1][0] < 20
+assert sizes["relu", "LeCun"][0][-1] < 1e-3 and sizes["relu", "LeCun"][1][0] < 1e-3
+assert sizes["relu", "3 × He"][0][-1] > 1e9
+assert sizes["tanh", "3 × He"][0][-1] < 10 and sizes["tanh", "3 × He"][1][0] > 1e3
+
+# %% [markdown]
+# **Break (5 min).** After it: matrices that keep lengths exactly, and the network that learns.
+
+# %% [markdown]
+# ## 5 · Keeping lengths exactly, and adding instead of replacing (7 min)
+#
+# Random weights keep the size *on average*. An **orthogonal** matrix, $W W^{\top} = I$, keeps the length of every single vector (or, if it is not square, of every vector in the smaller space), forward and backward. How to draw one: take a matrix $M$ of normal
+# numbers and split it into $M = QR$, $Q$ with orthonormal columns and $R$ upper triangular (`np.linalg.qr`).
+#
+# Two details. `qr` gives as many columns as the smaller side, so let $M$ have the larger side as its rows, and transpose $Q$ if need be. And the routine chooses signs by its own rule, which is not random: multiply column $j$ of $Q$ by the sign of $R_{jj}$, and every
+# orthogonal matrix is equally likely (Mezzadri, 2007).
+
+
+# %%
+def orthogonal(n_in, n_out, gain, rng):
+    """A random matrix with orthogonal rows or columns, each of length `gain`.
+
+    Returns W (n_out, n_in): W Wᵀ = gain² I if n_out ≤ n_in, else Wᵀ W = gain² I. rng: a np.random.Generator.
+    """
+    # TODO: a normal matrix with the larger side first, its Q with signs from R's diagonal, turned to (n_out, n_in).
+    ### BEGIN SOLUTION
+    Q, R = np.linalg.qr(rng.normal(size=(max(n_in, n_out), min(n_in, n_out))))
+    Q = Q * np.sign(np.diag(R))  # (larger, smaller), each column with its own sign
+    return gain * (Q if n_out >= n_in else Q.T)
+    ### END SOLUTION
+
+
+lab.check(orthogonal)
+
+# %% [markdown]
+# The other way out of the product of 30 factors: let each layer **add** to what it gets, $a_l = a_{l-1} + \alpha\,\varphi(W_l a_{l-1})$, a *residual* layer. With He weights the addition has half the mean square of $a_{l-1}$, so for $\alpha = 1$ the mean square still
+# grows at every layer. With $\alpha = 1/\sqrt{L}$ for $L$ layers each adds a share of about $1/L$, and $(1 + c/L)^L$ stays below $e^c$, however many layers there are.
+
+# %%
+flows = {"plain, normal He": [], "plain, orthogonal": [], "residual, α = 1": [], "residual, α = 1/√L": []}
+spread = {name: [] for name in flows}
+DEPTH = 100
+for _ in range(20):
+    A = {name: rng.normal(size=(1, 100)) for name in flows}
+    sizes_now = {name: [] for name in flows}
+    for _ in range(DEPTH):
+        W = init_weights(100, 100, "he", "normal", rng)
+        Q = orthogonal(100, 100, math.sqrt(2), rng)
+        A["plain, normal He"] = activation("relu", A["plain, normal He"] @ W.T)[0]
+        A["plain, orthogonal"] = activation("relu", A["plain, orthogonal"] @ Q.T)[0]
+        for name, alpha in (("residual, α = 1", 1), ("residual, α = 1/√L", 1 / math.sqrt(DEPTH))):
+            A[name] = A[name] + alpha * activation("relu", A[name] @ W.T)[0]
+        for name, value in A.items():
+            sizes_now[name].append(rms(value))
+    for name, value in sizes_now.items():
+        flows[name].append(value)
+
+_, ax = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
+for (name, runs), style in zip(flows.items(), ("-", "--", "-.", ":"), strict=True):
+    low, middle, high = np.quantile(runs, (0.1, 0.5, 0.9), axis=0)
+    ax.semilogy(np.arange(1, DEPTH + 1), middle, style, linewidth=2, label=name)
+    ax.fill_between(np.arange(1, DEPTH + 1), low, high, alpha=0.15)
+ax.set(xlabel="layer", ylabel="size of a (median and middle 80 % of 20 nets)")
+ax.set_title("Unscaled residuals explode, scaled ones hardly move", loc="left", weight="bold", fontsize=11)
+ax.legend(frameon=False)
+ax.spines[["top", "right"]].set_visible(False)
+for name, runs in flows.items():
+    print(f"{name:19} median size after {DEPTH} layers {np.median(runs, axis=0)[-1]:9.2e}")
+
+# %% [markdown]
+# **Question.** Even with He the sizes wander from net to net. Why, if the mean square is kept exactly in expectation?
+#
+# <details><summary>Answer</summary>
+#
+# Each layer multiplies by a factor that is 1 on average but differs with the draw, by about $\sqrt{5/n}$ in mean square for $n$ units. The logarithms of 100 such factors add up to a random walk. Wider layers wander less; so do orthogonal ones, whose lengths do not depend on
+# the draw (what ReLU cuts off still does).
+#
+# </details>
+
+# %% tags=["instructor"]
+ends = {name: np.array(runs)[:, -1] for name, runs in flows.items()}
+assert np.median(ends["residual, α = 1"]) > 1e5
+assert 1 < np.median(ends["residual, α = 1/√L"]) < 3
+assert 0.05 < np.median(ends["plain, normal He"]) < 3
+
+# %% [markdown]
+# ## 6 · Thirty layers that learn (7 min)
+#
+# Enough noise: now real digits and real training. The network has 30 hidden layers of 100 ReLU units and ten logits. Training images: 12,000; validation: 5,000. Gradient descent with momentum 0.9, as in your `numpy_mlp.py`. To be fair to
+# each initialisation it gets the same search: two learning rates, three epochs each, the better one counts.
+
+# %%
+device = lab.device
+x_all = torch.tensor(rows(mnist.x_train), dtype=torch.float32, device=device)
+y_all = torch.tensor(mnist.y_train, device=device)
+x_train, y_train, x_val, y_val = x_all[:12_000], y_all[:12_000], x_all[55_000:], y_all[55_000:]
+TORCH = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "leaky": nn.functional.leaky_relu,
+    "gelu": nn.functional.gelu,
+    "silu": nn.functional.silu,
+}
+
+
+class Deep(nn.Module):
+    """An MLP with the given weights: list of W (out, in) as NumPy arrays. Biases begin at 0."""
+
+    def __init__(self, weights, name="relu"):
+        super().__init__()
+        self.W = nn.ParameterList(nn.Parameter(torch.tensor(W, dtype=torch.float32)) for W in weights)
+        self.b = nn.ParameterList(nn.Parameter(torch.zeros(len(W))) for W in weights)
+        self.phi = TORCH[name]
+
+    def hidden(self, x):
+        """The z of every hidden layer, and the last a, for x (B, D)."""
+        zs, a = [], x
+        for W, b in zip(self.W[:-1], self.b[:-1], strict=True):
+            zs.append(nn.functional.linear(a, W, b))
+            a = self.phi(zs[-1])
+        return zs, a
+
+    def forward(self, x):
+        return nn.functional.linear(self.hidden(x)[1], self.W[-1], self.b[-1])  # (B, 10)
+
+
+@torch.no_grad()
+def evaluate(model, x, y):
+    """Mean loss and accuracy."""
+    logits = model(x)
+    return nn.functional.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
+
+
+def train(model, epochs, learning_rate, n=12_000, batch_size=128, seed=0):
+    """Gradient descent with momentum on the first n training images. Returns the history by epoch."""
+    model.to(device)
+    optimizer = torch.optim.SGD(model.parameters(), learning_rate, momentum=0.9)
+    generator = torch.Generator().manual_seed(seed)
+    history = {"loss_train": [], "loss_val": [], "accuracy_train": [], "accuracy_val": []}
+    for _ in range(epochs):
+        for batch in torch.randperm(n, generator=generator).to(device).split(batch_size):
+            loss = nn.functional.cross_entropy(model(x_train[batch]), y_train[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        for split, data in {"train": (x_train[:5000], y_train[:5000]), "val": (x_val, y_val)}.items():
+            for key, value in zip(("loss", "accuracy"), evaluate(model, *data), strict=True):
+                history[f"{key}_{split}"].append(value)
+    return history
+
+
+def draw(kind, widths, rng):
+    """Weights for all layers of these widths, by the name of an initialisation."""
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    if kind in ("lecun", "glorot", "he"):
+        return [init_weights(a, b, kind, "normal", rng) for a, b in pairs]
+    if kind == "2 × he":
+        return [2 * init_weights(a, b, "he", "normal", rng) for a, b in pairs]
+    if kind == "orthogonal":
+        return [orthogonal(a, b, math.sqrt(2), rng) for a, b in pairs]
+    sigma = {"σ = 0.01": lambda n: 0.01, "nn.Linear": lambda n: math.sqrt(1 / (3 * n))}[kind]
+    return [rng.normal(0, sigma(a), (b, a)) for a, b in pairs]
+
+
+start = time.perf_counter()
+RATES = (0.002, 0.005)
+best = {}
+for kind in ("nn.Linear", "lecun", "he", "orthogonal"):
+    scores = {}
+    for rate in RATES:
+        net = Deep(draw(kind, [*WIDTHS, 10], np.random.default_rng(0)))
+        scores[rate] = train(net, 3, rate)["accuracy_val"][-1]
+    best[kind] = max(scores, key=scores.get), max(scores.values())
+    shown = "   ".join(f"{rate:g}: {score:5.1%}" for rate, score in scores.items())
+    print(f"{kind:10} validation accuracy by learning rate   {shown}")
+print(f"{time.perf_counter() - start:.0f} s")
+
+# %% [markdown]
+# PyTorch's default does not learn at all, LeCun hardly; with the right factor 30 layers train. Nothing but the first numbers differs. Train the best for longer. Beside it, to know what its accuracy is worth: logistic regression (no hidden layer) and a network with one
+# hidden layer of 100, each with the best of six learning rates on the validation images, as many epochs and the same training images.
+
+# %%
+start = time.perf_counter()
+EPOCHS = 8
+winner = max(best, key=lambda kind: best[kind][1])
+deep_net = Deep(draw(winner, [*WIDTHS, 10], np.random.default_rng(0)))
+history = train(deep_net, EPOCHS, best[winner][0])
+others = {}
+for label, widths in (("logistic regression", [784, 10]), ("one hidden layer", [784, 100, 10])):
+    tried = []
+    for rate in (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02):
+        net = Deep(draw("lecun" if len(widths) == 2 else "he", widths, np.random.default_rng(0)))
+        tried.append((train(net, EPOCHS, rate)["accuracy_val"][-1], rate, net))
+    others[label] = max(tried, key=lambda entry: entry[0])[2]
+
+x_test = torch.tensor(rows(mnist.x_test), dtype=torch.float32, device=device)
+y_test = torch.tensor(mnist.y_test, device=device)
+test = {label: evaluate(net, x_test, y_test)[1] for label, net in {"30 hidden layers": deep_net, **others}.items()}
+for label, accuracy in test.items():
+    print(f"{label:20} test accuracy {accuracy:.1%}")
+print(f"{time.perf_counter() - start:.0f} s")
+
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+plot.curves(
+    {"train": history["loss_train"], "validation": history["loss_val"]},
+    ylabel="cross-entropy",
+    title="30 layers, well initialised: the loss falls",
+    ax=axes[0],
+)
+plot.curves(
+    {"train": 100 * np.array(history["accuracy_train"]), "validation": 100 * np.array(history["accuracy_val"])},
+    ylabel="accuracy (%)",
+    title="From a guess to more than 90 %",
+    ax=axes[1],
+)
+# %% [markdown]
+# **Question.** One hidden layer does as well or better, and trains in a fraction of the time. What was the point of 30?
+#
+# <details><summary>Answer</summary>
+#
+# To see what *can* be trained. For MNIST depth buys nothing. Where depth pays (images with structure at many scales, language), a network that cannot be initialised cannot be tried. Modern deep networks add residual paths and normalisation, which make them far less touchy; both are
+# answers to this same problem.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert best["nn.Linear"][1] < 0.2 and best["lecun"][1] < 0.6, best
+assert min(best["he"][1], best["orthogonal"][1]) > 0.75, best
+assert test["30 hidden layers"] > 0.91 and test["30 hidden layers"] > test["logistic regression"], test
+
+# %% [markdown]
+# One more thing that chance is for. Give all weights of a layer the **same** value, of just the right size. Now all hidden units compute the same, so they get the same gradient, so they stay the same for ever: this is the *symmetry* that random numbers break.
+
+# %%
+same_weights = [np.full((64, 784), 0.01), np.full((10, 64), 0.05)]
+random_weights = draw("he", [784, 64, 10], np.random.default_rng(0))
+symmetric, broken = Deep(same_weights), Deep(random_weights)
+accuracy_symmetric = train(symmetric, 2, 0.01)["accuracy_val"][-1]
+accuracy_broken = train(broken, 2, 0.01)["accuracy_val"][-1]
+learned = [
+    (net.W[0].detach().cpu() - torch.tensor(W0)).numpy()
+    for net, W0 in ((symmetric, same_weights[0]), (broken, random_weights[0]))
+]
+print(f"validation accuracy: equal weights {accuracy_symmetric:.1%}, random weights {accuracy_broken:.1%}")
+print(f"largest difference between two of the 64 units that began equal: {np.ptp(learned[0], axis=0).max():.1e}")
+plot.weights(
+    np.concatenate([unit[:6] / np.abs(unit).max() for unit in learned]),
+    columns=6,
+    title="What 6 units learned: all the same (above, equal start), each its own (below, random start)",
+)
+
+# %% [markdown]
+# **Question.** Would it help to make the biases random and leave the weights equal? And all weights 0?
+#
+# <details><summary>Answer</summary>
+#
+# Random biases break the symmetry a little: units switch on for different inputs, so their gradients differ. It works, slowly. With all weights 0 not even that: the gradient of $W_1$ is $\bar Z_1^{\top} X$, and $\bar A_1 = \bar Z_2 W_2 = 0$. Only the last bias learns.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert np.ptp(learned[0], axis=0).max() < 1e-4
+assert accuracy_symmetric < 0.5 and accuracy_broken > 0.9
+
+# %% [markdown]
+# ## 7 · Dead units, found and revived (10 min)
+#
+# A good start can be lost. If one step of training throws a ReLU unit's bias far down, $z \le 0$ for every example, its slope is 0 for every example, and no gradient will ever move it again: it is **dead**. Sigmoid and tanh have the same illness at both ends, where it is
+# called **saturation**. One definition for all: an entry of $Z$ is *stuck* if $|\varphi'| < 0.001$ there, and a unit is dead if it is stuck for **every** example.
+#
+# By hand, ReLU, two units and two examples: $Z = \begin{pmatrix}-1&2\\-3&-1\end{pmatrix}$. Three of four entries are stuck: 0.75. Unit 1 (first column) is dead, unit 2 is not: $(\text{True}, \text{False})$.
+
+
+# %%
+def stuck_units(Z, name, tiny=1e-3):
+    """Which units let no gradient through.
+
+    Z: (B, H), B examples and H units. name: of the activation. An entry is stuck if the slope's absolute value is below `tiny`.
+    Returns dead (H,) of bool: stuck for every example; and share: the share of all B·H entries that are stuck, a number.
+    """
+    # TODO: the slopes, compared with tiny; then once over the examples, once over all.
+    ### BEGIN SOLUTION
+    stuck = np.abs(activation(name, Z)[1]) < tiny  # (B, H)
+    return stuck.all(axis=0), stuck.mean()
+    ### END SOLUTION
+
+
+lab.check(stuck_units)
+
+# %% [markdown]
+# Kill some on purpose. The learning rate that fits is about 0.01; the first ten steps of this training use 0.5.
+
+# %%
+victim = Deep(draw("he", [784, 256, 10], np.random.default_rng(0)))
+train(victim, 1, 0.5, n=1_280)  # ten violent steps
+
+
+def dead_and_share(net):
+    """dead (H,) and the share of stuck entries in the first hidden layer, on the validation images."""
+    with torch.no_grad():
+        return stuck_units(net.hidden(x_val)[0][0].cpu().numpy().astype(float), "relu")
+
+
+dead, share = dead_and_share(victim)
+print(f"after ten violent steps: {dead.sum()} of 256 units are dead, {share:.0%} of all entries stuck")
+
+# %% [markdown]
+# A dead unit does no harm, it only does no good. To **revive** it, give it a new start, without disturbing what the living have learned:
+#
+# 1. its incoming weights (a row of $W_1$) are drawn anew, He normal, and its bias becomes 0;
+# 2. its outgoing weights (a column of $W_2$) become 0, so that at first nobody notices: the network's answers stay as they are.
+#
+# The outgoing weights then get gradients ($\bar W_2 = \bar Z_2^{\top} A_1$, and $A_1$ is alive again), and from the second step on the incoming ones too.
+
+
+# %%
+def revive(W1, b1, W2, dead, rng):
+    """Give dead hidden units a new start; the network's output stays as it is.
+
+    W1: (H, D), b1: (H,): the hidden layer. W2: (K, H): the next layer's weights. dead: (H,) of bool.
+    Returns new W1, b1, W2; the arrays passed in stay as they are, and so does all that belongs to living units.
+    """
+    # TODO: copies; then new rows from a He normal draw of the learner's init_weights, biases 0, outgoing weights 0.
+    ### BEGIN SOLUTION
+    W1, b1, W2 = W1.copy(), b1.copy(), W2.copy()
+    W1[dead] = init_weights(W1.shape[1], dead.sum(), "he", "normal", rng)
+    b1[dead] = 0
+    W2[:, dead] = 0
+    return W1, b1, W2
+    ### END SOLUTION
+
+
+lab.check(revive)
+
+# %% [markdown]
+# Two patients with the same history: one goes on as it is, one is revived first. Five epochs each, at a sane rate.
+
+
+# %%
+def copy_of(net):
+    """A new network with the same weights and biases."""
+    twin = Deep([W.detach().cpu().numpy() for W in net.W])
+    twin.load_state_dict(net.state_dict())
+    return twin
+
+
+untreated, treated = copy_of(victim), copy_of(victim)
+parts = [p.detach().cpu().numpy().astype(float) for p in (victim.W[0], victim.b[0], victim.W[1])]
+with torch.no_grad():
+    for p, new in zip((treated.W[0], treated.b[0], treated.W[1]), revive(*parts, dead, rng), strict=True):
+        p.copy_(torch.tensor(new))
+    change = (treated.to(device)(x_val) - victim(x_val)).abs().max().item()
+curves = {"untreated": train(untreated, 5, 0.005), "revived": train(treated, 5, 0.005)}
+print(f"largest change of a logit by reviving: {change:.1e}")
+for label, net in (("untreated", untreated), ("revived", treated)):
+    print(
+        f"{label:10} dead units {dead_and_share(net)[0].sum():3}   validation accuracy {curves[label]['accuracy_val'][-1]:.1%}"
+    )
+plot.curves(
+    {label: 100 * np.array(past["accuracy_val"]) for label, past in curves.items()},
+    ylabel="validation accuracy (%)",
+    title="Training does not bring dead units back; reviving does",
+)
+# %% [markdown]
+# **Question.** Would leaky ReLU have saved the patient? What does it cost?
+#
+# <details><summary>Answer</summary>
+#
+# Its slope is never below 0.01, so no unit is ever out of reach for good: a hundred times slower, but it comes back. GELU and SiLU are in between: far to the left they are stuck too. The cost is next to nothing, and on shallow networks so is the benefit: with a sane learning rate few units die.
+# A dead unit is most often a message about the learning rate.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert dead.sum() > 40, dead.sum()
+assert dead_and_share(untreated)[0].sum() >= 0.8 * dead.sum()
+assert dead_and_share(treated)[0].sum() < 0.3 * dead.sum()
+assert curves["revived"]["accuracy_val"][-1] > curves["untreated"]["accuracy_val"][-1] + 0.003
+
+# %% [markdown]
+# ## 8 · Activation × initialisation (5 min)
+#
+# Everything at once: six activations, six initialisations, 15 hidden layers of 64 units, 4,000 digits, two epochs in batches of 64; of two learning rates (0.002 and 0.01) the better one counts.
+#
+# **Predict first.** Which column will be all dark? Which row does not care?
+
+# %%
+start = time.perf_counter()
+KINDS = ["σ = 0.01", "nn.Linear", "lecun", "he", "orthogonal", "2 × he"]
+accuracy = np.zeros((len(NAMES), len(KINDS)))
+for i, name in enumerate(NAMES):
+    for j, kind in enumerate(KINDS):
+        for rate in (0.002, 0.01):
+            net = Deep(draw(kind, [784] + 15 * [64] + [10], np.random.default_rng(1)), name)
+            accuracy[i, j] = max(accuracy[i, j], train(net, 2, rate, n=4_000, batch_size=64)["accuracy_val"][-1])
+print(f"{time.perf_counter() - start:.0f} s")
+print(f"{'':8}" + "".join(f"{kind:>12}" for kind in KINDS))
+for name, row in zip(NAMES, accuracy, strict=True):
+    print(f"{name:8}" + "".join(f"{value:12.1%}" for value in row))
+
+# %%
+_, ax = plt.subplots(figsize=(7.5, 4.4), layout="constrained")
+picture = ax.imshow(100 * accuracy, cmap="viridis", vmin=10, vmax=100, aspect="auto")
+for i, row in enumerate(accuracy):
+    for j, value in enumerate(row):
+        ax.text(j, i, f"{100 * value:.0f}", ha="center", va="center", color="white" if value < 0.6 else "black")
+ax.set_xticks(range(len(KINDS)), KINDS)
+ax.set_yticks(range(len(NAMES)), NAMES)
+ax.set(xlabel="initialisation", ylabel="activation")
+plt.colorbar(picture, label="validation accuracy (%)")
+ax.set_title("Right for one activation is wrong for another", loc="left", weight="bold", fontsize=11)
+# %% [markdown]
+# **Question.** Tanh does not mind being given He's weights or LeCun's, ReLU does. Why? And what could save the sigmoid's row?
+#
+# <details><summary>Answer</summary>
+#
+# Tanh corrects itself forward: where $z$ grows, its slope falls, where $z$ is small, it is the identity. ReLU has no size of its own: $\max(0, cz) = c \max(0, z)$ for $c > 0$, so a factor that is wrong stays wrong through all layers. The sigmoid needs weights four times as large to make up for its slope
+# of at most $\tfrac14$; but its outputs are all positive, around $\tfrac12$, and large weights turn that common part into saturation. Shifted and stretched, $2\sigma(2z) - 1$, it is tanh, and all is well.
+#
+# </details>
+
+# %% tags=["instructor"]
+table = {(name, kind): accuracy[i, j] for i, name in enumerate(NAMES) for j, kind in enumerate(KINDS)}
+assert all(table[name, "σ = 0.01"] < 0.2 and table[name, "nn.Linear"] < 0.2 for name in NAMES)
+assert all(table["sigmoid", kind] < 0.2 for kind in KINDS)
+assert table["tanh", "lecun"] > 0.75 and table["tanh", "he"] > 0.75
+assert table["relu", "he"] > table["relu", "lecun"] + 0.2
+
+# %% [markdown]
+# ## 9 · From notebook to program (7 min)
+#
+# `init_doctor.py`, beside this notebook, examines a network of your choice before it is trained: size of $z$, stuck entries, dead units and size of the gradient by layer, and a verdict. Its `--repair` needs an exercise of yours, `unit_variance`: scale each layer's weights by one number so that its $z$ has root mean square 1 on a
+# batch of **real data** (the main idea of LSUV, Mishkin and Matas, 2016). No formula for $\varphi$ is needed: you measure.
+#
+# Layer by layer, since each sees what the scaled ones before it make of the data. $z$ is linear in $W$, so one division per layer is exact. By hand: $A = (1, 2)$, $W = (3, -3)$ give $z = -3$, size 3; $W / 3 = (1, -1)$ gives $z = -1$.
+#
+# Open the script, fill in the TODO, and in a terminal:
+#
+#     atlas check unit_variance
+#     python init_doctor.py --init torch
+#     python init_doctor.py --init torch --repair --epochs 2
+#
+# **What we know, and what comes next.** A network begins as a product of random factors, and each must be 1: $n_\text{in}\sigma^2$ times what the activation lets through. LeCun for what is nearly linear, He for what loses a half; look at both directions; break the symmetry; keep units alive.
+#
+# The repair of a bad learning rate was to choose another. But why does one rate fit all weights, and what did "momentum 0.9" do all this time? In [optimization-sgd-adam](../optimization-sgd-adam/README.md) you write the optimisers yourself.

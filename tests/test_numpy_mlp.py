@@ -1,0 +1,93 @@
+"""The script of backpropagation: its engine is right, it resumes exactly, reads image files, and explains slips."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from atlas import course
+
+torch = pytest.importorskip("torch")
+
+SOURCE = course.find("backpropagation").solution_folder / "numpy_mlp.py"
+SMALL = ["--limit", "1000", "--width", "16"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("numpy_mlp", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def weights(path):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files if name != "facts"}
+
+
+def test_every_operation_of_its_engine_has_the_gradients_of_autograd(script):
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape) for shape in ((4, 3), (5, 3), (5,), (4, 1))]
+    y = np.array([0, 4, 2, 2])
+
+    def loss(x, w, b, s, cross_entropy):
+        z = (x @ w.T + b) * s
+        return cross_entropy(z.relu() + z * z + b, y)  # z twice, b twice, b and s broadcast
+
+    nodes = [script.Node(each) for each in arrays]
+    tensors = [torch.tensor(each, requires_grad=True) for each in arrays]
+    mine = loss(*nodes, script.cross_entropy)
+    theirs = loss(*tensors, lambda z, y: torch.nn.functional.cross_entropy(z, torch.tensor(y)))
+    theirs.backward()
+    for _ in range(2):  # a second time it gives the same
+        mine.backward()
+        assert mine.data == pytest.approx(theirs.item(), rel=1e-12)
+        for node, tensor in zip(nodes, tensors, strict=True):
+            np.testing.assert_allclose(node.grad, tensor.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_training_that_was_resumed_ends_where_training_in_one_go_does(script, capsys):
+    script.main([*SMALL, "--epochs", "2", "--checkpoint", "whole.npz"])
+    script.main([*SMALL, "--epochs", "1", "--checkpoint", "parts.npz"])
+    script.main(["--resume", "--epochs", "2", "--checkpoint", "parts.npz"])
+    whole, parts = weights("whole.npz"), weights("parts.npz")
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+    script.main(["--sample", "digit.png"])
+    script.main(["--predict", "digit.png", "--checkpoint", "whole.npz"])
+    assert "digit.png: " in capsys.readouterr().out
+
+
+def test_check_finds_a_wrong_gradient(script, monkeypatch, capsys):
+    script.main(["--check"])
+    assert "The gradients are right." in capsys.readouterr().out
+    monkeypatch.setattr(script.Node, "relu", lambda self: self * self)  # another function, with its own gradient
+    script.main(["--check"])
+
+    def without_mask(self):
+        out = script.Node(np.maximum(0, self.data), (self,))
+        out.push = lambda: self.receive(out.grad)
+        return out
+
+    monkeypatch.setattr(script.Node, "relu", without_mask)
+    with pytest.raises(SystemExit, match=r"The gradients are wrong\."):
+        script.main(["--check"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--predict", "none.png"], "There is no checkpoint"),
+        (["--predict", "none.png", "--checkpoint", "damaged.npz"], "is damaged, or no checkpoint of this program"),
+        (["--resume", "--checkpoint", "damaged.npz"], "Move it away, and train a new one"),
+    ],
+)
+def test_a_slip_is_explained(script, tmp_path, arguments, says):
+    (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 no more than this")
+    with pytest.raises(SystemExit, match=says):
+        script.main(arguments)

@@ -241,8 +241,7 @@ def decision_regions(
         ax.imshow(wins, extent=extent, origin="lower", cmap=tints, vmin=-0.5, vmax=K - 0.5, aspect="auto")
         for k in range(heights.shape[-1] if heights.shape[-1] > 2 else 1):
             lead = heights[..., k] - np.delete(heights, k, -1).max(-1) if heights.shape[-1] > 1 else heights[..., 0]
-            if (lead < 0).any() and (lead > 0).any():
-                ax.contour(across, up, lead, [0], colors=INK, linewidths=1)
+            ax.contour(across, up, lead, [0], colors=INK, linewidths=1)
         size = float(np.clip(6000 / len(y), 14, 90))
         for k, kind in enumerate(kinds):
             dots = {"color": colours[k], "marker": MARKERS[k % len(MARKERS)], "edgecolor": "white", "linewidth": 0.4}

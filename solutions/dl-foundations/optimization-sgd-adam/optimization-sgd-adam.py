@@ -1,0 +1,832 @@
+# %% [markdown]
+# # Optimization: SGD to AdamW
+#
+# In *perceptron-and-mlp* you trained with AdamW and a learning rate that rises and then falls, and took both on trust. In the next
+# 90 minutes you take them apart: you write SGD with momentum, RMSprop, Adam and AdamW, each equal to PyTorch's to the last digit, measure how noisy a
+# batch's gradient is, find a learning rate by experiment, and run a race in which every optimiser gets the same chance. Derivations are in the README
+# beside this notebook.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+import atlas
+from atlas import plot
+
+lab = atlas.open("optimization-sgd-adam")
+fashion = atlas.data.load("fashion-mnist")
+fashion
+
+# %% [markdown]
+# ## 1 · A step in a ravine (7 min)
+#
+# The last workshops made gradients and kept them healthy. What to do with a gradient is the question now. The answer so far is *gradient
+# descent*, $w \leftarrow w - \eta\, g$ with $g = \nabla L(w)$. Try it on the simplest landscape that shows its trouble, a *ravine*: steep across, flat along.
+#
+# $$L(w) = \tfrac12\,(\lambda_1 w_1^2 + \lambda_2 w_2^2), \qquad g = (\lambda_1 w_1,\ \lambda_2 w_2), \qquad \lambda_1 = 1,\ \lambda_2 = 25$$
+#
+# One step multiplies $w_i$ by $1 - \eta\lambda_i$, so after $t$ steps $w_i$ is $(1 - \eta\lambda_i)^t$ times what it was. It shrinks only if $|1 - \eta\lambda_i| < 1$, that is
+# $\eta < 2/\lambda_i$. The steepest direction sets the limit: $\eta < 2/25 = 0.08$. The flattest sets the time: with $\eta = 0.07$, $w_1$ loses 7 % a step.
+
+# %%
+CURVATURE = torch.tensor([1.0, 25.0], dtype=torch.float64)
+START = torch.tensor([-9.0, 1.5], dtype=torch.float64)
+
+
+def walk(step, first, gradient, start, steps, **settings):
+    """Follow an optimiser: step(w, g, state, **settings) returns (w, state). Returns all points, (steps + 1, 2)."""
+    w, state, points = start, first, [start]
+    for _ in range(steps):
+        w, state = step(w, gradient(w), state, **settings)
+        points.append(w)
+    return torch.stack(points)
+
+
+def ravine_gradient(w):
+    return CURVATURE * w
+
+
+def ravine_loss(points):
+    return 0.5 * (CURVATURE * points**2).sum(-1)
+
+
+def descent_step(w, g, state, eta):
+    return w - eta * g, state
+
+
+def draw_paths(ax, paths, loss, xs, ys, title):
+    """Contours of loss on a grid, and on top the paths, a dict of name to points (T, 2)."""
+    x, y = np.meshgrid(np.linspace(*xs, 121), np.linspace(*ys, 121))
+    heights = loss(torch.tensor(np.stack([x, y], -1))).numpy()
+    ax.contour(x, y, heights, levels=14, colors="0.8", linewidths=0.7)
+    for (name, points), colour, mark in zip(paths.items(), plot.COLOURS, plot.MARKERS, strict=False):
+        inside = points.clamp(torch.tensor([xs[0], ys[0]]), torch.tensor([xs[1], ys[1]])).numpy()
+        ax.plot(*inside.T, marker=mark, markersize=3, linewidth=1.1, color=colour, label=name)
+    ax.set(xlim=xs, ylim=ys, xlabel="w₁")
+    ax.set_title(title, loc="left", size=10, weight="bold")
+
+
+fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained", sharey=True)
+ends = {}
+for ax, eta, says in zip(axes, (0.02, 0.07, 0.081), ("creeps", "zigzags, arrives", "flies off"), strict=True):
+    points = walk(descent_step, None, ravine_gradient, START, 40, eta=eta)
+    ends[eta] = ravine_loss(points[-1]).item()
+    draw_paths(ax, {f"η = {eta}": points}, ravine_loss, (-10, 3), (-4, 4), f"η = {eta}: {says}")
+axes[0].set_ylabel("w₂")
+print(
+    "loss after 40 steps, from", ravine_loss(START).item(), "at the start:", {k: round(v, 3) for k, v in ends.items()}
+)
+
+# %% [markdown]
+# **Question.** Which of the two coordinates makes η = 0.081 fail, and by what factor does it grow in a step? Which one makes η = 0.02 slow?
+#
+# <details><summary>Answer</summary>
+#
+# $w_2$: its factor is $1 - 0.081 \cdot 25 = -1.025$, so it changes sign in each step and grows by 2.5 %. With η = 0.02 it is $w_1$, whose factor is
+# $0.98$: after 40 steps $0.98^{40} = 45$ % are left. No single η suits both. The ratio $\kappa = \lambda_2/\lambda_1$, the *condition number*, says how bad it is; 25 is
+# harmless, networks have millions.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert ends[0.07] < 0.5 < ends[0.02] < 20
+assert ends[0.081] > ravine_loss(START).item() * 1.4
+w_slow = walk(descent_step, None, ravine_gradient, START, 40, eta=0.02)[-1, 0] / START[0]
+assert abs(w_slow - 0.98**40) < 1e-9 and abs(w_slow - 0.45) < 0.005
+
+# %% [markdown]
+# ## 2 · Momentum (9 min)
+#
+# Across the ravine the gradient changes sign from step to step; along it, it stays. So add gradients up: what alternates cancels, what persists
+# grows. The *velocity* $v$ starts at zero, and $\mu$ (often 0.9) says how much of it survives a step:
+#
+# $$v \leftarrow \mu v + g, \qquad w \leftarrow w - \eta\, v$$
+#
+# Along a steady gradient $v$ grows to $g + \mu g + \mu^2 g + \dots = g/(1 - \mu)$, ten times $g$ for $\mu = 0.9$. *Nesterov's* variant steps along where the velocity is about to go. It uses the
+# new velocity once more:
+#
+# $$v \leftarrow \mu v + g, \qquad w \leftarrow w - \eta\,(g + \mu v)$$
+#
+# This is PyTorch's convention: η multiplies the velocity as a whole. Other texts put η inside, $v \leftarrow \mu v - \eta g$. With a constant η both are the same; when a schedule
+# changes η they are not. And some damp the gradient, $(1 - \mu)\,g$, which needs an η ten times larger.
+#
+# By hand: $w = 1$, $g = 2$, $v = 3$, $\eta = 0.1$, $\mu = 0.5$. The new $v = 1.5 + 2 = 3.5$. Plain: $w = 1 - 0.35 = 0.65$. Nesterov: $w = 1 - 0.1\,(2 + 1.75) = 0.625$.
+#
+# From here on every step is a *pure function*: it returns new weights and a new state, and changes nothing that it was given. Arrays are PyTorch tensors.
+
+
+# %%
+def momentum_step(w, g, v, eta, mu=0.9, nesterov=False):
+    """One step of SGD with momentum, in PyTorch's convention.
+
+    w, g, v: tensors of one shape, any: weights, gradient, velocity (zeros before the first step). eta: η, mu: μ.
+    Returns (w, v), both new. The tensors passed in stay as they are.
+    """
+    # TODO: the new velocity, then the step along it, or along g + μv with the new v for Nesterov.
+    ### BEGIN SOLUTION
+    v = mu * v + g
+    return w - eta * (g + mu * v if nesterov else v), v
+    ### END SOLUTION
+
+
+lab.check(momentum_step)
+
+# %%
+ZERO = torch.zeros(2, dtype=torch.float64)
+paths = {
+    "plain, η = 0.07": walk(descent_step, None, ravine_gradient, START, 60, eta=0.07),
+    "momentum 0.8, η = 0.03": walk(momentum_step, ZERO, ravine_gradient, START, 60, eta=0.03, mu=0.8),
+    "Nesterov 0.8, η = 0.03": walk(momentum_step, ZERO, ravine_gradient, START, 60, eta=0.03, mu=0.8, nesterov=True),
+}
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", width_ratios=(1.3, 1))
+draw_paths(axes[0], paths, ravine_loss, (-10, 3), (-2.5, 2.5), "Momentum overshoots, Nesterov brakes earlier")
+axes[0].set_ylabel("w₂")
+axes[0].legend(frameon=False, fontsize=8, loc="upper right")
+for (_, points), colour in zip(paths.items(), plot.COLOURS, strict=False):
+    axes[1].semilogy(ravine_loss(points), color=colour)
+axes[1].set(xlabel="step", ylabel="loss")
+axes[1].set_title("After 60 steps: orders of magnitude", loc="left", size=10, weight="bold")
+print({name: f"{ravine_loss(points[-1]).item():.1e}" for name, points in paths.items()})
+
+# %% tags=["instructor"]
+last = [ravine_loss(points[-1]).item() for points in paths.values()]
+assert last[1] < last[0] / 10 and last[2] < last[1] / 10
+
+# %% [markdown]
+# **Question.** Someone changes from plain SGD with η = 0.1 to momentum 0.9 and keeps η. What happens to the size of the steps, and what should η be?
+#
+# <details><summary>Answer</summary>
+#
+# Where the gradient persists, the steps become $1/(1 - 0.9) = 10$ times longer. About the same pace has η = 0.01, as a first guess. Many a "momentum does not help" is an η that was not
+# changed with it.
+#
+# </details>
+
+# %% [markdown]
+# ## 3 · RMSprop: a step size for each weight (6 min)
+#
+# Momentum still has one η for all. In the ravine one wants a small η for $w_2$ and a large one for $w_1$. RMSprop (Hinton's lectures, 2012) divides each entry of the gradient by its own recent size,
+# the root of a running mean of its squares:
+#
+# $$s \leftarrow \alpha s + (1 - \alpha)\, g^2, \qquad w \leftarrow w - \eta\, \frac{g}{\sqrt{s} + \varepsilon}$$
+#
+# All of it is entry by entry. $\varepsilon$ (PyTorch: $10^{-8}$) stands *outside* the root, where it keeps the fraction from being 0/0.
+#
+# By hand: $w = 1$, $g = 2$, $s = 9$, $\eta = 0.1$, $\alpha = 0.5$, $\varepsilon = 0.5$. The new $s = 4.5 + 2 = 6.5$, its root 2.550, and $w = 1 - 0.2/3.050 = 0.934$.
+
+
+# %%
+def rmsprop_step(w, g, s, eta, alpha=0.99, eps=1e-8):
+    """One step of RMSprop, in PyTorch's convention.
+
+    w, g, s: tensors of one shape, any: weights, gradient, running mean of squares (zeros before the first step).
+    Returns (w, s), both new.
+    """
+    # TODO: the new mean of squares, then the step, each entry divided by its own root plus ε.
+    ### BEGIN SOLUTION
+    s = alpha * s + (1 - alpha) * g**2
+    return w - eta * g / (s.sqrt() + eps), s
+    ### END SOLUTION
+
+
+lab.check(rmsprop_step)
+
+# %%
+turned = {}
+for name, stretch in (("λ₂ = 25", 1), ("λ₂ = 2,500", 100)):
+    turned[name] = walk(
+        rmsprop_step, ZERO, lambda w, s=stretch: torch.tensor([1.0, s]) * CURVATURE * w, START, 60, eta=0.1, alpha=0.9
+    )
+first_moves = (turned["λ₂ = 25"][1] - START).tolist()
+print("first step:", np.round(first_moves, 3), " largest difference between the two paths:", end=" ")
+print(f"{(turned['λ₂ = 25'] - turned['λ₂ = 2,500']).abs().max():.1e}")
+
+# %% [markdown]
+# **Question.** A hundred times steeper, and the path stays the same. Why? And why is the first step 0.316 in both coordinates, three times η?
+#
+# <details><summary>Answer</summary>
+#
+# A factor of 100 on $g_2$ is a factor of 100 on $\sqrt{s_2}$: it cancels (but for ε). What scales a coordinate does not matter, and the ravine is no ravine. In the first step
+# $s = (1 - \alpha)\, g^2 = 0.1\, g^2$, so $g/\sqrt{s} = \pm 1/\sqrt{0.1} = \pm 3.16$. The mean is still too small, for it began at zero. With α = 0.99 the first step would be 10 η. Adam repairs this.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert np.allclose(np.abs(first_moves), 0.1 / 0.1**0.5, rtol=1e-5)
+assert (turned["λ₂ = 25"] - turned["λ₂ = 2,500"]).abs().max() < 1e-5
+
+# %% [markdown]
+# ## 4 · Adam (11 min)
+#
+# Adam (Kingma and Ba, 2015) has both: a running mean $m$ of gradients, like momentum, and a running mean $v$ of squares, like RMSprop. (Here $v$ is the mean of squares, as in the paper; the
+# velocity was another $v$.) Both begin at zero and are at first too small. How much too small is known: with a steady gradient $g$, after $t$ steps
+#
+# $$m_t = (1 - \beta_1) \sum_{i=1}^{t} \beta_1^{\,t-i}\, g = (1 - \beta_1^{\,t})\, g$$
+#
+# by the geometric series. So divide by $1 - \beta_1^{\,t}$, where the first step has $t = 1$. The same for $v$. In full:
+#
+# $$t \leftarrow t + 1, \qquad m \leftarrow \beta_1 m + (1 - \beta_1)\, g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2)\, g^2$$
+#
+# $$\hat m = \frac{m}{1 - \beta_1^{\,t}}, \qquad \hat v = \frac{v}{1 - \beta_2^{\,t}}, \qquad w \leftarrow w - \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon}$$
+#
+# The state keeps $m$ and $v$ *uncorrected*; the corrected ones serve this step only.
+#
+# By hand: first step, $w = 1$, $g = 2$, $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\eta = 0.1$, $\varepsilon = 0$. $m = 0.2$, $v = 0.04$; $\hat m = 0.2/0.1 = 2$, $\hat v = 0.04/0.01 = 4$, and
+# $w = 1 - 0.1 \cdot 2/2 = 0.9$. Without the correction it would be $1 - 0.1 \cdot 0.2/0.2 = 0.9$ as well, by chance; with the usual $\beta_2 = 0.999$ it would be $1 - 0.1 \cdot 0.2/0.0632 = 0.684$.
+
+
+# %%
+def adam_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    """One step of Adam.
+
+    w, g: tensors of one shape, any. state: (m, v, t), tensors like w and the number of steps taken so far; before the
+    first step (zeros, zeros, 0).
+    Returns (w, (m, v, t)), all new.
+    """
+    # TODO: count the step, the two running means, their corrected versions, and the step.
+    ### BEGIN SOLUTION
+    m, v, t = state
+    t = t + 1
+    m = beta1 * m + (1 - beta1) * g
+    v = beta2 * v + (1 - beta2) * g**2
+    m_hat = m / (1 - beta1**t)
+    v_hat = v / (1 - beta2**t)
+    return w - eta * m_hat / (v_hat.sqrt() + eps), (m, v, t)
+    ### END SOLUTION
+
+
+lab.check(adam_step)
+
+# %% [markdown]
+# See both on a *saddle*, where one direction goes up and another one down. $L = \frac12 w_1^2 + \frac14 w_2^4 - \frac12 w_2^2$ has a saddle at $(0, 0)$ and two minima at $w_2 = \pm 1$. We begin almost on the ridge,
+# at $w_2 = 10^{-4}$, where the gradient in the only useful direction is ten thousand times smaller than the other.
+
+
+# %%
+def saddle_gradient(w):
+    return torch.stack([w[0], w[1] ** 3 - w[1]])
+
+
+def saddle_loss(points):
+    return 0.5 * points[..., 0] ** 2 + 0.25 * points[..., 1] ** 4 - 0.5 * points[..., 1] ** 2
+
+
+near_ridge = torch.tensor([-1.5, 1e-4], dtype=torch.float64)
+paths = {
+    "SGD, η = 0.1": walk(descent_step, None, saddle_gradient, near_ridge, 160, eta=0.1),
+    "momentum 0.8, η = 0.1": walk(momentum_step, ZERO, saddle_gradient, near_ridge, 160, eta=0.1, mu=0.8),
+    "Adam, η = 0.1": walk(adam_step, (ZERO, ZERO, 0), saddle_gradient, near_ridge, 160, eta=0.1),
+}
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+draw_paths(axes[0], paths, saddle_loss, (-1.8, 0.9), (-0.4, 1.6), "SGD walks into the saddle, Adam past it")
+axes[0].set_ylabel("w₂")
+escape = {}
+for (name, points), colour in zip(paths.items(), plot.COLOURS, strict=False):
+    axes[1].semilogy(points[:, 1].abs(), color=colour, label=name)
+    escape[name] = int((points[:, 1] > 0.5).nonzero()[0, 0])
+axes[1].set(xlabel="step", ylabel="distance from the ridge, |w₂|")
+axes[1].legend(frameon=False, fontsize=8, loc="lower right")
+axes[1].set_title("Adam's step ignores how small a gradient is", loc="left", size=10, weight="bold")
+print("steps until w₂ > 0.5:", escape)
+
+# %% [markdown]
+# **Question.** SGD's line on the right is straight for some 90 steps. What is its slope, and why does Adam not need that time? When would Adam's eagerness hurt?
+#
+# <details><summary>Answer</summary>
+#
+# Near the saddle SGD multiplies $w_2$ by $1 + \eta = 1.1$ a step: from $10^{-4}$ to 0.5 takes $\log 5000/\log 1.1 \approx 89$ steps. Adam divides the gradient by its own size, so its first steps have length η however small the
+# gradient is. It hurts where small gradients are only noise: Adam magnifies them to the same step. Near a minimum it never comes to rest unless η falls.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert 85 <= escape["SGD, η = 0.1"] <= 95
+assert escape["momentum 0.8, η = 0.1"] < 45
+assert escape["Adam, η = 0.1"] <= 12
+
+# %% [markdown]
+# ## 5 · AdamW: decay set apart (8 min)
+#
+# *Weight decay* pulls every weight towards zero, by $\eta\lambda w$ a step (the next workshop asks what it is good for). For SGD that is the same as adding $\frac{\lambda}{2}\lVert w \rVert^2$ to the loss, whose gradient is $\lambda w$. For Adam it is
+# not: a $\lambda w$ inside $g$ is divided by $\sqrt{\hat v}$ with the rest, so weights with large gradients hardly decay. AdamW (Loshchilov and Hutter, 2019) keeps the decay out of $m$ and $v$:
+#
+# $$w \leftarrow w - \eta\lambda w - \eta\, \frac{\hat m}{\sqrt{\hat v} + \varepsilon}$$
+#
+# with the old $w$ in both places on the right, and $\hat m$, $\hat v$ from the pure gradient. By hand, the step above with $\lambda = 0.5$: $w = 1 - 0.05 - 0.1 = 0.85$.
+
+
+# %%
+def adamw_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
+    """One step of AdamW: Adam with decoupled weight decay. lam: the decay λ, the rest as in adam_step.
+
+    Returns (w, (m, v, t)), all new.
+    """
+    # TODO: Adam's step on the pure gradient (call adam_step), and the decay of the old w besides.
+    ### BEGIN SOLUTION
+    stepped, state = adam_step(w, g, state, eta, beta1, beta2, eps)
+    return stepped - eta * lam * w, state
+    ### END SOLUTION
+
+
+lab.check(adamw_step)
+
+# %% [markdown]
+# An experiment: two weights get nothing but noise as gradient, of standard deviation 0.01 and 1. Only the decay acts on average. Both begin at 1; with λ = 0.1 and η = 0.01 they should fall like $(1 - 0.001)^t$.
+
+
+# %%
+def decayed(coupled, steps=3000, eta=0.01, lam=0.1, copies=400):
+    """Mean path of two kinds of weights under gradients that are noise of size 0.01 and 1. Returns (steps, 2)."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.ones(copies, 2)
+    state, means = (torch.zeros_like(w), torch.zeros_like(w), 0), []
+    for _ in range(steps):
+        g = torch.randn(copies, 2, generator=generator) * torch.tensor([0.01, 1.0])
+        if coupled:
+            w, state = adam_step(w, g + lam * w, state, eta)
+        else:
+            w, state = adamw_step(w, g, state, eta, lam=lam)
+        means.append(w.mean(0))
+    return torch.stack(means)
+
+
+coupled, decoupled = decayed(True), decayed(False)
+ax = plot.curves(
+    {
+        "AdamW, noise 0.01": decoupled[:, 0],
+        "AdamW, noise 1": decoupled[:, 1],
+        "Adam + L2, noise 0.01": coupled[:, 0],
+        "Adam + L2, noise 1": coupled[:, 1],
+    },
+    xlabel="step",
+    ylabel="mean weight",
+    title="AdamW decays all weights alike; through the gradient, the decay depends on the noise",
+)
+print("left after 1,000 steps: AdamW", decoupled[999].numpy().round(2), " Adam + L2", coupled[999].numpy().round(2))
+
+# %% tags=["instructor"]
+assert np.allclose(decoupled[999], 0.999**1000, atol=0.05)
+assert abs(coupled[999, 0]) < 0.15, "little noise: decays far too fast"
+assert 0.2 < coupled[999, 1] < 0.6
+
+# %% [markdown]
+# **Question.** Inside $g$ the decay becomes $\lambda w/\sqrt{\hat v}$. With that, explain both "Adam + L2" curves. Which noise makes coupled and decoupled decay equal?
+#
+# <details><summary>Answer</summary>
+#
+# $\sqrt{\hat v}$ is about the gradient's size. For noise 1 it is 1, so the rate is $\lambda$, the same as AdamW's: noise 1 *is* where they agree. For noise 0.01 the decay $\lambda w = 0.1$ is itself the larger part of the
+# gradient, so Adam takes full steps of η towards zero: 1 is gone after about 100 steps. The λ that you set says nothing until you know the gradients.
+#
+# </details>
+
+# %% [markdown]
+# ## 6 · The noise of a batch (9 min)
+#
+# Now real data: Fashion-MNIST, 70,000 photographs of clothes in ten classes (Xiao, Rasul and Vollgraf, 2017; licence MIT). To keep things fast we train on 10,000.
+
+# %%
+device = lab.device
+images = torch.tensor(fashion.x_train, dtype=torch.float32, device=device).flatten(1)  # (60000, 784)
+labels = torch.tensor(fashion.y_train, device=device)
+MEAN, SPREAD = images[:10_000].mean(), images[:10_000].std()  # of the training images only
+images = (images - MEAN) / SPREAD
+x_train, y_train, x_val, y_val = images[:10_000], labels[:10_000], images[50_000:55_000], labels[50_000:55_000]
+x_test = (torch.tensor(fashion.x_test, dtype=torch.float32, device=device).flatten(1) - MEAN) / SPREAD
+y_test = torch.tensor(fashion.y_test, device=device)
+plot.images(fashion.x_train[:10], columns=10, titles=[fashion.classes[k] for k in fashion.y_train[:10]])
+
+# %% [markdown]
+# SGD never sees the gradient $\bar g$ of all examples, only the mean over $B$ of them, drawn at random. How far off is it? Let $g_i$, shape (P,), be the gradient for example $i$ alone. Each entry of $g_i$ has a variance $\sigma_p^2$ over
+# the examples; a mean of $B$ independent draws has variance $\sigma_p^2/B$. The squared distance $\lVert g_B - \bar g \rVert^2$ adds up over entries, so on average
+#
+# $$\text{noise}(B) = \sqrt{\mathbb E\, \lVert g_B - \bar g \rVert^2} = \sqrt{\frac{\sum_p \sigma_p^2}{B}}, \qquad \sigma_p^2 = \frac{1}{N-1} \sum_i (g_{ip} - \bar g_p)^2$$
+#
+# By hand: three examples, $P = 2$, gradients $(1, 0)$, $(3, 0)$, $(5, 3)$. Their variances are $(4 + 0 + 4)/2 = 4$ and $(1 + 1 + 4)/2 = 3$, so noise(1) = √7 = 2.646 and noise(4) = 1.323.
+
+
+# %%
+def gradient_noise(G, B):
+    """How far the mean gradient of B random examples is from the true mean: root of the mean squared distance.
+
+    G: (N, P), one example's gradient in each row. B: size of the batch. Returns a number (or a tensor of none).
+    """
+    # TODO: the variance of each column (divide by N - 1), added up, divided by B, and its root.
+    ### BEGIN SOLUTION
+    return (G.var(0, correction=1).sum() / B).sqrt()
+    ### END SOLUTION
+
+
+lab.check(gradient_noise)
+
+# %% [markdown]
+# Compute the gradients of 1,000 examples one by one (`torch.func.vmap` does it at once) for a small network, then draw batches and measure.
+
+
+# %%
+def make_model(width=128, seed=0):
+    """An MLP: images (B, 784) to logits (B, 10)."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(784, width), nn.ReLU(), nn.Linear(width, 10)).to(device)
+
+
+def example_gradients(model, x, y):
+    """The gradient for each example by itself, (N, P)."""
+
+    def loss(parameters, one, label):
+        logits = torch.func.functional_call(model, parameters, (one[None],))
+        return nn.functional.cross_entropy(logits, label[None])
+
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
+    return torch.cat([g.flatten(1) for g in gradients.values()], 1)
+
+
+G = example_gradients(make_model(16), x_train[:1000], y_train[:1000])  # (1000, 12730)
+sizes = [1, 4, 16, 64, 256, 1024]
+generator = torch.Generator().manual_seed(0)
+measured = []
+for B in sizes:
+    drawn = torch.randint(len(G), (40, B), generator=generator)  # 40 batches, with replacement
+    share = torch.zeros(40, len(G)).scatter_add_(1, drawn, torch.ones(40, B)) / B  # how often each example counts
+    measured.append((share.to(device) @ G - G.mean(0)).square().sum(1).mean().sqrt().item())
+expected = [float(gradient_noise(G, B)) for B in sizes]
+slope = np.polyfit(np.log(sizes), np.log(measured), 1)[0]
+critical = float(gradient_noise(G, 1) ** 2 / G.mean(0).square().sum())
+
+ax = plot.curves(
+    {"measured": (sizes, measured), "predicted": (sizes, expected)},
+    xlabel="batch size B",
+    ylabel="distance from the full gradient",
+    xscale="log",
+    yscale="log",
+    title=f"Measured slope {slope:.2f}: four times the batch, half the noise",
+)
+ax.axhline(G.mean(0).norm().item(), color="0.4", linestyle=":")
+ax.text(1, 1.1 * G.mean(0).norm().item(), "length of the full gradient", size=9, color="0.3")
+print(f"noise and gradient are equally long at B = {critical:.0f}, before training")
+
+# %% [markdown]
+# **Question.** From B = 64 to B = 256 the noise halves, and the work quadruples. When is that a good bargain? What do you expect of the crossing point later in training?
+#
+# <details><summary>Answer</summary>
+#
+# Where noise is longer than the gradient (left of the crossing), the batch mostly points at random, and a larger one buys direction. To the right, the gradient is known well enough, and more examples buy little: more steps would be
+# better. Later the gradient gets small and the examples disagree, so the crossing moves to the right: large batches pay late. McCandlish et al. (2018) call it the *noise scale*. The other way to less noise is a smaller η, which averages over
+# steps: this is why rates fall towards the end.
+#
+# </details>
+
+# %% tags=["instructor"]
+assert abs(slope + 0.5) < 0.04, slope
+assert np.allclose(measured, expected, rtol=0.25)
+assert 2 < critical < 60, critical
+
+# %% [markdown]
+# ## 7 · Which learning rate, and when? (11 min)
+#
+# One loop for all your steps: they have the same first four arguments.
+
+
+# %%
+def zeros(w):
+    return torch.zeros_like(w)
+
+
+def adam_start(w):
+    return torch.zeros_like(w), torch.zeros_like(w), 0
+
+
+OPTIMISERS = {  # name: (first state, step), each with its usual settings
+    "SGD": (zeros, lambda w, g, state, eta: momentum_step(w, g, state, eta, mu=0.0)),
+    "momentum": (zeros, momentum_step),
+    "Nesterov": (zeros, lambda w, g, state, eta: momentum_step(w, g, state, eta, nesterov=True)),
+    "RMSprop": (zeros, rmsprop_step),
+    "Adam": (adam_start, adam_step),
+    "AdamW": (adam_start, lambda w, g, state, eta: adamw_step(w, g, state, eta, lam=0.1)),
+}
+
+
+@torch.no_grad()
+def evaluate(model, x, y):
+    """Mean loss and accuracy."""
+    logits = model(x)
+    return nn.functional.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
+
+
+def train(optimiser, rate_at, steps, seed=0, batch_size=128, change=None, every=None):
+    """Train a new network on the 10,000 images with your steps.
+
+    rate_at(t): the learning rate of step t = 0, 1, ...; change(t, x, gradients) may replace a batch or gradients.
+    Returns the model and a history: losses of all batches, and validation results after each `every` steps.
+    """
+    start, step = OPTIMISERS[optimiser]
+    model = make_model(seed=seed)
+    parameters = list(model.parameters())
+    states = [start(w) for w in parameters]
+    history = {"loss": [], "val": [], "train": [], "at": []}
+    batches = []
+    for t in range(steps):
+        batches = batches or list(torch.randperm(len(x_train)).to(device).split(batch_size))
+        batch = batches.pop()
+        x = x_train[batch] if change is None else change(t, x=x_train[batch])
+        loss = nn.functional.cross_entropy(model(x), y_train[batch])
+        gradients = torch.autograd.grad(loss, parameters)
+        gradients = gradients if change is None else change(t, gradients=gradients)
+        with torch.no_grad():
+            for i, (w, g) in enumerate(zip(parameters, gradients, strict=True)):
+                new, states[i] = step(w, g, states[i], rate_at(t))
+                w.copy_(new)
+        history["loss"].append(loss.item())
+        if every and (t + 1) % every == 0:
+            history["at"].append(t + 1)
+            history["train"].append(evaluate(model, x_train[:5000], y_train[:5000]))
+            history["val"].append(evaluate(model, x_val, y_val))
+    return model, history
+
+
+# %% [markdown]
+# **The range test** (Smith, 2017): let η grow by a constant factor from step to step, from far too small to far too large, and watch the loss. It takes one short run.
+
+
+# %%
+def range_test(optimiser, low, high, steps=150):
+    """Train with a rate that grows geometrically from low to high. Returns the rates and the losses, (steps,)."""
+    rates = np.geomspace(low, high, steps)
+    _, history = train(optimiser, lambda t: float(rates[t]), steps)
+    return rates, np.array(history["loss"])
+
+
+def smooth(losses, beta=0.9):
+    """Adam's corrected running mean, here for a curve."""
+    mean, result = 0.0, []
+    for t, loss in enumerate(losses, 1):
+        mean = beta * mean + (1 - beta) * loss
+        result.append(mean / (1 - beta**t))
+    return np.array(result)
+
+
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained", sharey=True)
+lowest = {}
+for ax, optimiser, (low, high) in zip(axes, ("SGD", "Adam"), ((1e-3, 30), (1e-6, 1)), strict=True):
+    rates, losses = range_test(optimiser, low, high)
+    curve = smooth(np.nan_to_num(losses, nan=1e3, posinf=1e3))
+    lowest[optimiser] = rates[curve.argmin()]
+    ax.semilogx(rates, losses, color="0.75", linewidth=1)
+    ax.semilogx(rates, curve, color=plot.COLOURS[0])
+    ax.axvline(lowest[optimiser], color=plot.COLOURS[1], linestyle=":")
+    ax.set(xlabel="learning rate η", ylim=(0, 4))
+    ax.set_title(f"{optimiser}: lowest at η = {lowest[optimiser]:.2g}", loc="left", size=10, weight="bold")
+axes[0].set_ylabel("loss of the batch")
+
+# %% [markdown]
+# Where the curve is lowest, η is already at the edge: a bit more and it diverges. A third of it, or less, is a good guess for a constant rate. And the two optimisers need rates that differ by a factor of ten or more: whoever compares
+# them at one rate compares nothing.
+#
+# **The schedule.** High rates travel fast, low rates settle (section 6 says why). So begin high and end low. At the very start, though, the network is nothing yet, and Adam's $\hat v$ rests on one or two gradients: let η rise for some steps, the *warm-up*. With
+# $T$ steps, $t = 0, \dots, T-1$, of which $W$ are warm-up:
+#
+# $$\eta_t = \begin{cases} \eta_{\max}\, \dfrac{t + 1}{W} & t < W \\[2ex] \eta_{\min} + (\eta_{\max} - \eta_{\min})\, \dfrac{1 + \cos(\pi u)}{2}, \quad u = \dfrac{t - W}{T - W} & t \ge W \end{cases}$$
+#
+# $t + 1$, because a first step at rate 0 would be wasted. By hand, $T = 10$, $W = 2$, $\eta_{\max} = 1$, $\eta_{\min} = 0.2$: $\eta_0 = 0.5$, $\eta_1 = 1$, $\eta_2 = 1$, and $\eta_6 = 0.2 + 0.8 \cdot \frac12 = 0.6$.
+
+
+# %%
+def warmup_cosine(t, steps, warmup, eta_max, eta_min=0.0):
+    """The learning rate of step t: linear warm-up, then a falling half-wave of a cosine.
+
+    t: 0, ..., steps - 1. steps: T, warmup: W with 0 <= W < T. Returns a number.
+    """
+    # TODO: two cases. math is not imported; np.cos and np.pi are.
+    ### BEGIN SOLUTION
+    if t < warmup:
+        return eta_max * (t + 1) / warmup
+    progress = (t - warmup) / (steps - warmup)
+    return eta_min + (eta_max - eta_min) * (1 + np.cos(np.pi * progress)) / 2
+    ### END SOLUTION
+
+
+lab.check(warmup_cosine)
+
+# %% [markdown]
+# Four schedules, with the same optimiser and the same highest rate, which we take on purpose rather high.
+
+# %%
+EPOCH = -(-len(x_train) // 128)  # 79 steps
+STEPS, PEAK = 4 * EPOCH, 5e-3
+
+
+def one_cycle(t):
+    """Up to the peak and down again in two half-waves (Smith and Topin, 2018), as torch's OneCycleLR."""
+    top = int(0.3 * STEPS)
+    low, u = (PEAK / 25, 1 - t / top) if t < top else (0, (t - top) / (STEPS - top))
+    return low + (PEAK - low) * (1 + np.cos(np.pi * u)) / 2
+
+
+SCHEDULES = {
+    "constant": lambda t: PEAK,
+    "step": lambda t: PEAK * 0.1 ** (t // (STEPS // 2)),
+    "warm-up + cosine": lambda t: float(warmup_cosine(t, STEPS, STEPS // 10, PEAK)),
+    "one-cycle": one_cycle,
+}
+runs = {
+    name: [train("Adam", rate_at, STEPS, seed, every=EPOCH)[1] for seed in (0, 1)]
+    for name, rate_at in SCHEDULES.items()
+}
+final = {name: np.mean([run["val"][-1] for run in both], 0) for name, both in runs.items()}
+
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+plot.curves(
+    {name: (np.arange(STEPS), [rate_at(t) for t in range(STEPS)]) for name, rate_at in SCHEDULES.items()},
+    xlabel="step",
+    ylabel="learning rate η",
+    title="Four schedules",
+    ax=axes[0],
+)
+some = {"constant": "constant", "cosine": "warm-up + cosine"}
+plot.curves(
+    {
+        f"{short}_{split}": [loss for loss, _ in runs[name][0][split]]
+        for short, name in some.items()
+        for split in ("train", "val")
+    },
+    ylabel="cross-entropy",
+    title="A rate that falls lets the loss settle",
+    ax=axes[1],
+)
+print("schedule            loss   accuracy  (validation, mean of two seeds)")
+for name, (loss, accuracy) in final.items():
+    print(f"{name:18} {loss:6.3f} {accuracy:9.1%}")
+
+# %% tags=["instructor"]
+for name in ("step", "warm-up + cosine", "one-cycle"):
+    assert final[name][0] < final["constant"][0] - 0.01, "a rate that falls is better than this constant one"
+assert lowest["SGD"] > 10 * lowest["Adam"]
+
+# %% [markdown]
+# **Question.** The three schedules that fall end close together. What would you have to do before you called one of them the best?
+#
+# <details><summary>Answer</summary>
+#
+# Give each its own best peak (a constant rate wants a lower one than a schedule that spends little time at the top), and enough seeds to know the spread. What is solid here is only: at this peak, falling beats not falling.
+#
+# </details>
+
+# %% [markdown]
+# ## 8 · Clipping (6 min)
+#
+# One bad batch can undo an hour of training: its gradient is a hundred times longer, and the step with it. *Clipping by norm* (Pascanu, Mikolov and Bengio, 2013) limits the length of the whole gradient, all tensors together, and keeps its direction:
+#
+# $$n = \sqrt{\sum_k \lVert g_k \rVert^2}, \qquad g_k \leftarrow g_k \cdot \min\!\left(1, \frac{c}{n}\right)$$
+#
+# By hand: $g_1 = (3)$, $g_2 = (0, 4)$, $c = 2$. $n = \sqrt{9 + 16} = 5$, the factor is $0.4$: $(1.2)$ and $(0, 1.6)$. With $c = 10$ nothing changes.
+
+
+# %%
+def clip_by_norm(gradients, max_norm):
+    """Scale gradients so that their joint norm is at most max_norm.
+
+    gradients: a list of tensors of any shapes. Returns the new list, and the norm before clipping.
+    """
+    # TODO: one norm over all tensors, one factor for all. All-zero gradients stay zeros.
+    ### BEGIN SOLUTION
+    norm = sum((g**2).sum() for g in gradients) ** 0.5
+    factor = max_norm / norm if norm > max_norm else 1.0
+    return [g * factor for g in gradients], norm
+    ### END SOLUTION
+
+
+lab.check(clip_by_norm)
+
+# %% [markdown]
+# An accident that happens: in step 100 a batch arrives that nobody scaled. Its pixels are a hundred times too large.
+
+# %%
+norms = {"unclipped": [], "clipped at 2": []}
+
+
+def accident(name):
+    def change(t, x=None, gradients=None):
+        if x is not None:
+            return 100 * x if t == 100 else x
+        clipped, norm = clip_by_norm(gradients, 2.0)
+        norms[name].append(float(norm))
+        return clipped if name == "clipped at 2" else gradients
+
+    return change
+
+
+after = {name: train("momentum", lambda t: 0.03, 200, change=accident(name))[1]["loss"] for name in norms}
+fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+for (name, losses), colour in zip(after.items(), plot.COLOURS, strict=False):
+    axes[0].semilogy(losses, color=colour, label=name)
+    axes[1].semilogy(norms[name], color=colour, label=name)
+axes[0].set(xlabel="step", ylabel="loss of the batch")
+axes[1].set(xlabel="step", ylabel="norm of the gradient before clipping")
+axes[0].legend(frameon=False, fontsize=9, loc="upper left")
+axes[0].set_title("One bad batch, with and without clipping", loc="left", size=10, weight="bold")
+axes[1].set_title("The bad gradient is hundreds of times longer", loc="left", size=10, weight="bold")
+print(
+    "mean loss of the last 20 steps:", {name: round(float(np.mean(losses[-20:])), 2) for name, losses in after.items()}
+)
+
+# %% tags=["instructor"]
+assert norms["clipped at 2"][100] > 100 * np.median(norms["clipped at 2"][50:100])
+assert np.mean(after["clipped at 2"][-20:]) < 0.8
+assert not np.mean(after["unclipped"][-20:]) < 1.5  # or NaN
+
+# %% [markdown]
+# **Question.** Would Adam have needed the clipping? Think of what one huge $g$ does to $m$ and to $v$, and for how long.
+#
+# <details><summary>Answer</summary>
+#
+# The step itself is tame: $m$ and $\sqrt v$ grow together, to $(1 - \beta_1)\,|g| = 0.1\,|g|$ and $\sqrt{1 - \beta_2}\,|g| = 0.03\,|g|$, a step of about 3 η. But $v$ remembers: with $\beta_2 = 0.999$ for a thousand steps, in which all other steps are tiny.
+# Adam survives and then sleeps. Clipping helps it too.
+#
+# </details>
+
+# %% [markdown]
+# ## 9 · A fair race (11 min)
+#
+# First the race as it is often run: everybody with η = 0.001, "the default".
+
+# %%
+RACE = 3 * EPOCH
+
+
+def race(optimiser, rate, seed=0):
+    """Three epochs with warm-up and cosine. Returns the model, and loss and accuracy on validation images."""
+    model, _ = train(optimiser, lambda t: float(warmup_cosine(t, RACE, RACE // 10, rate)), RACE, seed)
+    return model, *evaluate(model, x_val, y_val)
+
+
+unfair = {name: race(name, 1e-3)[2] for name in OPTIMISERS}
+print("all with η = 0.001:", {name: f"{accuracy:.1%}" for name, accuracy in unfair.items()})
+
+# %% [markdown]
+# Adam wins by many points, and it means nothing. The fair race: each gets **five rates**, a factor of about three apart, around where a range test points; the best on validation images is kept, and must not lie at the end of its list.
+
+# %%
+GRID = {
+    "SGD": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "momentum": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "Nesterov": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "RMSprop": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "Adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "AdamW": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+}
+start = time.perf_counter()
+search = {name: [race(name, rate)[2] for rate in rates] for name, rates in GRID.items()}
+best = {name: GRID[name][int(np.argmax(accuracies))] for name, accuracies in search.items()}
+print(f"{sum(map(len, GRID.values()))} trainings in {time.perf_counter() - start:.0f} s")
+
+ax = plot.curves(
+    {name: (GRID[name], 100 * np.array(search[name])) for name in GRID},
+    xlabel="highest learning rate η",
+    ylabel="validation accuracy (%)",
+    xscale="log",
+    title="Tuned, all reach about the same height, at rates a factor of a hundred apart",
+)
+ax.set_ylim(65, 90)
+
+# %% [markdown]
+# Now the final: best rate, three new seeds, measured once on the test images. Plain SGD, tuned with the same budget, is the baseline.
+
+# %%
+finals = {name: [evaluate(race(name, best[name], seed)[0], x_test, y_test)[1] for seed in (1, 2, 3)] for name in GRID}
+print("optimiser   best η   validation (seed 0)   test, three seeds")
+for name, scores in finals.items():
+    print(f"{name:10} {best[name]:7g} {max(search[name]):12.1%} {np.mean(scores):18.1%} ± {np.std(scores, ddof=1):.1%}")
+
+# %% tags=["instructor"]
+means = {name: np.mean(scores) for name, scores in finals.items()}
+assert all(mean > 0.83 for mean in means.values())
+assert max(means.values()) - min(means.values()) < 0.025, "tuned, they are close"
+assert max(unfair.values()) - unfair["SGD"] > 0.1, "the unfair race"
+
+# %% [markdown]
+# **Question.** Write the honest sentence about this race. What does it not say?
+#
+# <details><summary>Answer</summary>
+#
+# "On 10,000 images, three epochs, an MLP with 128 hidden neurons and five rates each, the tuned optimisers differ by about a point, little more than seeds do." It does not say that they are the same elsewhere: in Transformers, with their very unequal gradients, plain SGD falls clearly behind; with long training and convolutions
+# SGD with momentum is often as good or better. Nor does it say anything about momentum, betas or decay, which nobody tuned here. A real difference in use shows in the plot: how *wide* the good range of rates is, that is how little tuning is needed.
+#
+# </details>
+
+# %% [markdown]
+# ## 10 · From notebook to program (7 min)
+#
+# `lr_finder.py`, beside this notebook, runs a range test, picks a rate, trains with it, and draws both. The pick is yours to write, `suggest_rate`: smooth the losses with Adam's corrected mean, find the lowest, step back from the edge. In a terminal:
+#
+#     atlas check suggest_rate
+#     python lr_finder.py --optimiser adamw
+#     python lr_finder.py --resume --epochs 10
+#
+# ### What you built, and what it leaves open
+#
+# Five optimisers equal to PyTorch's, a schedule, clipping, a measurement of noise, and a race that says only what it can. All of it lowers the *training* loss. That is not what we want in the end: in your curves the validation loss turns up, or stalls, while the training loss still falls.
+# And weight decay, which AdamW does so carefully: what is it for? Next workshop: **regularization-dropout-batchnorm**.

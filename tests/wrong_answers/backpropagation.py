@@ -309,6 +309,40 @@ class WithNumPy(Base):
 
 
 @right("Value")
+class PutTogether(Base):
+    def tanh(self):
+        e = (2 * self).exp()
+        return (e - 1) / (e + 1)
+
+    def relu(self):
+        return self * float(self.data > 0)
+
+
+@wrong("Value", says="What arrives is out.grad")
+class ResultForItsGradient(Base):
+    def __mul__(self, other):
+        other = self.lift(other)
+
+        def push(out):
+            self.grad += other.data * out.data
+            other.grad += self.data * out.data
+
+        return self.make(self.data * other.data, (self, other), push)
+
+
+@wrong("Value", says="That is the number alone")
+class NumberAlone(Base):
+    def relu(self):
+        return max(0.0, self.data)
+
+
+@wrong("Value", says="One parent is (self,)")
+class CommaForgotten(Base):
+    def exp(self):
+        return type(self)(math.exp(self.data), self)
+
+
+@right("Value")
 class ParentsAsSet(Base):
     def __mul__(self, other):
         other = self.lift(other)
@@ -479,6 +513,44 @@ def returns_the_order(root):
     for value in reversed(order):
         value.push()
     return order
+
+
+@wrong("backward", says="Mark it when it is taken off")
+def visited_too_early(root):
+    order, visited, stack = [], {root}, [(root, False)]
+    while stack:
+        value, done = stack.pop()
+        if done:
+            order.append(value)
+            continue
+        stack.append((value, True))
+        for parent in value.parents:
+            if parent not in visited:
+                visited.add(parent)
+                stack.append((parent, False))
+    for value in order:
+        value.grad = 0.0
+    root.grad = 1.0
+    for value in reversed(order):
+        value.push()
+
+
+@wrong("backward", says="put the value there, then its parents")
+def parents_below_the_value(root):
+    order, visited, stack = [], set(), [(root, False)]
+    while stack:
+        value, done = stack.pop()
+        if done:
+            order.append(value)
+        elif value not in visited:
+            visited.add(value)
+            stack.extend((parent, False) for parent in value.parents)
+            stack.append((value, True))
+    for value in order:
+        value.grad = 0.0
+    root.grad = 1.0
+    for value in reversed(order):
+        value.push()
 
 
 @right("backward")
@@ -1016,6 +1088,12 @@ def steps_in_place(X, y, layers):
         W -= 0.1 * dW
         b -= 0.1 * db
     return loss, gradients
+
+
+@wrong("mlp_gradients", says="mask is applied at the logits too")
+def mask_in_every_layer(X, y, layers):
+    inputs, Z, loss = run(X, y, layers)
+    return loss, descend(inputs, layers, p_minus_y(Z, y) * (Z > 0))
 
 
 @right("mlp_gradients")

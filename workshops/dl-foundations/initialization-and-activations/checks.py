@@ -274,7 +274,7 @@ def init_weights(learner, rng):
                 )
                 seen = f"yours    mean {W.mean():.5f}"
                 expect.true(
-                    abs(W.mean()) < 0.015 * sigma,
+                    abs(W.mean()) < 0.015 * max(sigma, W.std()),
                     f"{asked}: the mean is 0",
                     seen,
                     likely="Uniform weights run from -r to r, not from 0." if W.min() >= 0 else "",
@@ -519,13 +519,13 @@ def stuck_units(learner, rng):
                 "These are units that are stuck for *any* example; dead means for every one.": stuck.any(axis=0),
                 "It is turned round: these are the living units.": ~stuck.all(axis=0),
                 "It runs over the units: examples are rows, so axis=0.": stuck.all(axis=1),
-                "It looks at z ≤ 0, which is right for ReLU only. The slope tells for all.": (Z <= 0).all(axis=0),
-                "It looks at |a|; a unit learns by its slope.": (np.abs(_by_torch(name, Z)[0]) < tiny).all(axis=0),
                 "The slope's sign counts here: take its absolute value.": (slope < tiny).all(axis=0),
                 "It averages the slopes of a unit; each entry is compared with tiny.": np.abs(slope).mean(axis=0)
                 < tiny,
                 "`tiny` is not used: it is 0.001 only where nothing else is given.": (np.abs(slope) < 1e-3).all(axis=0),
                 "Only slopes of exactly 0 count here; saturated ones are merely below tiny.": (slope == 0).all(axis=0),
+                "It looks at z ≤ 0, which is right for ReLU only. The slope tells for all.": (Z <= 0).all(axis=0),
+                "It looks at |a|; a unit learns by its slope.": (np.abs(_by_torch(name, Z)[0]) < tiny).all(axis=0),
                 "It averages over the examples; `dead` says True or False.": stuck.mean(axis=0),
             },
         )
@@ -553,7 +553,7 @@ def stuck_units(learner, rng):
     Z[:, 1] = -np.abs(Z[:, 1])
     demand(Z, "relu", 1e-3, "ReLU, 6 examples, 4 units, one always negative")
     wide = rng.normal(0, 1, (7, 5))
-    wide[:, 0], wide[:, 3], wide[:2, 4] = 6.0, -7.0, 9.0
+    wide[:, 0], wide[:, 1], wide[:, 3], wide[:2, 4] = 6.0, 1e-4, -7.0, 9.0
     demand(wide, "tanh", 1e-3, "tanh, saturated at both ends")
     demand(wide, "sigmoid", 0.02, "sigmoid, tiny = 0.02")
     demand(wide - 1, "leaky", 1e-3, "leaky ReLU is never stuck")

@@ -21,6 +21,8 @@ each_exercise = pytest.mark.parametrize(
     ("workshop", "exercise"), EXERCISES, ids=[f"{workshop.name}-{exercise.name}" for workshop, exercise in EXERCISES]
 )
 
+heavy = pytest.mark.xdist_group("heavy")  # one after the other: two at once would take each other's cores
+
 
 def test_every_generated_file_is_in_step_with_its_source():
     assert not _told(build.build(check=True))
@@ -63,27 +65,32 @@ def test_four_of_five_messages_to_wrong_answers_name_the_mistake(workshop):
 
 
 @pytest.mark.slow
+@heavy
 @each_workshop
 def test_the_solved_notebook_runs_offline_within_time_and_memory(workshop, record_property):
     _ran(runs.solved_notebook(workshop), record_property)
 
 
+@heavy
 @each_workshop
 def test_the_starter_notebook_runs_to_its_first_todo_without_any_other_error(workshop, record_property):
     _ran(runs.starter_notebook(workshop), record_property)
 
 
+@heavy
 @each_workshop
 def test_the_starter_script_explains_itself_and_stops_at_its_todo(workshop, record_property):
     _ran(runs.starter_script_help(workshop), record_property)
     _ran(runs.starter_script(workshop), record_property)
 
 
+@heavy
 @each_workshop
 def test_the_solved_script_runs_and_leaves_a_figure_and_a_checkpoint(workshop, record_property):
     _ran(runs.solved_script(workshop), record_property)
 
 
+@heavy
 @each_workshop
 def test_the_reference_of_the_project_runs(workshop, record_property):
     _ran(runs.project(workshop), record_property)

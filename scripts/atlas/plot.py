@@ -324,6 +324,7 @@ def _axes(ax: "Axes | None", width: float, height: float) -> Iterator["Axes"]:
     import matplotlib.pyplot as plt
 
     if ax is not None:
+        ax._ipython_display_ = _already_shown
         yield ax
         return
     plt.draw_if_interactive()  # loads the backend: a notebook's sets interactive mode, which the context would undo

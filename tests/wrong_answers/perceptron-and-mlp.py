@@ -1594,6 +1594,16 @@ def with_its_own_placing(pixels):
 
 
 @right("prepare_image")
+def raises_in_one_line(pixels):
+    x = pixels / 255
+    difference = x - np.median(border(x))
+    ink = difference if difference.max() > -difference.min() else -difference
+    if ink.max() < 0.1: raise ValueError("nothing is drawn here")  # noqa: E701  # fmt: skip
+    ink = ink / ink.max()
+    return place_like_mnist(np.where(ink < 0.25, 0, ink))
+
+
+@right("prepare_image")
 def as_a_tensor(pixels):
     import torch
 

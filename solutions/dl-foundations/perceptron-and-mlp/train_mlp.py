@@ -282,7 +282,7 @@ def parse(arguments):
             if config[name] not in (None, value):
                 parser.error(f"the checkpoint's training has {name} {value}; leave it out, or leave out --resume")
         if len(saved["history"]["val loss"]) >= options.epochs:
-            parser.error(f"{options.epochs} epochs are done already: ask for more with --epochs")
+            parser.error(f"it has been trained for {options.epochs} or more: ask for more with --epochs")
         return options, saved["config"], parser
     return options, {name: CONFIG[name] if value is None else value for name, value in config.items()}, parser
 

@@ -335,17 +335,17 @@ def adamw_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
 lab.check(adamw_step)
 
 # %% [markdown]
-# An experiment: two weights get nothing but noise as gradient, of standard deviation 0.01 and 1. Only the decay acts on average. Both begin at 1; with λ = 0.1 and η = 0.01 they should fall like $(1 - 0.001)^t$.
+# An experiment: two weights get nothing but noise as gradient, of standard deviation 0.1 and 10. Only the decay acts on average. Both begin at 1; with λ = 0.1 and η = 0.01 they should fall like $(1 - 0.001)^t$.
 
 
 # %%
 def decayed(coupled, steps=3000, eta=0.01, lam=0.1, copies=400):
-    """Mean path of two kinds of weights under gradients that are noise of size 0.01 and 1. Returns (steps, 2)."""
+    """Mean path of two kinds of weights under gradients that are noise of size 0.1 and 10. Returns (steps, 2)."""
     generator = torch.Generator().manual_seed(0)
     w = torch.ones(copies, 2)
     state, means = (torch.zeros_like(w), torch.zeros_like(w), 0), []
     for _ in range(steps):
-        g = torch.randn(copies, 2, generator=generator) * torch.tensor([0.01, 1.0])
+        g = torch.randn(copies, 2, generator=generator) * torch.tensor([0.1, 10.0])
         if coupled:
             w, state = adam_step(w, g + lam * w, state, eta)
         else:
@@ -357,10 +357,10 @@ def decayed(coupled, steps=3000, eta=0.01, lam=0.1, copies=400):
 coupled, decoupled = decayed(True), decayed(False)
 ax = plot.curves(
     {
-        "AdamW, noise 0.01": decoupled[:, 0],
-        "AdamW, noise 1": decoupled[:, 1],
-        "Adam + L2, noise 0.01": coupled[:, 0],
-        "Adam + L2, noise 1": coupled[:, 1],
+        "AdamW, noise 0.1": decoupled[:, 0],
+        "AdamW, noise 10": decoupled[:, 1],
+        "Adam + L2, noise 0.1": coupled[:, 0],
+        "Adam + L2, noise 10": coupled[:, 1],
     },
     xlabel="step",
     ylabel="mean weight",
@@ -370,16 +370,16 @@ print("left after 1,000 steps: AdamW", decoupled[999].numpy().round(2), " Adam +
 
 # %% tags=["instructor"]
 assert np.allclose(decoupled[999], 0.999**1000, atol=0.05)
-assert abs(coupled[999, 0]) < 0.15, "little noise: decays far too fast"
-assert 0.2 < coupled[999, 1] < 0.6
+assert abs(coupled[999, 0]) < 0.1, "little noise: decays far too fast"
+assert coupled[999, 1] > 0.8, "much noise: hardly decays"
 
 # %% [markdown]
 # **Question.** Inside $g$ the decay becomes $\lambda w/\sqrt{\hat v}$. With that, explain both "Adam + L2" curves. Which noise makes coupled and decoupled decay equal?
 #
 # <details><summary>Answer</summary>
 #
-# $\sqrt{\hat v}$ is about the gradient's size. For noise 1 it is 1, so the rate is $\lambda$, the same as AdamW's: noise 1 *is* where they agree. For noise 0.01 the decay $\lambda w = 0.1$ is itself the larger part of the
-# gradient, so Adam takes full steps of η towards zero: 1 is gone after about 100 steps. The λ that you set says nothing until you know the gradients.
+# $\sqrt{\hat v}$ is about the gradient's size. For noise 10 the decay comes out ten times too slow; for noise 0.1 about ten times too fast. Only where the noise has size 1 do both agree. So with coupled decay the λ that you
+# set says nothing until you know the gradients, and each weight has another one.
 #
 # </details>
 
@@ -570,21 +570,22 @@ def smooth(losses, beta=0.9):
 
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained", sharey=True)
-lowest = {}
+lowest, falls = {}, {}
 for ax, optimiser, (low, high) in zip(axes, ("SGD", "Adam"), ((1e-3, 30), (1e-6, 1)), strict=True):
     rates, losses = range_test(optimiser, low, high)
     curve = smooth(np.nan_to_num(losses, nan=1e3, posinf=1e3))
-    lowest[optimiser] = rates[curve.argmin()]
+    lowest[optimiser], falls[optimiser] = rates[curve.argmin()], rates[(curve < 1.8).argmax()]
     ax.semilogx(rates, losses, color="0.75", linewidth=1)
     ax.semilogx(rates, curve, color=plot.COLOURS[0])
     ax.axvline(lowest[optimiser], color=plot.COLOURS[1], linestyle=":")
     ax.set(xlabel="learning rate η", ylim=(0, 4))
     ax.set_title(f"{optimiser}: lowest at η = {lowest[optimiser]:.2g}", loc="left", size=10, weight="bold")
 axes[0].set_ylabel("loss of the batch")
+print("the smoothed loss passes 1.8 at", {name: f"{rate:.1e}" for name, rate in falls.items()})
 
 # %% [markdown]
-# Where the curve is lowest, η is already at the edge: a bit more and it diverges. A third of it, or less, is a good guess for a constant rate. And the two optimisers need rates that differ by a factor of ten or more: whoever compares
-# them at one rate compares nothing.
+# Where the curve is lowest, η is already at the edge: a bit more and it diverges. A third of it, or less, is a good guess for a constant rate. And the two curves are shifted: Adam's loss begins to fall at a rate more than ten times smaller than SGD's.
+# Whoever compares them at one rate compares nothing.
 #
 # **The schedule.** High rates travel fast, low rates settle (section 6 says why). So begin high and end low. At the very start, though, the network is nothing yet, and Adam's $\hat v$ rests on one or two gradients: let η rise for some steps, the *warm-up*. With
 # $T$ steps, $t = 0, \dots, T-1$, of which $W$ are warm-up:
@@ -664,7 +665,8 @@ for name, (loss, accuracy) in final.items():
 # %% tags=["instructor"]
 for name in ("step", "warm-up + cosine", "one-cycle"):
     assert final[name][0] < final["constant"][0] - 0.01, "a rate that falls is better than this constant one"
-assert lowest["SGD"] > 10 * lowest["Adam"]
+assert falls["SGD"] > 10 * falls["Adam"]
+assert all(falls[name] < lowest[name] for name in falls)
 
 # %% [markdown]
 # **Question.** The three schedules that fall end close together. What would you have to do before you called one of them the best?

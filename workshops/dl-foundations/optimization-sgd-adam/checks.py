@@ -144,6 +144,7 @@ MOMENTUM_MISTAKES = [
         "v = mu * v + g, then: return w - eta * (g + mu * v if nesterov else v), v",
     ],
     mistakes=MOMENTUM_MISTAKES,
+    seconds=60,  # the first use of torch.optim imports for seconds
 )
 def momentum_step(learner, rng):
     import torch
@@ -195,7 +196,14 @@ def returns_root(w, g, s, eta, alpha=0.99, eps=1e-8):
     return w - eta * g / (root + eps), root
 
 
+def eps_to_weights(w, g, s, eta, alpha=0.99, eps=1e-8):
+    """ε is added at the end; a bracket is missing: η·g / (√s + ε)."""
+    s = alpha * s + (1 - alpha) * g**2
+    return w - eta * g / s.sqrt() + eps, s
+
+
 RMSPROP_MISTAKES = [
+    eps_to_weights,
     squares_not_carried,
     returns_root,
     _slip(
@@ -204,11 +212,6 @@ RMSPROP_MISTAKES = [
         "ε is inside the root. It stands outside: √s + ε.",
     ),
     _slip(_rmsprop(divide=lambda g, s, old, eps: g / s.sqrt()), "no_eps", "ε is missing: divide by √s + ε."),
-    _slip(
-        _rmsprop(divide=lambda g, s, old, eps: g / s.sqrt() + eps),
-        "eps_added",
-        "ε is added to the fraction; a bracket is missing: g / (√s + ε).",
-    ),
     _slip(
         _rmsprop(divide=lambda g, s, old, eps: g / (s + eps)),
         "no_root",
@@ -256,6 +259,7 @@ RMSPROP_MISTAKES = [
         "After the line for s: return w - eta * g / (s.sqrt() + eps), s",
     ],
     mistakes=RMSPROP_MISTAKES,
+    seconds=60,  # the first use of torch.optim imports for seconds
 )
 def rmsprop_step(learner, rng):
     import torch
@@ -444,6 +448,7 @@ def _nothing_yet(w):
         "After t = t + 1, m = beta1 * m + (1 - beta1) * g and the same for v: w - eta * m_hat / (v_hat.sqrt() + eps), (m, v, t)",
     ],
     mistakes=ADAM_MISTAKES,
+    seconds=60,  # the first use of torch.optim imports for seconds
 )
 def adam_step(learner, rng):
     import torch
@@ -560,6 +565,7 @@ ADAMW_MISTAKES = [
         "Then: return stepped - eta * lam * w, state",
     ],
     mistakes=ADAMW_MISTAKES,
+    seconds=60,  # the first use of torch.optim imports for seconds
 )
 def adamw_step(learner, rng):
     import torch
@@ -950,17 +956,12 @@ SUGGEST_MISTAKES = [
     _slip(
         _picked(smooth=lambda losses, beta: losses),
         "not_smoothed",
-        "The losses are not smoothed: one lucky batch decides.",
+        "One lucky batch decides: the losses are not smoothed, or hardly. Are β and 1 - β swapped?",
     ),
     _slip(
         _picked(smooth=lambda losses, beta: _mean(losses, beta, False)),
         "not_corrected",
         "The running mean begins at zero and is not corrected: the first points look lowest. Divide by 1 - βᵗ.",
-    ),
-    _slip(
-        _picked(smooth=lambda losses, beta: _mean(losses, 1 - beta)),
-        "beta_swapped",
-        "β and 1 - β are swapped: the mean keeps β of itself.",
     ),
     _slip(
         _picked(back=lambda low, backoff: low),
@@ -972,7 +973,11 @@ SUGGEST_MISTAKES = [
         "further_out",
         "It goes further out, beyond the edge: divide by backoff.",
     ),
-    _slip(_picked(pick=np.argmax), "highest", "It takes the highest loss; the lowest is asked for."),
+    _slip(
+        _picked(pick=np.argmax),
+        "highest",
+        "It takes the highest loss, or the end of the run; where the smoothed curve is lowest is asked for.",
+    ),
     _slip(
         _picked(back=lambda low, backoff: low / 3),
         "three_by_hand",
@@ -982,11 +987,6 @@ SUGGEST_MISTAKES = [
         _picked(pick=lambda curve: int(np.argmin(np.diff(curve)))),
         "steepest",
         "It takes the steepest point; where the smoothed curve is lowest is asked for.",
-    ),
-    _slip(
-        _picked(pick=lambda curve: len(curve) - 1),
-        "last",
-        "It takes the last rate before the end; where the smoothed curve is lowest is asked for.",
     ),
     _slip(
         _picked(smooth=lambda losses, beta: np.convolve(losses, np.ones(10) / 10, "same")),

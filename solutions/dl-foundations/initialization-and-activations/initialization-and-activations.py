@@ -61,7 +61,7 @@ for sigma in (0.05, 0.14, 0.4):
 #
 # <details><summary>Answer</summary>
 #
-# About 0.35, 1 and 2.8: seven times $\sigma$. Over 30 layers a factor of 0.35 makes $10^{-13}$ and one of 2.8 makes $10^{13}$, so it has to be 1, and not roughly: even 0.9 leaves only $0.9^{30} = 4\,\%$. The "seven" is $\sqrt{100/2}$, which section 3
+# About 0.35, 1 and 2.8: seven times $\sigma$. Over 30 layers a factor of 0.35 makes $10^{-14}$ and one of 2.8 makes $10^{13}$, so it has to be 1, and not roughly: even 0.9 leaves only $0.9^{30} = 4\,\%$. The "seven" is $\sqrt{100/2}$, which section 3
 # derives.
 #
 # </details>
@@ -480,7 +480,7 @@ for kind in ("nn.Linear", "lecun", "he", "orthogonal"):
 print(f"{time.perf_counter() - start:.0f} s")
 
 # %% [markdown]
-# PyTorch's default does not learn at all, LeCun hardly; with the right factor 30 layers train. Nothing but the first numbers differs. Train the best for longer. Beside it, to know what its accuracy is worth: logistic regression (no hidden layer) and a network with one
+# With PyTorch's default and with LeCun the answers stay a guess; with the right factor 30 layers train. Nothing but the first numbers differs. Train the best for longer. Beside it, to know what its accuracy is worth: logistic regression (no hidden layer) and a network with one
 # hidden layer of 100, each with the best of six learning rates on the validation images, as many epochs and the same training images.
 
 # %%
@@ -550,7 +550,7 @@ print(f"largest difference between two of the 64 units that began equal: {np.ptp
 plot.weights(
     np.concatenate([unit[:6] / np.abs(unit).max() for unit in learned]),
     columns=6,
-    title="What 6 units learned: all the same (above, equal start), each its own (below, random start)",
+    title="What 6 units learned from an equal start (above) and a random one (below)",
 )
 
 # %% [markdown]
@@ -663,7 +663,7 @@ for label, net in (("untreated", untreated), ("revived", treated)):
 plot.curves(
     {label: 100 * np.array(past["accuracy_val"]) for label, past in curves.items()},
     ylabel="validation accuracy (%)",
-    title="Training does not bring dead units back; reviving does",
+    title="The dead are missed; revived, they help",
 )
 # %% [markdown]
 # **Question.** Would leaky ReLU have saved the patient? What does it cost?
@@ -686,7 +686,7 @@ assert curves["revived"]["accuracy_val"][-1] > curves["untreated"]["accuracy_val
 #
 # Everything at once: six activations, six initialisations, 15 hidden layers of 64 units, 4,000 digits, two epochs in batches of 64; of two learning rates (0.002 and 0.01) the better one counts.
 #
-# **Predict first.** Which column will be all dark? Which row does not care?
+# **Predict first.** Which columns will be dark from top to bottom? Which row from left to right?
 
 # %%
 start = time.perf_counter()

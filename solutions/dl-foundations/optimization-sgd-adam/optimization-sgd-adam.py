@@ -730,15 +730,12 @@ axes[0].set(xlabel="step", ylabel="loss of the batch")
 axes[1].set(xlabel="step", ylabel="norm of the gradient before clipping")
 axes[0].legend(frameon=False, fontsize=9, loc="upper left")
 axes[0].set_title("One bad batch, with and without clipping", loc="left", size=10, weight="bold")
-axes[1].set_title("The bad gradient is hundreds of times longer", loc="left", size=10, weight="bold")
-print(
-    "mean loss of the last 20 steps:", {name: round(float(np.mean(losses[-20:])), 2) for name, losses in after.items()}
-)
+axes[1].set_title("One gradient is a hundred times longer", loc="left", size=10, weight="bold")
+print("mean loss of the 50 steps after:", {name: round(float(np.mean(run[101:151])), 2) for name, run in after.items()})
 
 # %% tags=["instructor"]
-assert norms["clipped at 2"][100] > 100 * np.median(norms["clipped at 2"][50:100])
-assert np.mean(after["clipped at 2"][-20:]) < 0.8
-assert not np.mean(after["unclipped"][-20:]) < 1.5  # or NaN
+assert norms["clipped at 2"][100] > 50 * np.median(norms["clipped at 2"][50:100])
+assert np.mean(after["clipped at 2"][101:150]) < 0.8 < 3 < np.mean(after["unclipped"][101:150])
 
 # %% [markdown]
 # **Question.** Would Adam have needed the clipping? Think of what one huge $g$ does to $m$ and to $v$, and for how long.
@@ -776,7 +773,7 @@ GRID = {
     "SGD": (0.03, 0.1, 0.3, 1.0, 3.0),
     "momentum": (0.003, 0.01, 0.03, 0.1, 0.3),
     "Nesterov": (0.003, 0.01, 0.03, 0.1, 0.3),
-    "RMSprop": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    "RMSprop": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "Adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "AdamW": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
 }
@@ -790,7 +787,7 @@ ax = plot.curves(
     xlabel="highest learning rate η",
     ylabel="validation accuracy (%)",
     xscale="log",
-    title="Tuned, all reach about the same height, at rates a factor of a hundred apart",
+    title="Tuned, all reach about the same height, at rates up to 30 times apart",
 )
 ax.set_ylim(65, 90)
 
@@ -805,8 +802,10 @@ for name, scores in finals.items():
 
 # %% tags=["instructor"]
 means = {name: np.mean(scores) for name, scores in finals.items()}
-assert all(mean > 0.83 for mean in means.values())
-assert max(means.values()) - min(means.values()) < 0.025, "tuned, they are close"
+assert all(mean > 0.81 for mean in means.values())
+assert max(means.values()) - min(means.values()) < 0.035, "tuned, they are within about two points"
+assert all(best[name] not in (rates[0], rates[-1]) for name, rates in GRID.items()), "no best at the end of its list"
+assert best["SGD"] >= 10 * best["Adam"]
 assert max(unfair.values()) - unfair["SGD"] > 0.1, "the unfair race"
 
 # %% [markdown]
@@ -814,7 +813,8 @@ assert max(unfair.values()) - unfair["SGD"] > 0.1, "the unfair race"
 #
 # <details><summary>Answer</summary>
 #
-# "On 10,000 images, three epochs, an MLP with 128 hidden neurons and five rates each, the tuned optimisers differ by about a point, little more than seeds do." It does not say that they are the same elsewhere: in Transformers, with their very unequal gradients, plain SGD falls clearly behind; with long training and convolutions
+# "On 10,000 images, three epochs, an MLP with 128 hidden neurons and five rates each, the tuned optimisers lie within about two points; with one rate for all it was more than forty." The seeds spread by a few tenths, so the largest gaps are more than luck for *this* setting, and neighbours in the table are level.
+# It does not say that the order is the same elsewhere: in Transformers, with their very unequal gradients, plain SGD falls clearly behind; with long training and convolutions
 # SGD with momentum is often as good or better. Nor does it say anything about momentum, betas or decay, which nobody tuned here. A real difference in use shows in the plot: how *wide* the good range of rates is, that is how little tuning is needed.
 #
 # </details>

@@ -592,11 +592,11 @@ def stuck_units(Z, name, tiny=1e-3):
 lab.check(stuck_units)
 
 # %% [markdown]
-# Kill some on purpose. The learning rate that fits is about 0.01; the first ten steps of this training use 0.5.
+# Kill some on purpose. The learning rate that fits is about 0.01; the first ten steps of this training use 0.8.
 
 # %%
 victim = Deep(draw("he", [784, 256, 10], np.random.default_rng(0)))
-train(victim, 1, 0.5, n=1_280)  # ten violent steps
+train(victim, 1, 0.8, n=1_280)  # ten violent steps
 
 
 def dead_and_share(net):
@@ -676,10 +676,10 @@ plot.curves(
 # </details>
 
 # %% tags=["instructor"]
-assert dead.sum() > 40, dead.sum()
+assert dead.sum() > 100, dead.sum()
 assert dead_and_share(untreated)[0].sum() >= 0.8 * dead.sum()
 assert dead_and_share(treated)[0].sum() < 0.3 * dead.sum()
-assert curves["revived"]["accuracy_val"][-1] > curves["untreated"]["accuracy_val"][-1] + 0.003
+assert curves["revived"]["accuracy_val"][-1] > curves["untreated"]["accuracy_val"][-1] + 0.02
 
 # %% [markdown]
 # ## 8 · Activation × initialisation (5 min)

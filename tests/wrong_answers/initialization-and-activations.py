@@ -251,6 +251,12 @@ def glorot_with_a_six(n_in, n_out, scheme, distribution, rng):
     return draw(sigma, n_in, n_out, distribution, rng)
 
 
+@wrong("init_weights", says="brackets are missing")
+def glorot_without_brackets(n_in, n_out, scheme, distribution, rng):
+    sigma = math.sqrt(2 / n_in + n_out) if scheme == "glorot" else spread(scheme, n_in, n_out)
+    return draw(sigma, n_in, n_out, distribution, rng)
+
+
 @wrong("init_weights", says="Is it a normal distribution")
 def always_normal(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, "normal", rng)

@@ -233,6 +233,7 @@ def _slips_in_the_spread(given, scheme, distribution, n_in, n_out):
         "Glorot's mean of the two is taken from the inverses; 2/(n_in + n_out) is wanted.": math.sqrt(
             (1 / n_in + 1 / n_out) / 2
         ),
+        "The brackets are missing: 2/(n_in + n_out).": math.sqrt(2 / n_in + n_out),
         "The weights are not scaled at all: their spread is 1.": 1.0,
     }
     spread = given.std()

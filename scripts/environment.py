@@ -38,8 +38,12 @@ KERNEL, KERNEL_TITLE = "openmlatlas", "OpenMLAtlas (Python 3.11)"
 TENSORFLOW_KERNEL, TENSORFLOW_TITLE = "openmlatlas-tensorflow", "OpenMLAtlas TensorFlow (Python 3.11)"
 TENSORFLOW_PYTHON = VENV.with_name(VENV.name + "-tensorflow") / "bin" / "python"
 # Every Python of the environment runs this line. OpenMP's threads spin while they wait, by default; where a second
-# program wants a core, two spinning threads train ten times slower than two that sleep (measured on 2 cores).
-AT_EVERY_START = 'import os; os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")\n'
+# program wants a core, two spinning threads train ten times slower than two that sleep (measured on 2 cores). OpenBLAS,
+# NumPy's, spins whatever one sets: one thread. torch has threads of its own and keeps both cores.
+AT_EVERY_START = (
+    'import os; os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE"); '
+    'os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")\n'
+)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # measured: the environment, pip's cache and what pip unpacks on the way, with a margin
 NEEDED_GB = {"cpu": 5.0, "cuda": 16.0, "cuda-tensorflow": 14.0}

@@ -624,7 +624,7 @@ def revive(W1, b1, W2, dead, rng):
     W1: (H, D), b1: (H,): the hidden layer. W2: (K, H): the next layer's weights. dead: (H,) of bool.
     Returns new W1, b1, W2; the arrays passed in stay as they are, and so does all that belongs to living units.
     """
-    # TODO: copies; then new rows from a He normal draw of the learner's init_weights, biases 0, outgoing weights 0.
+    # TODO: copies; then new rows from a He normal draw by your init_weights, biases 0, outgoing weights 0.
     ### BEGIN SOLUTION
     W1, b1, W2 = W1.copy(), b1.copy(), W2.copy()
     W1[dead] = init_weights(W1.shape[1], dead.sum(), "he", "normal", rng)

@@ -293,8 +293,8 @@ def nvidia_smi() -> tuple[str, list[list[str]]]:
         if any((Path("/") / file).exists() for file in DRIVER_FILES):
             return f"the driver is here and nvidia-smi is not: update the NVIDIA Container Toolkit ({HOW_TO})", []
         return (
-            "none to be seen: the machine has no NVIDIA GPU; or, in a container, the NVIDIA Container Toolkit is missing "
-            f"on the host ({HOW_TO})"
+            "none to be seen: the machine has no NVIDIA GPU; or, in a container, the NVIDIA Container Toolkit is "
+            f"missing on the host ({HOW_TO})"
         ), []
     except subprocess.TimeoutExpired:
         return "nvidia-smi does not answer: the driver hangs; restart the machine", []

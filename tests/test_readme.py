@@ -78,14 +78,23 @@ def test_the_python_of_the_readme_names_what_a_lab_has():
     assert all(hasattr(Lab, call) for call in calls)
 
 
-def test_links_of_the_readme_lead_somewhere():
-    anchors = {
-        re.sub(r"[^\w -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in README.splitlines()
-        if line[:1] == "#"
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+def texts():
+    """Each text with links, and the folder that they are relative to; a notebook's source stands for the starter."""
+    yield ROOT / "README.md", ROOT
+    for folder in sorted(path.parent for path in (ROOT / "workshops").rglob("workshop.toml")):
+        solution = ROOT / "solutions" / folder.relative_to(ROOT / "workshops")
+        yield folder / "README.md", folder
+        yield solution / "INSTRUCTOR.md", solution
+        yield solution / f"{folder.name}.py", folder
+
+
+@pytest.mark.parametrize(("text", "folder"), texts(), ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(text, folder):
+    content = text.read_text(encoding="utf-8")
+    headings = [line.lstrip("# ").lower() for line in content.splitlines() if line.startswith("#")]
+    anchors = {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)\s]+)\)", content):
         if target.startswith("#"):
             assert target[1:] in anchors, target
-        elif not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+        elif "://" not in target:
+            assert (folder / target.partition("#")[0]).exists(), target

@@ -352,7 +352,8 @@ def _generated() -> Iterator[tuple[Path, str | Problem]]:
     """Each generated file with its content, or with what prevents it."""
     workshops = course.workshops()
     readme, repository = course.root() / "README.md", _repository()
-    links = {"badges": badges(repository)} if repository else {}
+    wanted = repository and readme.exists() and "<!-- atlas:badges -->" in readme.read_text(encoding="utf-8")
+    links = {"badges": badges(repository)} if wanted else {}
     yield readme, _readme(readme, workshops=workshops_table(workshops), **links)
     for workshop in workshops:
         if not workshop.planned:

@@ -394,6 +394,7 @@ assert 0.05 < np.median(ends["plain, normal He"]) < 3
 
 # %%
 device = lab.device
+torch.set_num_threads(1)  # layers of 100 are too small to be shared between cores
 x_all = torch.tensor(rows(mnist.x_train), dtype=torch.float32, device=device)
 y_all = torch.tensor(mnist.y_train, device=device)
 x_train, y_train, x_val, y_val = x_all[:12_000], y_all[:12_000], x_all[55_000:], y_all[55_000:]

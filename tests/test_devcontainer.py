@@ -240,7 +240,11 @@ def test_the_first_terminal_and_no_other_says_what_to_type(terminal):
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("atlas sta", "start"), ("atlas start perc", "perceptron-and-mlp"), ("atlas hint perceptron_s", "perceptron_step")],
+    [
+        ("atlas sta", "start"),
+        ("atlas start perc", "perceptron-and-mlp"),
+        ("atlas hint perceptron_s", "perceptron_step"),
+    ],
 )
 def test_atlas_is_completed_with_commands_workshops_and_exercises(terminal, typed, offered):
     terminal("true")

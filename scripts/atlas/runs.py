@@ -183,10 +183,12 @@ def _python(arguments: list[str], folder: Path, limit: float, env: dict[str, str
         seconds = time.monotonic() - began
         output.seek(0)
         text = output.read().decode(errors="replace")
+    code = process.returncode
     if seconds > limit:
         text += f"\nended by force after {limit} s"
+        code = code or -signal.SIGKILL  # a parent that outlived its children for a moment may have ended in peace
     share = min(1.0, (_computed() - computed) / seconds)
-    return _Ended(process.returncode, text, round(seconds, 1), round(peak / 1e6), network, round(share, 2))
+    return _Ended(code, text, round(seconds, 1), round(peak / 1e6), network, round(share, 2))
 
 
 def _computed() -> float:

@@ -88,7 +88,7 @@ def texts():
         yield solution / f"{folder.name}.py", folder
 
 
-@pytest.mark.parametrize(("text", "folder"), texts(), ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(("text", "folder"), list(texts()), ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(text, folder):
     content = text.read_text(encoding="utf-8")
     if text.suffix == ".py":

@@ -1,5 +1,6 @@
 """The plots: they take what a learner has, refuse what makes no sense, and nothing on them is cut off."""
 
+import os
 import random
 import subprocess
 import sys
@@ -349,3 +350,12 @@ def test_a_notebook_shows_the_figure_and_not_the_name_of_the_axes_above_it():
 def test_matplotlib_is_not_imported_before_the_first_plot():
     code = "import sys, atlas.plot; sys.exit(any(m in sys.modules for m in ('matplotlib', 'torch', 'tensorflow')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_first_plot_does_not_silence_a_notebooks_later_figures(tmp_path):
+    code = (
+        "import matplotlib.pyplot as plt; from atlas import plot; plot.curves(train=[2, 1]); print(plt.isinteractive())"
+    )
+    env = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline", "IPYTHONDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "IPython", "--no-banner", "-c", code]
+    assert "True" in subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.split()

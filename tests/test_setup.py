@@ -425,3 +425,11 @@ def test_jupyter_offers_the_one_kernel_even_where_others_are_installed(tmp_path)
         text=True,
     )
     assert found.stdout.strip() == str({environment.KERNEL: environment.KERNEL_TITLE}), found.stderr
+
+
+def test_no_python_of_this_environment_lets_waiting_threads_spin_unless_told_to():
+    asked = "import os; print(os.environ['OMP_WAIT_POLICY'], os.environ['OPENBLAS_NUM_THREADS'])"
+    bare = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS")}
+    for env, said in ((bare, "PASSIVE 1"), ({**bare, "OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 1")):
+        done = subprocess.run([sys.executable, "-c", asked], env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == said

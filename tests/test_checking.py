@@ -628,6 +628,34 @@ def test_a_check_takes_milliseconds():
     assert (time.monotonic() - began) / 20 < 0.05
 
 
+# ---------------------------------------------------------------------------------------------- random on purpose
+
+
+def all_signs_alike(x):
+    """One sign for all entries. Each entry needs its own."""
+    return x * np.random.choice([-1, 1])
+
+
+@exercise(hints=["np.random.choice"], mistakes=[all_signs_alike], random=True)
+def signs(learner, rng):
+    x = np.arange(1.0, 101)
+    drawn = learner(x)
+    expect.close(np.abs(drawn), x, why="the sizes stay", source="the definition")
+    both = (drawn < 0).any() and (drawn > 0).any()
+    if not both:
+        expect.close(drawn, x * np.where(np.arange(100) % 2, 1, -1), why="both signs occur", source="chance")
+
+
+def test_a_function_that_is_meant_to_draw_may_give_something_else_each_time():
+    assert run_check(signs, lambda x: x * np.random.choice([-1, 1], x.shape)).passed
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_known_mistake_is_recognised_in_what_it_draws(seed):
+    outcome = run_check(signs, lambda x: np.random.choice([-1, 1]) * x, seed)
+    assert "Each entry needs its own." in outcome.text()
+
+
 # ---------------------------------------------------------------------------------------------- the world as before
 
 

@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from atlas import readings
+from atlas import hardware, readings
 from atlas.readings import number as _number
 
 PASSED, FAILED, UNTOUCHED, BROKEN = "passed", "failed", "untouched", "error"
@@ -100,6 +100,7 @@ class Check:
     hints: tuple[str, ...]
     mistakes: tuple[Callable, ...]
     seconds: float
+    random: bool = False
 
     def __post_init__(self):
         if not self.hints or not all(hint.strip() for hint in self.hints):
@@ -109,9 +110,15 @@ class Check:
                 raise ValueError(f"mistake {mistake.__name__} of {self.name} needs a docstring: it is the message")
 
 
-def exercise(*, hints: Sequence[str], mistakes: Sequence[Callable] = (), seconds: float = 10) -> Callable:
-    """Make the check of the exercise that has the decorated function's name; `seconds` is the time limit of a run."""
-    return lambda function: Check(function.__name__, function, tuple(hints), tuple(mistakes), seconds)
+def exercise(
+    *, hints: Sequence[str], mistakes: Sequence[Callable] = (), seconds: float = 10, random: bool = False
+) -> Callable:
+    """Make the check of the exercise that has the decorated function's name.
+
+    seconds: the time limit of a run. random: the function is meant to draw from global generators, as dropout does;
+    then a second call may give something else.
+    """
+    return lambda function: Check(function.__name__, function, tuple(hints), tuple(mistakes), seconds, random)
 
 
 def load_checks(folder: Path) -> dict[str, Check]:
@@ -226,7 +233,7 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
     """
     if _is_empty(given):
         return Outcome(check.name, UNTOUCHED, "nothing below its first line computes anything")
-    with _world_kept(seed) as printed:
+    with _world_kept() as printed:
         run, error = _attempt(check, given, seed)
         if error is None:
             verdict = (PASSED, "", [])
@@ -243,6 +250,7 @@ def _attempt(check: Check, given: Any, seed: int) -> tuple[_Run, BaseException |
     """Run the check's function on `given` once; what it raised comes back instead of leaving."""
     run = _Run(check)
     token = _run.set(run)
+    hardware.seed(seed)  # before each of the known mistakes too, so that they draw what the learner's code drew
     try:
         with warnings.catch_warnings(record=True) as run.warned:
             warnings.simplefilter("always")
@@ -385,7 +393,8 @@ class Learner:
         call = _Call({name: _kept(value) for name, value in inputs.items()})
         self._run.calls.append(call)
         call.result = result = self._watched(call, inputs, args, kwargs)
-        if not inspect.isclass(self._given) and all(map(_plain, inputs.values())):
+        repeatable = not inspect.isclass(self._given) and not self._run.check.random
+        if repeatable and all(map(_plain, inputs.values())):
             first = _kept(result)
             again = self._watched(call, inputs, args, kwargs)
             if not same(first, again):
@@ -435,12 +444,12 @@ class Learner:
 
 
 @contextlib.contextmanager
-def _world_kept(seed: int) -> Iterator["_Printed"]:
-    """Seed, catch what is printed, forbid input() and exit(); put everything back as it was. Yields what is printed."""
+def _world_kept() -> Iterator["_Printed"]:
+    """Catch what is printed, forbid input() and exit(); put everything back as it was. Yields what is printed."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_random_state_kept(seed))
+        stack.enter_context(_random_state_kept())
         stack.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         stack.enter_context(_replaced(builtins, "input", _no_input))
         if hasattr(shell, "ask_exit"):  # what exit() is in a notebook: the kernel would end after the cell
@@ -452,18 +461,14 @@ def _world_kept(seed: int) -> Iterator["_Printed"]:
 
 
 @contextlib.contextmanager
-def _random_state_kept(seed: int) -> Iterator[None]:
-    """Seed the global generators and put their states back; torch's and TensorFlow's only where they are loaded."""
+def _random_state_kept() -> Iterator[None]:
+    """Put the states of the global generators back; torch's and TensorFlow's only where they are loaded."""
     torch = sys.modules.get("torch")
     tensorflow = sys.modules.get("tensorflow.python.eager.context")
     states = random.getstate(), np.random.get_state()
     with torch.random.fork_rng() if hasattr(torch, "random") else contextlib.nullcontext():
         eager = tensorflow and tensorflow.context()  # it has no public way to read the state of its global seed
         kept = tensorflow and (eager._seed, copy.deepcopy(getattr(eager, "_rng", None)))
-        random.seed(seed)
-        np.random.seed(seed)
-        if hasattr(torch, "random"):
-            torch.manual_seed(seed)
         try:
             yield
         finally:

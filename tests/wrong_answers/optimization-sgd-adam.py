@@ -67,6 +67,38 @@ def keeps_the_lookahead(w, g, v, eta, mu=0.9, nesterov=False):
     return w - eta * v, v
 
 
+@wrong("momentum_step", says="return w, v")
+def velocity_returned_first(w, g, v, eta, mu=0.9, nesterov=False):
+    v = mu * v + g
+    return v, w - eta * (g + mu * v if nesterov else v)
+
+
+@wrong("momentum_step", says="mu is an argument")
+def always_the_usual_mu(w, g, v, eta, mu=0.9, nesterov=False):
+    v = 0.9 * v + g
+    return w - eta * (g + 0.9 * v if nesterov else v), v
+
+
+@wrong("momentum_step", says="right until η changed")
+def always_one_rate(w, g, v, eta, mu=0.9, nesterov=False):
+    v = mu * v + g
+    return w - 0.05 * (g + mu * v if nesterov else v), v
+
+
+@wrong("momentum_step", says="The first step is right")
+def keeps_the_step(w, g, v, eta, mu=0.9, nesterov=False):
+    v = mu * v + g
+    step = eta * (g + mu * v if nesterov else v)
+    return w - step, step
+
+
+@wrong("momentum_step", says="expected Tensor")
+def arrays_come_back(w, g, v, eta, mu=0.9, nesterov=False):
+    w, g, v = (np.asarray(a) for a in (w, g, v))
+    v = mu * v + g
+    return w - eta * (g + mu * v if nesterov else v), v
+
+
 @right("momentum_step")
 def momentum_with_torch_functions(w, g, v, eta, mu=0.9, nesterov=False):
     v = torch.add(g, v, alpha=mu)
@@ -142,6 +174,18 @@ def rms_in_place(w, g, s, eta, alpha=0.99, eps=1e-8):
 def rms_bracket(w, g, s, eta, alpha=0.99, eps=1e-8):
     s = alpha * s + (1 - alpha) * g**2
     return w - eta * g / s.sqrt() + eps, s
+
+
+@wrong("rmsprop_step", says="return w, s")
+def rms_state_first(w, g, s, eta, alpha=0.99, eps=1e-8):
+    s = alpha * s + (1 - alpha) * g**2
+    return s, w - eta * g / (s.sqrt() + eps)
+
+
+@wrong("rmsprop_step", says="eps is an argument")
+def rms_eps_by_hand(w, g, s, eta, alpha=0.99, eps=1e-8):
+    s = alpha * s + (1 - alpha) * g**2
+    return w - eta * g / (s.sqrt() + 1e-8), s
 
 
 @right("rmsprop_step")
@@ -251,6 +295,43 @@ def adam_flat_state(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     return w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps), m, v, t
 
 
+@wrong("adam_step", says="wrong order: return w, (m, v, t)")
+def adam_state_first(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = means(g, state, beta1, beta2)
+    return (m, v, t), w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
+
+
+@wrong("adam_step", says="in this order")
+def adam_count_first(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = means(g, state, beta1, beta2)
+    return w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps), (t, m, v)
+
+
+@wrong("adam_step", says="the state has three parts")
+def adam_without_count(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = means(g, state, beta1, beta2)
+    return w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps), (m, v)
+
+
+@wrong("adam_step", says="v is corrected with β₁")
+def adam_corrects_both_alike(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = means(g, state, beta1, beta2)
+    return w - eta * m / (1 - beta1**t) / ((v / (1 - beta1**t)).sqrt() + eps), (m, v, t)
+
+
+@wrong("adam_step", says="one around 1 - beta1**t")
+def adam_bracket(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = means(g, state, beta1, beta2)
+    return w - eta * (m / 1 - beta1**t) / ((v / 1 - beta2**t).sqrt() + eps), (m, v, t)
+
+
+@right("adam_step")
+def adam_counts_with_a_tensor(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = means(g, state, beta1, beta2)
+    t = torch.as_tensor(t)  # βᵗ then has single precision
+    return w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps), (m, v, t)
+
+
 @right("adam_step")
 def adam_as_torch_writes_it(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     m, v, t = means(g, state, beta1, beta2)
@@ -328,6 +409,18 @@ def decay_in_place(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01)
     return adam_as_torch_writes_it(w, g, state, eta, beta1, beta2, eps)
 
 
+@wrong("adamw_step", says="lam is an argument")
+def decay_by_hand(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
+    new, state = adam_as_torch_writes_it(w, g, state, eta, beta1, beta2, eps)
+    return new - eta * 0.01 * w, state
+
+
+@wrong("adamw_step", says="in the wrong order")
+def decay_with_betas_swapped(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
+    new, state = adam_as_torch_writes_it(w, g, state, eta, beta2, beta1, eps)
+    return new - eta * lam * w, state
+
+
 @right("adamw_step")
 def decay_first(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
     return adam_by_lerp((1 - eta * lam) * w, g, state, eta, beta1, beta2, eps)
@@ -389,6 +482,21 @@ def noise_wrong_axis(G, B):
 @wrong("gradient_noise", says="B has no part in it")
 def noise_of_one(G, B):
     return G.var(0).sum().sqrt()
+
+
+@wrong("gradient_noise", says="without replacement")
+def noise_without_replacement(G, B):
+    return (G.var(0).sum() / B * (len(G) - B) / (len(G) - 1)).sqrt()
+
+
+@wrong("gradient_noise", says="where B belongs")
+def noise_over_n(G, B):
+    return (G.var(0).sum() / len(G)).sqrt()
+
+
+@wrong("gradient_noise", says="one batch")
+def noise_of_the_first_rows(G, B):
+    return (G[:B].mean(0) - G.mean(0)).norm()
 
 
 @right("gradient_noise")
@@ -466,6 +574,27 @@ def warmup_from_minimum(t, steps, warmup, eta_max, eta_min=0.0):
 def divides_by_no_warmup(t, steps, warmup, eta_max, eta_min=0.0):
     rise = eta_max * (t + 1) / warmup
     return rise if t < warmup else eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
+
+
+@wrong("warmup_cosine", says="t < W, not t <= W")
+def warmup_too_long(t, steps, warmup, eta_max, eta_min=0.0):
+    if t <= warmup and warmup:
+        return eta_max * (t + 1) / warmup
+    return eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
+
+
+@wrong("warmup_cosine", says="one around 1 + cos")
+def wave_without_bracket(t, steps, warmup, eta_max, eta_min=0.0):
+    if t < warmup:
+        return eta_max * (t + 1) / warmup
+    u = (t - warmup) / (steps - warmup)
+    return eta_min + (eta_max - eta_min) * 1 + math.cos(math.pi * u) / 2
+
+
+@wrong("warmup_cosine", says="of step t alone")
+def all_rates_at_once(t, steps, warmup, eta_max, eta_min=0.0):
+    rise = [eta_max * (k + 1) / warmup for k in range(warmup)]
+    return rise + [eta_min + (eta_max - eta_min) * wave(k / (steps - warmup)) for k in range(steps - warmup)]
 
 
 @right("warmup_cosine")
@@ -546,6 +675,30 @@ def clip_in_place(gradients, max_norm):
     return gradients, norm
 
 
+@wrong("clip_by_norm", says="First the list")
+def clip_norm_first(gradients, max_norm):
+    norm = joint(gradients)
+    return norm, [g * max_norm / max(norm, max_norm) for g in gradients]
+
+
+@wrong("clip_by_norm", says="The factor came back")
+def clip_returns_factor(gradients, max_norm):
+    factor = max_norm / max(joint(gradients), max_norm)
+    return [g * factor for g in gradients], factor
+
+
+@wrong("clip_by_norm", says="the norm of zeros")
+def clip_no_norm_of_zeros(gradients, max_norm):
+    norm = joint(gradients) or math.nan
+    return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
+
+
+@wrong("clip_by_norm", says="stays a tensor")
+def clip_gives_arrays(gradients, max_norm):
+    norm = joint(gradients)
+    return [np.asarray(g) * max_norm / max(norm, max_norm) for g in gradients], norm
+
+
 @right("clip_by_norm")
 def clip_with_epsilon(gradients, max_norm):
     norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -614,6 +767,48 @@ def further_out(rates, losses, beta=0.9, backoff=3.0):
 @wrong("suggest_rate", says="divides by 3 whatever")
 def backoff_by_hand(rates, losses, beta=0.9, backoff=3.0):
     return rates[np.argmin(running(finite_part(losses), beta))] / 3
+
+
+@wrong("suggest_rate", says="one step behind")
+def counted_from_zero(rates, losses, beta=0.9, backoff=3.0):
+    mean, curve = 0.0, []
+    for t, loss in enumerate(finite_part(losses)):
+        mean = beta * mean + (1 - beta) * loss
+        curve.append(mean / (1 - beta**t))
+    return rates[np.argmin(curve)] / backoff
+
+
+@wrong("suggest_rate", says="begins with the first loss")
+def begins_with_the_first(rates, losses, beta=0.9, backoff=3.0):
+    curve = [losses[0]]
+    for loss in finite_part(losses)[1:]:
+        curve.append(beta * curve[-1] + (1 - beta) * loss)
+    return rates[np.argmin(curve)] / backoff
+
+
+@wrong("suggest_rate", says="goes into the next step")
+def corrected_mean_goes_on(rates, losses, beta=0.9, backoff=3.0):
+    mean, curve = 0.0, []
+    for t, loss in enumerate(finite_part(losses), 1):
+        mean = (beta * mean + (1 - beta) * loss) / (1 - beta**t)
+        curve.append(mean)
+    return rates[np.argmin(curve)] / backoff
+
+
+@wrong("suggest_rate", says="beta is an argument")
+def smooths_with_the_usual_beta(rates, losses, beta=0.9, backoff=3.0):
+    return rates[np.argmin(running(finite_part(losses), 0.9))] / backoff
+
+
+@wrong("suggest_rate", says="divides a position")
+def position_of_the_lowest(rates, losses, beta=0.9, backoff=3.0):
+    return np.argmin(running(finite_part(losses), beta)) / backoff
+
+
+@wrong("suggest_rate", says="cut the losses there")
+def a_large_number_for_nan(rates, losses, beta=0.9, backoff=3.0):
+    losses = np.nan_to_num(losses, nan=1e3, posinf=1e3)  # as the notebook draws its curve
+    return rates[np.argmin(running(losses, beta))] / backoff
 
 
 @right("suggest_rate")

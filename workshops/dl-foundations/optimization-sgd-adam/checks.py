@@ -22,7 +22,8 @@ def _tensor(values):
 def _follow(learner, rng, first, make, parts, source, **settings):
     """Walk beside an optimiser of torch for 50 steps and compare the weights after each.
 
-    first(w) is the state before the first step, make(parameters) torch's optimiser, parts the names of what returns.
+    first(w) is the state before the first step, make(parameters) torch's optimiser, parts(given) what returns, taken
+    apart: weights and state. The tolerance is that of expect.close, for βᵗ with a tensor t has single precision.
     """
     import torch
 
@@ -39,12 +40,21 @@ def _follow(learner, rng, first, make, parts, source, **settings):
             optimizer.param_groups[0]["lr"] = eta
             theirs.grad = g.clone()
             optimizer.step()
-            w, state = expect.parts(learner(w, g, state, eta, **settings), parts, "the step returns weights and state")
+            w, state = parts(learner(w, g, state, eta, **settings))
             expect.shape(w, (3, 5), "the new weights have the shape of w")
+            expect.kind(w, torch.Tensor, "the new weights are a tensor, as w is")
             yours.append(array(w).copy())
             expected.append(theirs.detach().numpy().copy())
         why = f"the same weights as PyTorch's in steps {begin} to {end}" + (", with another η" if begin == 21 else "")
-        expect.close(np.stack(yours), np.stack(expected), why=why, source=source, rtol=1e-7, atol=1e-9)
+        likely = "It was right until η changed: is η in the state, or is there a fixed one?" if begin == 21 else ""
+        if begin == 1 and np.allclose(yours[0], expected[0]):
+            likely = "The first step is right, a later one is not: what does the state keep, and how much of it?"
+        expect.close(np.stack(yours), np.stack(expected), why=why, source=source, likely=likely)
+
+
+def _pair(*names):
+    """Takes apart what a step returns, in two parts of these names."""
+    return lambda given: expect.parts(given, names, "the step returns weights and state")
 
 
 # ------------------------------------------------------------------------------------------------ momentum_step
@@ -97,7 +107,19 @@ def lookahead_returned(w, g, v, eta, mu=0.9, nesterov=False):
     return w - eta * v, v
 
 
+def velocity_first(w, g, v, eta, mu=0.9, nesterov=False):
+    """Weights and velocity come back in the wrong order: return w, v."""
+    return _momentum()(w, g, v, eta, mu, nesterov)[::-1]
+
+
+def mu_by_hand(w, g, v, eta, mu=0.9, nesterov=False):
+    """mu is an argument; this takes 0.9 whatever it is."""
+    return _momentum()(w, g, v, eta, 0.9, nesterov)
+
+
 MOMENTUM_MISTAKES = [
+    velocity_first,
+    mu_by_hand,
     eta_in_velocity,
     steps_along_old,
     nesterov_reversed,
@@ -155,7 +177,7 @@ def momentum_step(learner, rng):
             rng,
             lambda w: 0 * w,
             lambda p, n=nesterov: torch.optim.SGD(p, lr=1, momentum=0.7, nesterov=n),
-            ("w", "v"),
+            _pair("w", "v"),
             f"torch.optim.SGD, momentum 0.7, nesterov={nesterov}",
             mu=0.7,
             nesterov=nesterov,
@@ -202,7 +224,30 @@ def eps_to_weights(w, g, s, eta, alpha=0.99, eps=1e-8):
     return w - eta * g / s.sqrt() + eps, s
 
 
+def squares_first(w, g, s, eta, alpha=0.99, eps=1e-8):
+    """Weights and mean of squares come back in the wrong order: return w, s."""
+    return _rmsprop()(w, g, s, eta, alpha, eps)[::-1]
+
+
+def alpha_by_hand(w, g, s, eta, alpha=0.99, eps=1e-8):
+    """alpha is an argument; this takes 0.99 whatever it is."""
+    return _rmsprop()(w, g, s, eta, 0.99, eps)
+
+
+def eps_by_hand(w, g, s, eta, alpha=0.99, eps=1e-8):
+    """eps is an argument; this takes 1e-8 whatever it is."""
+    return _rmsprop()(w, g, s, eta, alpha)
+
+
 RMSPROP_MISTAKES = [
+    squares_first,
+    alpha_by_hand,
+    eps_by_hand,
+    _slip(
+        _rmsprop(divide=lambda g, s, old, eps: g * (s.sqrt() + eps)),
+        "multiplied",
+        "It multiplies by √s + ε. It divides: a coordinate with large gradients gets a small step.",
+    ),
     eps_to_weights,
     squares_not_carried,
     returns_root,
@@ -269,7 +314,7 @@ def rmsprop_step(learner, rng):
         rng,
         lambda w: 0 * w,
         lambda p: torch.optim.RMSprop(p, lr=1, alpha=0.8, eps=0.1),
-        ("w", "s"),
+        _pair("w", "s"),
         "torch.optim.RMSprop, alpha 0.8, eps 0.1",
         alpha=0.8,
         eps=0.1,
@@ -318,7 +363,59 @@ def state_not_carried(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     return new, (*state[:2], state[2] + 1)
 
 
+def state_first(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    """Weights and state come back in the wrong order: return w, (m, v, t)."""
+    return _adam()(w, g, state, eta, beta1, beta2, eps)[::-1]
+
+
+def settings_by_hand(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    """beta1 and beta2 are arguments; this takes their defaults whatever they are."""
+    return _adam()(w, g, state, eta, eps=eps)
+
+
+def all_settings_by_hand(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    """beta1, beta2 and eps are arguments; this takes their defaults whatever they are."""
+    return _adam()(w, g, state, eta)
+
+
+def one_beta(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    """β₁ stands in place of β₂ in v and in its correction."""
+    return _adam()(w, g, state, eta, beta1, beta1, eps)
+
+
+def corrected_by_one_beta(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    """v is corrected with β₁. The mean of squares has β₂: v / (1 - β₂ᵗ)."""
+    m, v, t = state
+    m, v, t = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2, t + 1
+    return w - eta * (m / (1 - beta1**t)) / ((v / (1 - beta1**t)).sqrt() + eps), (m, v, t)
+
+
 ADAM_MISTAKES = [
+    state_first,
+    settings_by_hand,
+    all_settings_by_hand,
+    one_beta,
+    corrected_by_one_beta,
+    _slip(
+        _adam(correct=lambda m, v, c1, c2: (m - (1 - c1), v - (1 - c2))),
+        "correction_without_bracket",
+        "A bracket is missing: m / (1 - beta1**t) needs one around 1 - beta1**t.",
+    ),
+    _slip(
+        _adam(keep=lambda m, v, mh, vh: (v, m)),
+        "means_in_wrong_order",
+        "The two means in the state are swapped: return (m, v, t).",
+    ),
+    _slip(
+        _adam(second=lambda v, g, b: b * v + (1 - b) * (g**2).mean()),
+        "one_for_all",
+        "It averages g² over the entries: each entry keeps its own v.",
+    ),
+    _slip(
+        _adam(bias=lambda b, t: (1 - b) ** t),
+        "power_of_the_difference",
+        "It is 1 - βᵗ, not (1 - β)ᵗ: the power belongs to β alone.",
+    ),
     betas_swapped,
     state_not_carried,
     _slip(
@@ -375,7 +472,11 @@ ADAM_MISTAKES = [
         "eps_before_correction",
         "ε is added before v is corrected, and gets corrected with it. First v̂, its root, then ε.",
     ),
-    _slip(_adam(divide=lambda m, v, eps, c2: m / v.sqrt()), "no_eps", "ε is missing: divide by √v̂ + ε."),
+    _slip(
+        _adam(divide=lambda m, v, eps, c2: m / v.sqrt()),
+        "no_eps",
+        "ε is missing, or fixed at 1e-8: divide by √v̂ + ε, with the argument eps.",
+    ),
     _slip(
         _adam(divide=lambda m, v, eps, c2: m / v.sqrt() + eps),
         "eps_added",
@@ -437,6 +538,15 @@ def _state(given):
     return w, expect.parts(state, ("m", "v", "t"), "the state has three parts")
 
 
+def _state_and_shapes(given):
+    """Weights and state, of which m and v have the shape of w, and t is a number."""
+    w, (m, v, t) = _state(given)
+    likely = "The state is (m, v, t), in this order: two tensors like w, and a number."
+    for name, part, shape in (("m", m, (3, 5)), ("v", v, (3, 5)), ("t", t, ())):
+        expect.shape(part, shape, f"{name} in the state has its shape", likely=likely)
+    return w, (m, v, t)
+
+
 def _nothing_yet(w):
     return 0 * w, 0 * w, 0
 
@@ -458,7 +568,7 @@ def adam_step(learner, rng):
         rng,
         _nothing_yet,
         lambda p: torch.optim.Adam(p, lr=1, betas=(0.8, 0.9), eps=0.1),
-        ("w", "state"),
+        _state_and_shapes,
         "torch.optim.Adam, betas 0.8 and 0.9, eps 0.1",
         beta1=0.8,
         beta2=0.9,
@@ -505,11 +615,40 @@ def old_state_returned(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0
     return new - eta * lam * w, state
 
 
+def default_eps(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
+    """ε is not passed on: adam_step then takes its default."""
+    new, state = _adam()(w, g, state, eta, beta1, beta2)
+    return new - eta * lam * w, state
+
+
+def lam_by_hand(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
+    """lam is an argument; this takes 0.01 whatever it is."""
+    return _decay()(w, g, state, eta, beta1, beta2, eps, 0.01)
+
+
+def betas_passed_swapped(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
+    """β₁ and β₂ reach adam_step in the wrong order."""
+    return _decay()(w, g, state, eta, beta2, beta1, eps, lam)
+
+
 _KEPT = (lambda w, new, eta, lam, state: new,)
 ADAMW_MISTAKES = [
     adaptive_decay,
     default_settings,
+    default_eps,
+    lam_by_hand,
+    betas_passed_swapped,
     old_state_returned,
+    _slip(
+        _decay(lambda w, new, eta, lam, state: new - eta * eta * lam * w),
+        "eta_twice",
+        "η stands twice in the decay: subtract ηλw.",
+    ),
+    _slip(
+        _decay(_KEPT[0], lambda g, w, lam, eta: g - lam * w),
+        "coupled_and_growing",
+        "The decay goes through the gradient, and the wrong way. Keep g pure, and subtract ηλw besides.",
+    ),
     _slip(
         _decay(_KEPT[0], lambda g, w, lam, eta: g + lam * w),
         "coupled",
@@ -575,7 +714,7 @@ def adamw_step(learner, rng):
         rng,
         _nothing_yet,
         lambda p: torch.optim.AdamW(p, lr=1, betas=(0.8, 0.9), eps=0.1, weight_decay=0.3),
-        ("w", "state"),
+        _state_and_shapes,
         "torch.optim.AdamW, betas 0.8 and 0.9, eps 0.1, weight_decay 0.3",
         beta1=0.8,
         beta2=0.9,
@@ -640,6 +779,26 @@ def grows(G, B):
     return (G.var(0).sum() * B).sqrt()
 
 
+def mean_of_everything(G, B):
+    """It subtracts one mean of all numbers in G. Each column has its own mean: G.mean(0)."""
+    return (((G - G.mean()) ** 2).sum() / (len(G) - 1) / B).sqrt()
+
+
+def over_n(G, B):
+    """It divides by N where B belongs: the noise is that of a batch of B."""
+    return (G.var(0).sum() / len(G)).sqrt()
+
+
+def one_batch(G, B):
+    """It measures one batch, the first B rows. Its expectation over all batches is asked for: the formula."""
+    return (G[:B].mean(0) - G.mean(0)).norm()
+
+
+def without_replacement(G, B):
+    """It corrects for draws without replacement. The draws are independent here: σ²/B."""
+    return (G.var(0).sum() / B * (len(G) - B) / (len(G) - 1)).sqrt()
+
+
 @exercise(
     hints=[
         "Each column of G is one entry of the gradient, over the examples: its variance comes first.",
@@ -657,14 +816,18 @@ def grows(G, B):
         over_the_entries,
         of_everything,
         grows,
+        mean_of_everything,
+        over_n,
+        one_batch,
+        without_replacement,
     ],
 )
 def gradient_noise(learner, rng):
-    G = rng.normal(size=(6, 4)) * [1, 2, 3, 0.5] + [3, -1, 0, 2]
+    G = rng.normal(size=(8, 4)) * [1, 2, 3, 0.5] + [3, -1, 0, 2]
     for B in (5, 1):
         expected = math.sqrt(np.trace(np.cov(G, rowvar=False)) / B)
         expect.close(
-            learner(_tensor(G), B), expected, why=f"6 gradients of 4 entries, B = {B}", source="the trace of np.cov"
+            learner(_tensor(G), B), expected, why=f"8 gradients of 4 entries, B = {B}", source="the trace of np.cov"
         )
     G = _tensor([[1.0, 0], [3, 0], [5, 3]])
     expect.close(learner(G, 4), math.sqrt(7) / 2, why="the example above, B = 4", source="by hand")
@@ -695,7 +858,25 @@ def no_warmup(t, steps, warmup, eta_max, eta_min=0.0):
     return eta_min + (eta_max - eta_min) * (1 + math.cos(math.pi * max(0, t - warmup) / (steps - warmup))) / 2
 
 
+def warm_one_too_long(t, steps, warmup, eta_max, eta_min=0.0):
+    """The warm-up lasts one step too long, and passes η_max: it is for t < W, not t <= W."""
+    if warmup and t == warmup:
+        return eta_max * (t + 1) / warmup
+    return _schedule()(t, steps, warmup, eta_max, eta_min)
+
+
 WARMUP_MISTAKES = [
+    warm_one_too_long,
+    _slip(
+        _schedule(put=lambda low, high, f: low + (high - low) + f - 0.5),
+        "bracket_missing",
+        "A bracket is missing: (η_max - η_min)·(1 + cos πu)/2 needs one around 1 + cos.",
+    ),
+    _slip(
+        _schedule(u=lambda t, T, W: t - W / (T - W)),
+        "fraction_without_bracket",
+        "A bracket is missing: u = (t - W)/(T - W), not t - W/(T - W).",
+    ),
     rises_from_minimum,
     no_warmup,
     _slip(
@@ -801,7 +982,9 @@ def warmup_cosine(learner, rng):
     given = [learner(t, 23, 5, 0.4, 0.06) for t in range(23)]
     for one in given:
         expect.finite(one, "one rate for each step")
-    given = np.array([array(one).item() if array(one).size == 1 else np.nan for one in given])
+        if array(one).size != 1:
+            expect.shape(one, (), "one rate for each step", likely="Return the rate of step t alone, not of all steps.")
+    given = np.array([array(one).item() for one in given])
     why, source = "23 steps, 5 of them warm-up, between 0.4 and 0.06", "torch's LinearLR, then CosineAnnealingLR"
     expect.close(given, expected, why=why, source=source)
     for t, rate in ((0, 0.5), (1, 1.0), (2, 1.0), (6, 0.6)):
@@ -879,6 +1062,13 @@ def absolute_values(gradients, max_norm):
     return [g * min(1, max_norm / float(norm)) for g in gradients], norm
 
 
+def factor_returned(gradients, max_norm):
+    """The factor came back. The second result is the norm before clipping."""
+    norm = _norm(gradients)
+    factor = min(1, max_norm / float(norm))
+    return [g * factor for g in gradients], factor
+
+
 @exercise(
     hints=[
         "First one number: the root of the sum of all squares, over all tensors. Then one factor for all of them.",
@@ -896,6 +1086,7 @@ def absolute_values(gradients, max_norm):
         norm_afterwards,
         factor_squared,
         absolute_values,
+        factor_returned,
     ],
 )
 def clip_by_norm(learner, rng):
@@ -907,11 +1098,14 @@ def clip_by_norm(learner, rng):
             leaf.grad = g.clone()
         norm = torch.nn.utils.clip_grad_norm_(leaves, max_norm)
         clipped, given = expect.parts(learner(gradients, max_norm), ("gradients", "norm"), "the list and the norm")
+        likely = "First the list, with one tensor for each that was given, then the norm: return [g * …], norm"
+        expect.kind(clipped, (list, tuple), "the clipped gradients are a list, and come first", likely=likely)
+        expect.equal(len(clipped), len(gradients), why="as many tensors as were given", source="the length")
         names = [f"g{k}" for k in range(1, len(gradients) + 1)]
-        clipped = expect.parts(clipped, names, "a list with one tensor for each that was given")
         source = "torch.nn.utils.clip_grad_norm_"
         for name, mine, leaf in zip(names, clipped, leaves, strict=True):
             expect.shape(mine, tuple(leaf.shape), f"{name} keeps its shape")
+            expect.kind(mine, torch.Tensor, f"{name} stays a tensor")
         flat = np.concatenate([array(mine).ravel() for mine in clipped])
         expected = torch.cat([leaf.grad.ravel() for leaf in leaves])
         expect.close(flat, expected, why=f"{why}: all tensors in a row", source=source, rtol=1e-5)
@@ -922,11 +1116,12 @@ def clip_by_norm(learner, rng):
     demand(gradients, 1.7, "three tensors, too long")
     demand(gradients, 100.0, "short enough: nothing changes")
     demand([_tensor([3.0]), _tensor([0.0, 4.0])], 2.0, "the example above")
-    (zero,), _ = learner([_tensor([0.0, 0.0])], 1.0)
+    (zero,), norm = learner([_tensor([0.0, 0.0])], 1.0)
     likely = "0/0 is NaN: divide only where the norm is larger than max_norm."
     expect.true(
         np.isfinite(array(zero)).all(), "gradients of zeros stay zeros", f"yours    {array(zero)}", likely=likely
     )
+    expect.close(norm, 0.0, why="the norm of zeros", source="by hand")
 
 
 # ------------------------------------------------------------------------------------------------ suggest_rate
@@ -952,7 +1147,65 @@ def _mean(losses, beta, correct=True):
     return result
 
 
+def _mean_from_first(losses, beta):
+    result = [losses[0]]
+    for loss in losses[1:]:
+        result.append(beta * result[-1] + (1 - beta) * loss)
+    return result
+
+
+def _mean_fed_back(losses, beta):
+    mean, result = 0.0, []
+    for t, loss in enumerate(losses, 1):
+        mean = (beta * mean + (1 - beta) * loss) / (1 - beta**t)
+        result.append(mean)
+    return result
+
+
+def _mean_counted(losses, beta, begin):
+    with np.errstate(divide="ignore"):
+        return np.array(_mean(losses, beta, False)) / (1 - beta ** np.arange(begin, begin + len(losses)))
+
+
+def beta_by_hand(rates, losses, beta=0.9, backoff=3.0):
+    """beta is an argument; this smooths with 0.9 whatever it is."""
+    return _picked()(rates, losses, 0.9, backoff)
+
+
+def position(rates, losses, beta=0.9, backoff=3.0):
+    """It returns a position, the index of the lowest loss. The rate there is asked for: rates[…] / backoff."""
+    return _picked(back=lambda low, backoff: low)(np.arange(len(rates)), losses, beta, backoff)
+
+
+def position_divided(rates, losses, beta=0.9, backoff=3.0):
+    """It divides a position, the index of the lowest loss. The rate there is asked for: rates[…] / backoff."""
+    return _picked()(np.arange(len(rates)), losses, beta, backoff)
+
+
 SUGGEST_MISTAKES = [
+    beta_by_hand,
+    position,
+    position_divided,
+    _slip(
+        _picked(smooth=lambda losses, beta: _mean_counted(losses, beta, 0)),
+        "counted_from_zero",
+        "The correction is one step behind: the first loss has t = 1, for 1 - β⁰ = 0.",
+    ),
+    _slip(
+        _picked(smooth=lambda losses, beta: _mean_counted(losses, beta, 2)),
+        "counted_from_two",
+        "The correction is one step ahead: the first loss has t = 1.",
+    ),
+    _slip(
+        _picked(smooth=_mean_from_first),
+        "begins_with_first",
+        "The mean begins with the first loss, which then weighs too much: begin with 0 and divide by 1 - βᵗ.",
+    ),
+    _slip(
+        _picked(smooth=_mean_fed_back),
+        "corrected_fed_back",
+        "The corrected mean goes into the next step. Keep m uncorrected; m / (1 - βᵗ) is for the curve only.",
+    ),
     _slip(
         _picked(smooth=lambda losses, beta: losses),
         "not_smoothed",
@@ -1027,6 +1280,8 @@ def suggest_rate(learner, rng):
     for value in (math.nan, math.inf):
         over = noisy.copy()
         over[25] = 2.0
-        over[53], over[54:] = value, 0.0
-        demand(over, f"a run that ends in {value}; what comes after does not count", likely=likely)
-    demand(np.array([2.0, 1.5, 1.6, 3.0]), "four steps", beta=0.5, backoff=2.0)
+        over[44], over[45:] = value, 0.0  # long enough that a large number in place of NaN fades, too
+        demand(over, f"a run that ends in {value}; what comes after does not count", beta=0.5, likely=likely)
+    # every slip in the correction picks another step of these seven
+    demand(np.array([2.7, 1.4, 1.8, 1.9, 2.0, 2.1, 2.2]), "seven steps", beta=0.6, backoff=2.0)
+    demand(np.array([2.0, 2.1, 2.3, 3.0]), "four steps that only rise", beta=0.5, backoff=2.0)

@@ -172,7 +172,10 @@ class EarlyStopping:
         ### END SOLUTION
 
     def update(self, loss, model):
-        """Take in one epoch's validation loss (a number) and the model after it. Returns whether to stop, a bool."""
+        """Take in one epoch's validation loss (a number; NaN is no improvement) and the model after it.
+
+        Returns whether to stop, a bool.
+        """
         # TODO: a new lowest loss: keep a copy of everything in model.state_dict(), wait anew. Else count.
         ### BEGIN SOLUTION
         if loss < self.lowest:

@@ -275,6 +275,56 @@ class AsItShouldBe(Base):
     pass
 
 
+@wrong("Value", says="ZeroDivisionError")
+class PowerDividesByTheNumber(Base):
+    def __pow__(self, n):
+        return self.unary(self.data**n, lambda out: n * out.data / self.data)
+
+
+@wrong("Value", says="leaves self.data alone")
+class ReluCutsItsParent(Base):
+    def relu(self):
+        self.data = max(0.0, self.data)
+        return self.unary(self.data, lambda out: self.data > 0)
+
+
+@wrong("Value", says="int(n) cuts it off")
+class WholePowers(Base):
+    def __pow__(self, n):
+        return self.unary(self.data ** int(n), lambda out: int(n) * self.data ** (int(n) - 1))
+
+
+@wrong("Value", says="take other.data and self.data")
+class MultipliesValues(Base):
+    def __mul__(self, other):
+        other = self.lift(other)
+
+        def push(out):
+            self.grad += other * out.grad
+            other.grad += self * out.grad
+
+        return self.make(self.data * other.data, (self, other), push)
+
+
+@wrong("Value", says="push adds to both parents")
+class LeftFactorOnly(Base):
+    def __mul__(self, other):
+        other = self.lift(other)
+
+        def push(out):
+            self.grad += other.data * out.grad
+
+        return self.make(self.data * other.data, (self, other), push)
+
+
+@wrong("Value", says="The value beside it gets its share all the same")
+class NumbersAsConstants(Base):
+    def __mul__(self, other):
+        if isinstance(other, Base):
+            return Base.__mul__(self, other)
+        return self.make(self.data * other, (self,), lambda out: None)
+
+
 @right("Value")
 class PowersByThemselves(Base):
     def __mul__(self, other):
@@ -290,7 +340,7 @@ class PowersByThemselves(Base):
         return out
 
     def __pow__(self, n):
-        return self.unary(math.pow(self.data, n), lambda out: n * out.data / self.data)
+        return self.unary(math.pow(self.data, n), lambda out: n * math.pow(self.data, n - 1))
 
     def tanh(self):
         return self.unary(math.tanh(self.data), lambda out: 1 / math.cosh(self.data) ** 2)
@@ -553,6 +603,24 @@ def parents_below_the_value(root):
         value.push()
 
 
+@wrong("backward", says="keep the values themselves in the set")
+def visited_by_number(root):
+    order, visited, stack = [], set(), [(root, False)]
+    while stack:
+        value, done = stack.pop()
+        if done:
+            order.append(value)
+        elif value.data not in visited:
+            visited.add(value.data)
+            stack.append((value, True))
+            stack.extend((parent, False) for parent in value.parents)
+    for value in order:
+        value.grad = 0.0
+    root.grad = 1.0
+    for value in reversed(order):
+        value.push()
+
+
 @right("backward")
 def by_counting_users(root):
     users, seen, stack = Counter(), {root}, [root]
@@ -691,6 +759,39 @@ def prints_it(f, x, h=1e-5):
     print(each_entry(f, x, lambda e: (f(x + h * e) - f(x - h * e)) / (2 * h)))
 
 
+@wrong("gradient_check", says="two names of one array")
+def up_is_down(f, x, h=1e-5):
+    gradient = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        up = down = x.copy()
+        up[i] += h
+        down[i] -= h
+        gradient[i] = (f(up) - f(down)) / (2 * h)
+    return gradient
+
+
+@wrong("gradient_check", says="`return` stands inside the loop")
+def returns_in_the_loop(f, x, h=1e-5):
+    gradient = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        e = np.zeros_like(x)
+        e[i] = h
+        gradient[i] = (f(x + e) - f(x - e)) / (2 * h)
+        return gradient
+
+
+@wrong("gradient_check", says="never reaches x")
+def in_a_flat_copy(f, x, h=1e-5):
+    flat, gradient = x.ravel(), []
+    for i, kept in enumerate(flat.tolist()):
+        flat[i] = kept + h
+        up = f(x)
+        flat[i] = kept - h
+        gradient.append((up - f(x)) / (2 * h))
+        flat[i] = kept
+    return np.reshape(gradient, x.shape)
+
+
 @right("gradient_check")
 def unit_vectors(f, x, h=1e-5):
     return each_entry(f, x, lambda e: (f(x + h * e) - f(x - h * e)) / (2 * h))
@@ -784,6 +885,24 @@ def total(gradient, shape):
     return np.broadcast_to(gradient.sum(), shape)
 
 
+@wrong("unbroadcast", says="as if axes had been added in front only")
+def folded(gradient, shape):
+    return gradient.reshape(-1, *shape).sum(axis=0)
+
+
+@wrong("unbroadcast", says="There may be both")
+def front_or_ones(gradient, shape):
+    if gradient.ndim != len(shape):
+        return gradient.sum(axis=front(gradient, shape))
+    return gradient.sum(axis=ones_of(shape), keepdims=True)
+
+
+@wrong("unbroadcast", says="There may be several")
+def one_stretched_axis(gradient, shape):
+    gradient = gradient.sum(axis=front(gradient, shape))
+    return gradient.sum(axis=shape.index(1), keepdims=True) if 1 in shape else gradient
+
+
 @right("unbroadcast")
 def axis_by_axis(gradient, shape):
     while gradient.ndim > len(shape):
@@ -859,6 +978,11 @@ def only_what_is_learned(dZ, X, W):
 @wrong("linear_backward", says="The sign is turned round")
 def downhill_already(dZ, X, W):
     return dZ @ W, -dZ.T @ X, -dZ.sum(axis=0)
+
+
+@wrong("linear_backward", says="An axis of length 1 is missing")
+def squeezed(dZ, X, W):
+    return dZ @ W, (dZ.T @ X).squeeze(), dZ.sum(axis=0)
 
 
 @right("linear_backward")
@@ -958,6 +1082,17 @@ def in_the_logits(Z, y):
 def only_at_the_label(Z, y):
     T = np.eye(Z.shape[1])[y]
     return T * (probabilities(Z) - 1) / len(y)
+
+
+@wrong("softmax_cross_entropy_backward", says="Each row has its own sum")
+def one_sum_for_all(Z, y):
+    E = np.exp(Z - Z.max(axis=1, keepdims=True))
+    return (E / E.sum() - np.eye(Z.shape[1])[y]) / len(y)
+
+
+@wrong("softmax_cross_entropy_backward", says="each column's maximum")
+def shift_by_column(Z, y):
+    return (probabilities(Z - Z.max(axis=0)) - np.eye(Z.shape[1])[y]) / len(y)
 
 
 @right("softmax_cross_entropy_backward")
@@ -1096,6 +1231,55 @@ def mask_in_every_layer(X, y, layers):
     return loss, descend(inputs, layers, p_minus_y(Z, y) * (Z > 0))
 
 
+@wrong("mlp_gradients", says="not Z ≥ 0")
+def passes_at_zero(X, y, layers):
+    inputs, Z, loss = run(X, y, layers)
+    gradients, dZ = [], p_minus_y(Z, y)
+    for n in reversed(range(len(layers))):
+        gradients.insert(0, (dZ.T @ inputs[n], dZ.sum(0)))
+        if n:
+            dZ = dZ @ layers[n][0] * (inputs[n - 1] @ layers[n - 1][0].T + layers[n - 1][1] >= 0)
+    return loss, gradients
+
+
+@wrong("mlp_gradients", says="the logarithm met 0")
+def logarithm_of_p(X, y, layers):
+    inputs, Z, _ = run(X, y, layers)
+    return -np.log(probabilities(Z)[np.arange(len(y)), y]).mean(), descend(inputs, layers, p_minus_y(Z, y))
+
+
+@wrong("mlp_gradients", says="no small number beside it")
+def logarithm_of_p_and_a_little(X, y, layers):
+    inputs, Z, _ = run(X, y, layers)
+    p = probabilities(Z)[np.arange(len(y)), y]
+    return -np.log(p + 1e-12).mean(), descend(inputs, layers, p_minus_y(Z, y))
+
+
+@wrong("mlp_gradients", says="Each pair is turned round")
+def bias_before_weights(X, y, layers):
+    inputs, Z, loss = run(X, y, layers)
+    return loss, [(db, dW) for dW, db in descend(inputs, layers, p_minus_y(Z, y))]
+
+
+@wrong("mlp_gradients", says="The biases are missing")
+def without_biases(X, y, layers):
+    inputs, Z, loss = run(X, y, [(W, 0 * b) for W, b in layers])
+    return loss, descend(inputs, layers, p_minus_y(Z, y))
+
+
+@wrong("mlp_gradients", says="is a pair, (dW, db)")
+def one_flat_list(X, y, layers):
+    inputs, Z, loss = run(X, y, layers)
+    return loss, [array for pair in descend(inputs, layers, p_minus_y(Z, y)) for array in pair]
+
+
+@wrong("mlp_gradients", says="one loss for each example")
+def loss_without_mean(X, y, layers):
+    inputs, Z, _ = run(X, y, layers)
+    losses = scipy.special.logsumexp(Z, axis=1) - Z[np.arange(len(y)), y]
+    return losses, descend(inputs, layers, p_minus_y(Z, y))
+
+
 @right("mlp_gradients")
 def with_masks_kept(X, y, layers):
     inputs, masks, A = [], [], X
@@ -1210,6 +1394,23 @@ def weights_only(W, g, V, eta, mu):
 @wrong("momentum_step", says="μ multiplies the gradient in place of the old velocity")
 def mixed_up(W, g, V, eta, mu):
     V = V + mu * g
+    return W - eta * V, V
+
+
+@wrong("momentum_step", says="use the argument mu")
+def mu_as_usual(W, g, V, eta, mu):
+    V = 0.9 * V + g
+    return W - eta * V, V
+
+
+@wrong("momentum_step", says="η and μ are swapped")
+def letters_mixed_up(W, g, V, eta, mu):
+    V = eta * V + g
+    return W - mu * V, V
+
+
+@wrong("momentum_step", says="V stays as it was")
+def first_line_forgotten(W, g, V, eta, mu):
     return W - eta * V, V
 
 

@@ -42,7 +42,7 @@ mnist
 # | $d = a b$ | $\partial d/\partial a = b = -3$, $\partial d/\partial b = a = 2$ | $\bar a = -24$, $\bar b = 16$ |
 #
 # $\bar v$ is short for $\partial L / \partial v$, the *gradient* of $v$. Each operation needs to know two things only: its own local derivative, and the gradient that arrives
-# the operation that used it. It multiplies the two and hands the product on. That is all of backpropagation; the rest is bookkeeping.
+# from the operation that used it. It multiplies the two and hands the product on. That is all of backpropagation; the rest is bookkeeping.
 #
 # If a number is used twice, $L$ depends on it along two paths, and the contributions **add up**: for $L = a \cdot a$ it is $\bar a = a + a = 2a$.
 #
@@ -484,7 +484,7 @@ def mlp_gradients(X, y, layers):
     X: (B, D), y: (B,) classes, layers: list of (W, b), W (out, in), b (out,). Nothing given is changed.
     Returns loss (a number) and a list of (dW, db), in the order of the layers.
     """
-    # TODO: forward, keeping each layer's input; the loss (stable log-sum-exp); backward with your three functions.
+    # TODO: forward, keeping each layer's input; the loss (stable log-sum-exp); backward: p − y, then linear_backward.
     ### BEGIN SOLUTION
     inputs = [X]
     for W, b in layers[:-1]:
@@ -541,10 +541,13 @@ print(f"dW1  largest difference to central differences {np.abs(mine[0] - by_diff
 
 # %% tags=["instructor"]
 assert all(np.abs(m - t.grad.numpy()).max() < 1e-12 for m, t in zip(mine, tensors, strict=True))
-assert np.abs(mine[0] - by_differences).max() < 1e-6
+assert np.median(np.abs(mine[0] - by_differences)) < 1e-9
+assert np.mean(np.abs(mine[0] - by_differences) > 1e-6) < 0.1  # none here; a step across a kink with other weights
 
 # %% [markdown]
-# They agree. Now MNIST (LeCun et al., 1998; licence CC BY-SA 3.0): 55,000 images to train on, 5,000 for validation, in 32-bit floats, plain gradient descent on batches of 64. No framework in sight.
+# They agree. (With other random weights it happens, rarely, that a step crosses a ReLU's kink; then a few entries differ by $10^{-4}$ or so.)
+#
+# Now MNIST (LeCun et al., 1998; licence CC BY-SA 3.0): 55,000 images to train on, 5,000 for validation, in 32-bit floats, plain gradient descent on batches of 64. No framework in sight.
 
 # %%
 # matrices this small are multiplied faster by one core than by two that wait for each other
@@ -680,7 +683,7 @@ ax.spines[["top", "right"]].set_visible(False)
 assert test_accuracy >= 0.97, f"the workshop promises 97 %, got {test_accuracy:.2%}"
 assert 0.91 < logistic_accuracy < 0.935
 assert max(results, key=results.get) in (0.1, 0.3, 1.0)
-assert results[0.003] < results[0.03] < results[0.3] and results[0.003] < 0.8
+assert results[0.003] < results[0.03] < max(results.values()) and results[0.003] < 0.8
 assert results[3.0] < 0.6
 
 # %% [markdown]

@@ -42,6 +42,7 @@ _ARRIVING = {
     "The gradient that arrives is left out: multiply the local derivative by out.grad.": 1.0,
     "It multiplies by self.grad. What arrives is out.grad, the gradient of the result.": _STARTED,
     "out.grad is multiplied in twice.": _ARRIVES**2,
+    "Nothing arrives here: push adds to both parents, self.grad and other.grad.": 0.0,
     "out.grad is added, not multiplied: the chain rule is a product.": None,
 }
 _KEPT = {
@@ -90,9 +91,9 @@ _NAMES = {"__mul__": "x * y", "__pow__": "x ** n", "exp": "x.exp()", "relu": "x.
 def Value(learner, rng):
     import torch
 
-    def demand(method, compute, numbers, expected, locals_, slips=(), data_slips=()):
+    def demand(method, compute, numbers, expected, locals_, slips=(), data_slips=(), name=""):
         """One operation on fresh values: its data, its parents, and what push adds to each parent's grad."""
-        name = _NAMES[method]
+        name = name or _NAMES[method]
         at = " at " + ", ".join(f"{letter} = {number:g}" for letter, number in zip("xy", numbers, strict=False))
         values = [learner(number) for number in numbers]
         out = compute(*values)
@@ -104,6 +105,11 @@ def Value(learner, rng):
         )
         expect.true(
             all(out is not value for value in values), f"{name} gives a new Value, not one of its parents changed"
+        )
+        expect.true(
+            [value.data for value in values] == list(numbers),
+            f"{name}: the numbers of its parents stay as they are",
+            likely="An operation makes a new Value and leaves self.data alone.",
         )
         likely = _slips(out.data, lambda made: made, {"": expected, **dict(data_slips)})
         expect.close(out.data, expected, why=f"{name}{at}: the number", source="Python's math", likely=likely)
@@ -144,6 +150,8 @@ def Value(learner, rng):
             )
         for letter, value, local in zip("xy", values, locals_, strict=False):
             slip = _slips_in_push(value.grad, local, dict(slips).get(letter, {}), expected)
+            if hasattr(value.grad, "parents"):
+                slip = "A Value is multiplied in. A gradient is a number: take other.data and self.data."
             expect.close(
                 value.grad,
                 _STARTED + local * _ARRIVES,
@@ -169,8 +177,11 @@ def Value(learner, rng):
             "It has (n - 1) for the factor n.": (n - 1) * x ** (n - 1),
         }
         data_slips = {"It multiplies by n; ** is the power.": x * n, "It is n to the power x, turned round.": n**x}
+        data_slips["n may be a fraction, such as 0.5: int(n) cuts it off."] = x ** int(n)
         data_slips = {words: value for words, value in data_slips.items() if isinstance(value, float)}
-        demand("__pow__", lambda a, n=n: a**n, (x,), x**n, (n * x ** (n - 1),), {"x": slips}, data_slips)
+        power = (lambda a, n=n: a**n, (x,), x**n, (n * x ** (n - 1),), {"x": slips}, data_slips)
+        demand("__pow__", *power, name=f"x ** {n}")
+    demand("__pow__", lambda a: a**2, (0.0,), 0.0, (0.0,), name="x ** 2")
     by_rule = {"e^x is not a power of x: its derivative is e^x itself.": x * math.exp(x - 1)}
     by_rule |= {"The derivative of e^x is e^x, the result, not x.": x, "The derivative of e^x is e^x, not 1.": 1.0}
     by_rule["The derivative is exp(x), which is out.data already; exp(out.data) is exp of exp."] = math.exp(math.exp(x))
@@ -228,7 +239,7 @@ def Value(learner, rng):
             value.push()
         for letter, value, tensor in zip("xy", mine, theirs, strict=True):
             expected = 0.0 if tensor.grad is None else tensor.grad.item()
-            likely = "Each operation alone is right. Here a value is used twice: push has to add (+=), and to read out.grad when it runs."
+            likely = "Each operation alone is right. Is a value used twice? Then push has to add (+=), and to read out.grad when it runs. Is there a plain number? The value beside it gets its share all the same."
             why = f"{here}: the gradient of {letter}"
             expect.close(value.grad, expected, why=why, source="torch.autograd", likely=likely)
 
@@ -392,13 +403,20 @@ def pushes_along_each_path(root):
     ],
 )
 def backward(learner, rng):
-    def grads(root, named, why, expected, source):
+    def grads(
+        root,
+        named,
+        why,
+        expected,
+        source,
+        silence="Is each value of the graph in the list, and is the whole list used?",
+    ):
         result = learner(root)
         expect.true(result is None, "backward sets gradients, and returns nothing", f"yours    {result!r}")
         yours = np.array([value.grad for value in named.values()], float)
         order = _graph_of(root)
         silent = [value for value in order if not value.pushes]
-        likely = "Is each value of the graph in the list, and is the whole list used?"
+        likely = silence
         if silent == [root]:
             likely = "The root never pushes: it belongs into the list, at its end."
         elif len(silent) == len(order) - 1 and root.pushes:
@@ -434,6 +452,15 @@ def backward(learner, rng):
         named = {"u": u, "t": t, "x": x, "y": y}
         why = f"{side} with t = xy, u = t²: values that are near on one path and far on another"
         grads(root, named, why, [t.data, s, s * y.data + 1, s * x.data], "by hand: u·t = (xy)³")
+
+    x, y = _Node(2.0), _Node(1.0)
+    u = x * y  # 2, as x is
+    for side, root in {"x·u": x * u, "u·x": u * x}.items():
+        for value in (x, y, u):
+            value.pushes = 0
+        likely = "Two values may hold the same number: keep the values themselves in the set, not their data."
+        why = f"{side} with u = xy at x = 2, y = 1"
+        grads(root, {"u": u, "x": x, "y": y}, why, [2, 4, 4], "by hand: x²y", silence=likely)
 
     x = _Node(2.0)
     middle = x * x
@@ -579,6 +606,18 @@ def first_axis_only(f, x, h=1e-5):
     return gradient
 
 
+def first_entry_only(f, x, h=1e-5):
+    """Only the first entry is there: `return` stands inside the loop. Move it to the left, below the loop."""
+    gradient = _differences(f, x, h)
+    gradient.flat[1:] = 0
+    return gradient
+
+
+def one_array(f, x, h=1e-5):
+    """Every entry is 0: are `up` and `down` two names of one array, so that + h and - h cancel? Each is a copy of its own."""
+    return np.zeros(x.shape)
+
+
 @exercise(
     hints=[
         "Begin with gradient = np.zeros_like(x). `for i in np.ndindex(x.shape):` gives each index as a tuple, whatever the number of axes; x[i] takes it.",
@@ -598,6 +637,8 @@ def first_axis_only(f, x, h=1e-5):
         all_at_once,
         not_put_back,
         first_axis_only,
+        first_entry_only,
+        one_array,
     ],
 )
 def gradient_check(learner, rng):
@@ -613,6 +654,7 @@ def gradient_check(learner, rng):
         source="3wx² + wh² + Πx/x: the central difference, by hand",
     )
     given = learner(lambda v: float(np.sin(v).sum()), x)
+    near = np.shape(given) == x.shape and np.allclose(_numbers(given), np.cos(x), atol=0.1)
     expect.close(
         given,
         np.cos(x),
@@ -620,13 +662,16 @@ def gradient_check(learner, rng):
         source="its derivative, cos",
         rtol=0,
         atol=1e-8,
-        likely="The default step is in the signature: h=1e-5. Is it as it was?",
+        likely="The default step is in the signature: h=1e-5. Is it as it was?" if near else "",
     )
     one = np.array([0.7])
     expect.close(learner(lambda v: float(np.exp(v[0])), one), np.exp(one), why="one entry", source="exp", rtol=1e-7)
-    cube = rng.normal(size=(2, 1, 4))
-    why = "Σ x² for x (2, 1, 4)"
-    expect.close(learner(lambda v: float((v**2).sum()), cube), 2 * cube, why=why, source="2x", rtol=1e-6)
+    cube = rng.normal(size=(4, 1, 2)).T
+    given = learner(lambda v: float((v**2).sum()), cube)
+    likely = "x.ravel() and x.reshape(-1) of a transposed array are copies: what is written there never reaches x. Write x[i]."
+    likely = likely if not _numbers(given).any() else ""
+    why = "Σ x² for x (2, 1, 4), a transposed array"
+    expect.close(given, 2 * cube, why=why, source="2x", rtol=1e-6, likely=likely)
     lone = np.array(1.5)
     likely = "np.ndindex(()) gives one index, (): with it an array without axes needs no case of its own."
     given = learner(lambda v: float(v**2), lone)
@@ -690,6 +735,24 @@ def reshapes(gradient, shape):
     return gradient.ravel()[: int(np.prod(shape))].reshape(shape)
 
 
+def folds(gradient, shape):
+    """reshape(-1, *shape) cuts the array as if axes had been added in front only. Along a stretched axis of length 1 the sum runs where that axis stands."""
+    return gradient.reshape(-1, *shape).sum(axis=0)
+
+
+def either_or(gradient, shape):
+    """It sums over the axes in front or over those of length 1. There may be both: one after the other."""
+    if gradient.ndim > len(shape):
+        return front_only(gradient, shape)
+    return drops_ones(gradient, shape).reshape(shape)
+
+
+def one_of_the_ones(gradient, shape):
+    """It sums over one axis of length 1. There may be several."""
+    gradient = front_only(gradient, shape)
+    return gradient.sum(axis=shape.index(1), keepdims=True) if 1 in shape else gradient
+
+
 @exercise(
     hints=[
         "Shapes are aligned at the right. How many axes does the gradient have more than `shape`? Those stand in front; sum over them.",
@@ -706,6 +769,9 @@ def reshapes(gradient, shape):
         keeps_front,
         sums_everything,
         reshapes,
+        folds,
+        either_or,
+        one_of_the_ones,
     ],
 )
 def unbroadcast(learner, rng):
@@ -791,7 +857,7 @@ def _linear_slips(given, dZ, X, W, name):
 def linear_backward(learner, rng):
     import torch
 
-    for B, n_in, n_out in ((4, 3, 5), (3, 3, 3), (1, 2, 4)):
+    for B, n_in, n_out in ((4, 3, 5), (3, 3, 3), (1, 2, 4), (4, 3, 1)):
         X, W, b, dZ = (rng.normal(size=shape) for shape in ((B, n_in), (n_out, n_in), n_out, (B, n_out)))
         leaves = [torch.tensor(values, requires_grad=True) for values in (X, W, b)]
         torch.nn.functional.linear(*leaves).backward(torch.tensor(dZ))
@@ -859,6 +925,17 @@ def over_everything(Z, y):
     return (_p(Z, None) - _one_hot(Z, y)) / len(y)
 
 
+def total_of_all_rows(Z, y):
+    """It divides by the sum over the whole array. Each row has its own sum: axis=1, keepdims=True."""
+    E = np.exp(Z - Z.max(axis=1, keepdims=True))
+    return (E / E.sum() - _one_hot(Z, y)) / len(y)
+
+
+def shifted_by_columns(Z, y):
+    """It subtracts each column's maximum. Only a shift that is the same along a row cancels: axis=1, keepdims=True."""
+    return (_p(Z - Z.max(axis=0)) - _one_hot(Z, y)) / len(y)
+
+
 def columns_everywhere(Z, y):
     """P[:, y] takes these columns in every row. One entry for each row is wanted: P[np.arange(B), y]."""
     P = _p(Z)
@@ -916,6 +993,8 @@ def right_class_only(Z, y):
         y_minus_p,
         over_the_batch,
         over_everything,
+        total_of_all_rows,
+        shifted_by_columns,
         columns_everywhere,
         class_number_subtracted,
         logits_minus_truth,
@@ -1027,6 +1106,17 @@ def descends_already(X, y, layers):
     return loss, [(W - dW, b - db) for (W, b), (dW, db) in zip(layers, gradients, strict=True)]
 
 
+def pairs_swapped(X, y, layers):
+    """Each pair is turned round: (dW, db), in the order of (W, b)."""
+    loss, gradients = _mlp(X, y, layers)
+    return loss, [(db, dW) for dW, db in gradients]
+
+
+def no_biases(X, y, layers):
+    """The biases are missing in the forward pass: Z = A Wᵀ + b."""
+    return _mlp(X, y, [(W, 0 * b) for W, b in layers])
+
+
 def no_hidden_relu(X, y, layers):
     """There is no ReLU between the layers, neither forward nor backward."""
     inputs = [X]
@@ -1052,7 +1142,7 @@ def mlp_gradients(learner, rng):
     import torch
 
     known = (no_mask, last_first, divides_in_every_layer, sum_for_mean, relu_at_the_end, turned_signs)
-    known = (*known, logits_masked, descends_already, no_hidden_relu)
+    known = (*known, logits_masked, descends_already, pairs_swapped, no_hidden_relu)
 
     def likely_of(gradients, X, y, layers):
         """The known mistake whose gradients these are."""
@@ -1065,7 +1155,7 @@ def mlp_gradients(learner, rng):
                 return " ".join(mistake.__doc__.split())
         return ""
 
-    def demand(widths, B, why, shift=0.0):
+    def demand(widths, B, why, shift=0.0, black=False, of_loss="", of_gradients=""):
         X = rng.normal(size=(B, widths[0]))
         y = rng.integers(widths[-1], size=B)
         layers = [
@@ -1073,6 +1163,8 @@ def mlp_gradients(learner, rng):
         ]
         W, b = layers[-1]
         layers[-1] = (W, b + shift)
+        if black:
+            X[:2], layers[0] = 0, (layers[0][0], np.zeros(widths[1]))
         tensors = [[torch.tensor(values, requires_grad=True) for values in layer] for layer in layers]
         A = torch.tensor(X)
         for n, (W, b) in enumerate(tensors):
@@ -1084,7 +1176,7 @@ def mlp_gradients(learner, rng):
             slip = next(
                 (
                     " ".join(mistake.__doc__.split())
-                    for mistake in (summed_loss, relu_at_the_end, no_hidden_relu)
+                    for mistake in (summed_loss, relu_at_the_end, no_hidden_relu, no_biases)
                     if np.isclose(_numbers(loss), wrong := mistake(X, y, layers)[0])
                     and not np.isclose(wrong, torch_loss.item())
                 ),
@@ -1092,6 +1184,9 @@ def mlp_gradients(learner, rng):
             )
             if not slip and not np.isfinite(_numbers(loss)).all():
                 slip = "exp overflowed, or the logarithm met 0: shift each row by its maximum, log-sum-exp."
+            slip = slip or of_loss
+        elif _numbers(loss).shape == y.shape:
+            slip = "That is one loss for each example; the mean over the batch is wanted."
         else:
             slip = "First the loss, a number, then the list of gradients."
         expect.close(loss, torch_loss.item(), why=f"{why}: the loss", source="F.cross_entropy", likely=slip)
@@ -1101,12 +1196,16 @@ def mlp_gradients(learner, rng):
             f"{why}: one pair (dW, db) for each layer",
             f"yours    {count} entries",
             f"expected {len(layers)} pairs",
-            likely="linear_backward gives dX too: keep (dW, db) only." if count == len(layers) else "",
+            likely=(
+                "linear_backward gives dX too: keep (dW, db) only."
+                if count == len(layers) and all(isinstance(g, list | tuple) for g in gradients)
+                else "Each entry of the list is a pair, (dW, db), for one layer."
+            ),
         )
         likely = likely_of(gradients, X, y, layers)
         for n in range(len(layers) - 1, -1, -1):  # from the end: where backward begins
             for name, part, leaf in zip(("dW", "db"), gradients[n], tensors[n], strict=True):
-                note = likely
+                note = likely or of_gradients
                 if not note and n < len(layers) - 1:
                     note = f"The layers after it are right. Look at what reaches layer {n + 1}: dA of the layer above, masked by its own input A > 0."
                 expect.close(
@@ -1122,6 +1221,10 @@ def mlp_gradients(learner, rng):
     demand((3, 2), 4, "one layer, 3 → 2, B = 4: no ReLU at all")
     demand((3, 4, 3, 4, 2), 1, "four layers, B = 1")
     demand((4, 5, 3), 6, "logits near 1000", shift=1000.0)
+    likely = "A logarithm of p is cut off where p is nearly 0: log-sum-exp needs no p, and no small number beside it."
+    demand((4, 5, 3), 6, "logits far apart", shift=np.array([1000.0, 0, -1000]), of_loss=likely)
+    likely = "At exactly 0 ReLU passes nothing: the mask is Z > 0, not Z ≥ 0."
+    demand((4, 5, 3), 6, "two black images, biases 0, so that Z is exactly 0", black=True, of_gradients=likely)
 
 
 # ------------------------------------------------------------------------------------------------ momentum_step
@@ -1196,6 +1299,21 @@ def mu_on_the_wrong_one(W, g, V, eta, mu):
     return W - eta * V, V
 
 
+def own_mu(W, g, V, eta, mu):
+    """μ is always 0.9 here: use the argument mu."""
+    return _step(W, g, V, eta, 0.9)
+
+
+def letters_swapped(W, g, V, eta, mu):
+    """η and μ are swapped: V = μV + g, then W − ηV."""
+    return _step(W, g, V, mu, eta)
+
+
+def never_updated(W, g, V, eta, mu):
+    """V stays as it was: V = μV + g comes first, then W − ηV."""
+    return W - eta * V, V
+
+
 def gradient_on_top(W, g, V, eta, mu):
     """W subtracts the gradient once more beside V: it is in V already."""
     V = mu * V + g
@@ -1231,6 +1349,9 @@ def velocity_zeroed(W, g, V, eta, mu):
         forgets_eta,
         mu_on_the_gradient,
         mu_on_the_wrong_one,
+        own_mu,
+        letters_swapped,
+        never_updated,
         gradient_on_top,
         velocity_not_returned,
         velocity_zeroed,

@@ -176,6 +176,26 @@ def test_check_of_one_exercise_looks_at_that_only(atlas, small_course, words):
     assert "perceptron_step" not in out
 
 
+def test_an_exercise_that_two_workshops_have_is_asked_about_or_taken_from_the_one_last_opened(
+    atlas, small_course, monkeypatch
+):
+    twin = small_course / "workshops" / SECOND / "workshop.toml"
+    agenda = '[[agenda]]\ntitle = "Twin"\nminutes = 5\nkind = "exercise"\nexercises = ["multiply"]\n'
+    twin.write_text(
+        twin.read_text() + agenda + '[[exercise]]\nname = "multiply"\ntitle = "M"\nminutes = 5\nwhere = "notebook"\n'
+    )
+    first, second = (id.rpartition("/")[2] for id in (FIRST, SECOND))
+    code, _, err = atlas("check multiply")
+    assert code and "2 workshops have an exercise multiply" in err and f"{second} multiply" in err
+    progress.opened(first)
+    assert second not in "".join(atlas("check multiply")[1:])
+    monkeypatch.setattr(progress, "_now", lambda: "2999-01-01T00:00:00+00:00")
+    progress.opened(second)
+    assert f"{second}/checks.py" in atlas("check multiply")[2]  # which this one lacks
+    monkeypatch.chdir(small_course / "workshops" / FIRST)
+    assert second not in "".join(atlas("check multiply")[1:])
+
+
 def test_check_runs_definitions_only(atlas, small_course):
     solve()
     script = small_course / "workshops" / FIRST / "count.py"

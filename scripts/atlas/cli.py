@@ -401,8 +401,22 @@ def _split(words: list[str]) -> tuple[Workshop, list[str]]:
                 raise
             meant = course.did_you_mean(words[0], exercises + [each.name for each in workshops])
             raise CourseError(f"There is no workshop and no exercise {words[0]!r}.{meant}") from None
-    nearest = [each for each in (course.here(), _next(workshops, progress.read())) if each in owners] + owners
-    return nearest[0], words
+    if len(owners) == 1:
+        return owners[0], words
+    if course.here() in owners:
+        return course.here(), words
+    recorded = progress.read()["workshops"]
+    touched = {each.name: _last_touched(recorded.get(each.name, {})) for each in owners}
+    latest = max(owners, key=lambda each: touched[each.name])
+    if not touched[latest.name]:
+        either = " or ".join(f"{each.name} {words[0]}" for each in owners)
+        raise CourseError(f"{len(owners)} workshops have an exercise {words[0]}. Say which: {either}.")
+    return latest, words
+
+
+def _last_touched(workshop: dict) -> str:
+    """When somebody opened it or did an exercise of it, as the recorded text, which sorts by time; "" for never."""
+    return max([workshop.get("opened", ""), *(each.get("last", "") for each in workshop.get("exercises", {}).values())])
 
 
 # ------------------------------------------------------------------------------------------------ how it looks

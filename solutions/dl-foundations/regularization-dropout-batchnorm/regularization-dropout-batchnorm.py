@@ -795,8 +795,8 @@ assert best_C not in (3, 100)
 #
 # <details><summary>Answer</summary>
 #
-# "With 1,000 images, an MLP and three seeds, shifting gains about a point and everything together about a point and a half; decay, dropout and smoothing gain between nothing and a point; batch norm alone gains nothing." The order of those in the middle is not settled by three seeds. Far larger is the effect on the *loss*: it is halved. A support vector machine,
-# tuned over four values of C, is as good as most of the networks: on flat pixels and few images a network has no head start, which it gets with convolutions. And 2,000 labels instead of 1,000 buy more than all of this: try `sample(1, 2000)`.
+# "With 1,000 images, an MLP and three seeds, shifting gains about a point and everything together a little more; decay, dropout and smoothing gain between nothing and a point; batch norm alone gains nothing." The order of those in the middle is not settled by three seeds. Far larger is the effect on the *loss*: together it falls by more than a third. A support vector machine,
+# tuned over four values of C, is as good as most of the networks: on flat pixels and few images a network has no head start, which it gets with convolutions. And 2,000 labels instead of 1,000 buy more accuracy than all of this, 82.6 % with nothing else: try `sample(1, 2000)`.
 #
 # </details>
 #

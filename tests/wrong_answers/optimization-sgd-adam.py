@@ -499,6 +499,11 @@ def noise_of_the_first_rows(G, B):
     return (G[:B].mean(0) - G.mean(0)).norm()
 
 
+@wrong("gradient_noise", says="The 1 is taken off N")
+def batch_less_one(G, B):
+    return (G.var(0).sum() / (B - 1)) ** 0.5
+
+
 @right("gradient_noise")
 def noise_by_distances(G, B):
     return (((G - G.mean(0)) ** 2).sum() / (len(G) - 1) / B) ** 0.5
@@ -595,6 +600,31 @@ def wave_without_bracket(t, steps, warmup, eta_max, eta_min=0.0):
 def all_rates_at_once(t, steps, warmup, eta_max, eta_min=0.0):
     rise = [eta_max * (k + 1) / warmup for k in range(warmup)]
     return rise + [eta_min + (eta_max - eta_min) * wave(k / (steps - warmup)) for k in range(steps - warmup)]
+
+
+@wrong("warmup_cosine", says="stays at η_max")
+def warm_and_constant(t, steps, warmup, eta_max, eta_min=0.0):
+    return eta_max * (t + 1) / warmup if t < warmup else eta_max
+
+
+@wrong("warmup_cosine", says="A bracket is missing in the warm-up")
+def warmup_without_bracket(t, steps, warmup, eta_max, eta_min=0.0):
+    if t < warmup:
+        return eta_max * t + 1 / warmup
+    return eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
+
+
+@wrong("warmup_cosine", says="rounded down")
+def warmup_by_whole_numbers(t, steps, warmup, eta_max, eta_min=0.0):
+    if t < warmup:
+        return eta_max * (t + 1) // warmup
+    return eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
+
+
+@wrong("warmup_cosine", says="They are two cases")
+def warmup_times_cosine(t, steps, warmup, eta_max, eta_min=0.0):
+    rise = min(1, (t + 1) / warmup) if warmup else 1
+    return rise * (eta_min + (eta_max - eta_min) * wave(t / steps))
 
 
 @right("warmup_cosine")
@@ -697,6 +727,24 @@ def clip_no_norm_of_zeros(gradients, max_norm):
 def clip_gives_arrays(gradients, max_norm):
     norm = joint(gradients)
     return [np.asarray(g) * max_norm / max(norm, max_norm) for g in gradients], norm
+
+
+@wrong("clip_by_norm", says="the largest entry as norm")
+def clip_by_largest_entry(gradients, max_norm):
+    norm = max(float(g.abs().max()) for g in gradients)
+    return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
+
+
+@wrong("clip_by_norm", says="averaged within a tensor")
+def clip_by_mean_square(gradients, max_norm):
+    norm = math.sqrt(sum(float((g**2).mean()) for g in gradients))
+    return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
+
+
+@wrong("clip_by_norm", says="norm of the first tensor only")
+def clip_by_first(gradients, max_norm):
+    norm = float(gradients[0].norm())
+    return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
 
 
 @right("clip_by_norm")
@@ -808,6 +856,18 @@ def position_of_the_lowest(rates, losses, beta=0.9, backoff=3.0):
 @wrong("suggest_rate", says="cut the losses there")
 def a_large_number_for_nan(rates, losses, beta=0.9, backoff=3.0):
     losses = np.nan_to_num(losses, nan=1e3, posinf=1e3)  # as the notebook draws its curve
+    return rates[np.argmin(running(losses, beta))] / backoff
+
+
+@wrong("suggest_rate", says="or before the end, is left out")
+def last_loss_left_out(rates, losses, beta=0.9, backoff=3.0):
+    return rates[np.argmin(running(finite_part(losses)[:-1], beta))] / backoff
+
+
+@wrong("suggest_rate", says="The last finite loss is left out")
+def cut_one_too_early(rates, losses, beta=0.9, backoff=3.0):
+    bad = np.flatnonzero(~np.isfinite(losses))
+    losses = losses[: bad[0] - 1] if bad.size else losses
     return rates[np.argmin(running(losses, beta))] / backoff
 
 

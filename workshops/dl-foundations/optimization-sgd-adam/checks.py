@@ -799,6 +799,11 @@ def without_replacement(G, B):
     return (G.var(0).sum() / B * (len(G) - B) / (len(G) - 1)).sqrt()
 
 
+def over_b_less_one(G, B):
+    """It divides by B - 1. The 1 is taken off N, in the variance; a mean of B has 1/B of it."""
+    return (G.var(0).sum() / (B - 1)).sqrt()
+
+
 @exercise(
     hints=[
         "Each column of G is one entry of the gradient, over the examples: its variance comes first.",
@@ -820,6 +825,7 @@ def without_replacement(G, B):
         over_n,
         one_batch,
         without_replacement,
+        over_b_less_one,
     ],
 )
 def gradient_noise(learner, rng):
@@ -865,6 +871,26 @@ def warm_one_too_long(t, steps, warmup, eta_max, eta_min=0.0):
     return _schedule()(t, steps, warmup, eta_max, eta_min)
 
 
+def no_fall(t, steps, warmup, eta_max, eta_min=0.0):
+    """After the warm-up the rate stays at η_max: the second case is the half-wave down to η_min."""
+    return eta_max * min(1, (t + 1) / max(1, warmup))
+
+
+def rise_without_bracket(t, steps, warmup, eta_max, eta_min=0.0):
+    """A bracket is missing in the warm-up: eta_max * (t + 1) / warmup."""
+    return eta_max * t + 1 / warmup if t < warmup else _schedule()(t, steps, warmup, eta_max, eta_min)
+
+
+def rise_rounded(t, steps, warmup, eta_max, eta_min=0.0):
+    """The warm-up is rounded down, by //: divide with /."""
+    return eta_max * (t + 1) // warmup if t < warmup else _schedule()(t, steps, warmup, eta_max, eta_min)
+
+
+def one_wave_for_both(t, steps, warmup, eta_max, eta_min=0.0):
+    """The fall begins in step 0, and the warm-up is a factor on it. They are two cases: t < W, and t >= W."""
+    return _schedule()(t, steps, 0, eta_max, eta_min) * min(1, (t + 1) / max(1, warmup))
+
+
 WARMUP_MISTAKES = [
     warm_one_too_long,
     _slip(
@@ -879,6 +905,10 @@ WARMUP_MISTAKES = [
     ),
     rises_from_minimum,
     no_warmup,
+    no_fall,
+    rise_without_bracket,
+    rise_rounded,
+    one_wave_for_both,
     _slip(
         _schedule(rise=lambda t, W: t / W),
         "begins_at_zero",
@@ -1069,6 +1099,24 @@ def factor_returned(gradients, max_norm):
     return [g * factor for g in gradients], factor
 
 
+def largest_entry(gradients, max_norm):
+    """It takes the largest entry as norm. It is the root of the sum of all squares."""
+    norm = max(g.abs().max() for g in gradients)
+    return [g * min(1, max_norm / float(norm)) for g in gradients], norm
+
+
+def squares_averaged(gradients, max_norm):
+    """The squares are averaged within a tensor. A norm adds them up: (g**2).sum()."""
+    norm = sum((g**2).mean() for g in gradients) ** 0.5
+    return [g * min(1, max_norm / float(norm)) for g in gradients], norm
+
+
+def first_only(gradients, max_norm):
+    """It takes the norm of the first tensor only. It is the norm of all of them together."""
+    norm = gradients[0].norm()
+    return [g * min(1, max_norm / float(norm)) for g in gradients], norm
+
+
 @exercise(
     hints=[
         "First one number: the root of the sum of all squares, over all tensors. Then one factor for all of them.",
@@ -1087,6 +1135,9 @@ def factor_returned(gradients, max_norm):
         factor_squared,
         absolute_values,
         factor_returned,
+        largest_entry,
+        squares_averaged,
+        first_only,
     ],
 )
 def clip_by_norm(learner, rng):
@@ -1182,7 +1233,20 @@ def position_divided(rates, losses, beta=0.9, backoff=3.0):
     return _picked()(np.arange(len(rates)), losses, beta, backoff)
 
 
+def last_left_out(rates, losses, beta=0.9, backoff=3.0):
+    """The last loss before the cut, or before the end, is left out: cut at the first that is not finite, no earlier."""
+    finite = [*np.isfinite(losses), False]
+    return _picked()(rates, losses[: finite.index(False) - 1], beta, backoff)
+
+
+def one_before_cut(rates, losses, beta=0.9, backoff=3.0):
+    """The last finite loss is left out: cut at the first that is not finite, no earlier."""
+    return (_picked() if np.isfinite(losses).all() else last_left_out)(rates, losses, beta, backoff)
+
+
 SUGGEST_MISTAKES = [
+    last_left_out,
+    one_before_cut,
     beta_by_hand,
     position,
     position_divided,
@@ -1285,3 +1349,5 @@ def suggest_rate(learner, rng):
     # every slip in the correction picks another step of these seven
     demand(np.array([2.7, 1.4, 1.8, 1.9, 2.0, 2.1, 2.2]), "seven steps", beta=0.6, backoff=2.0)
     demand(np.array([2.0, 2.1, 2.3, 3.0]), "four steps that only rise", beta=0.5, backoff=2.0)
+    demand(np.array([3.0, 2.0, 1.5, 1.2]), "four steps that only fall", beta=0.5, backoff=2.0)
+    demand(np.array([3.0, 2.0, 1.5, math.nan]), "three steps that fall, then nan", beta=0.5, backoff=2.0)

@@ -60,6 +60,9 @@ def test_with_patience_it_stops_and_the_best_weights_are_the_ones_measured(scrip
     )
     accuracy = script.scores(script.predict(model, data["test"][0]), data["test"][1])[1]
     assert f"test accuracy {accuracy:.2f} %" in said
+    script.main(["--predict", "3", "--device", "cpu", "--checkpoint", "few.pt"])
+    shown = capsys.readouterr().out
+    assert all(f"{sure:.1%}" in shown for sure in script.predict(model, data["test"][0][:3]).max(1).values)
     with pytest.raises(SystemExit):
         script.main(["--resume", "--epochs", "80", "--checkpoint", "few.pt"])
     assert "stopped early" in capsys.readouterr().err
@@ -69,6 +72,16 @@ def test_a_rest_of_one_image_makes_no_batch_of_its_own(script):
     assert sorted(map(len, script.batches(201, 100))) == [100, 101]
     assert sorted(torch.cat(script.batches(201, 100)).tolist()) == list(range(201))
     assert list(map(len, script.batches(250, 100))) == [100, 100, 50]
+
+
+def test_an_image_gets_the_same_answer_again_alone_and_in_company(script):
+    model, x = (
+        script.make_model({**script.CONFIG, "width": 16, "batch_norm": True, "dropout": 0.5}),
+        torch.randn(9, 28, 28),
+    )
+    together = script.predict(model, x)
+    assert torch.equal(script.predict(model, x), together)
+    torch.testing.assert_close(script.predict(model, x[:1]), together[:1])
 
 
 def test_shifting_moves_whole_images_and_fills_with_background(script):
@@ -82,18 +95,20 @@ def test_shifting_moves_whole_images_and_fills_with_background(script):
         inside = image[image > 0]
         assert (inside.diff() > 0).all()  # the order of the pixels is kept
         assert len(inside) >= 26 * 26
+        assert (image[image <= 0] == -1).all()
 
 
 def test_scores_agree_with_counting(script):
-    p = torch.tensor([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
+    p = torch.tensor([[0.4, 0.3, 0.3], [0.1, 0.8, 0.1], [0.9, 0.1, 0.0]])  # one bin is too unsure, the other too sure
     loss, accuracy, error = script.scores(p, torch.tensor([0, 1, 1]), bins=2)
-    assert loss == pytest.approx(-(torch.tensor([0.6, 0.8, 0.1]).log().mean().item()), rel=1e-5)
-    assert (accuracy, error) == (pytest.approx(200 / 3), pytest.approx(10.0, rel=1e-4))
+    assert loss == pytest.approx(-(torch.tensor([0.4, 0.8, 0.1]).log().mean().item()), rel=1e-5)
+    assert (accuracy, error) == (pytest.approx(200 / 3), pytest.approx(100 * (0.6 + 0.7) / 3, rel=1e-4))
 
 
 def test_prediction_names_classes_and_leaves_the_checkpoint(script, capsys):
     script.main([*SMALL, "--epochs", "1"])
-    before = (states("runs/few.pt")["history"], capsys.readouterr())[0]
+    before = states("runs/few.pt")["history"]
+    capsys.readouterr()
     script.main(["--predict", "5", "--device", "cpu"])
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 5
@@ -124,6 +139,9 @@ def test_another_setting_is_not_mixed_into_a_training(script, capsys):
     with pytest.raises(SystemExit):
         script.main(["--resume", "--epochs", "2", "--dropout", "0.5"])
     assert "dropout 0.0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main(["--resume", "--epochs", "1"])
+    assert "done already" in capsys.readouterr().err
 
 
 def test_damaged_checkpoints_and_places_that_cannot_be_written_are_said_to_be_so(script, tmp_path):
@@ -132,3 +150,5 @@ def test_damaged_checkpoints_and_places_that_cannot_be_written_are_said_to_be_so
         script.main(["--resume", "--checkpoint", "bad.pt"])
     with pytest.raises(SystemExit, match="Cannot write"):
         script.main([*SMALL, "--epochs", "1", "--checkpoint", "bad.pt/few.pt"])
+    with pytest.raises(SystemExit, match="Cannot draw"):
+        script.main([*SMALL, "--epochs", "1", "--figure", "few.abc"])

@@ -500,7 +500,12 @@ def test_a_program_that_waited_for_another_says_so_and_takes_what_came(use_mirro
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_download_leaves_nothing_that_looks_complete(use_mirrors, server, small_archive, blow):
     target = use_mirrors(server.url("crawls"))
-    program = subprocess.Popen(FETCH, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    program = subprocess.Popen(
+        FETCH,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` lets its children ignore it
+    )
     incoming = target.parent / ".incoming"
     deadline = time.monotonic() + 10
     while not (incoming.is_dir() and list(incoming.iterdir())):

@@ -122,8 +122,9 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.quick:
         options.seeds, options.epochs, options.members = 1, 10, 2
+    device = atlas.device(options.device)
     torch.set_num_threads(1)  # layers this small are slower on two cores
-    results, shown = study(options.seeds, options.epochs, options.members, atlas.device(options.device))
+    results, shown = study(options.seeds, options.epochs, options.members, device)
     print(f"{'':14} " + " ".join(f"{measure:>17}" for measure in next(iter(results.values()))))
     for name, row in results.items():
         spread = [f"{np.mean(v):.2f} ± {np.std(v, ddof=1):.2f}" if len(v) > 1 else f"{v[0]:.2f}" for v in row.values()]

@@ -893,7 +893,7 @@ assert torch.equal(after_logits.argmax(1), predict(chosen, x_test).argmax(1))
 #
 # <details><summary>Answer</summary>
 #
-# It changes no answer: the accuracy is what it was, and among the images it is sure of, the ranking is too. The regularised network is right more often, *and* says so honestly. Note also what calibration is not: a model that always says "10 %" for balanced classes is perfectly calibrated and useless.
+# It changes no answer: the accuracy is what it was. The regularised network is right more often, *and* says so honestly. Note also what calibration is not: a model that always says "10 %" for balanced classes is perfectly calibrated and useless.
 #
 # </details>
 #

@@ -143,7 +143,7 @@ def train(options, config, data, background, device):
             results = (scores(predict(model, x), y)[0], *scores(predict(model, data["val"][0]), data["val"][1])[:2])
             for name, value in zip(history, results, strict=True):
                 history[name].append(value)
-            if losses[-1] == min(losses):
+            if losses.index(min(losses)) == len(losses) - 1:
                 best = copy.deepcopy(model.state_dict())
             states = {"model": model.state_dict(), "best": best, "optimizer": optimizer.state_dict()}
             save(options.checkpoint, {**states, "history": history, "random": torch.get_rng_state(), "config": config})

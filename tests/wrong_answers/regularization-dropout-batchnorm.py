@@ -1,6 +1,7 @@
 """Answers to regularization-dropout-batchnorm: wrong ones named for the misconception, and right ones."""
 
 import copy
+import io
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class FromStepToStep(_Base):
         return self.count >= self.patience
 
 
-@wrong("EarlyStopping", says="not the buffers")
+@wrong("EarlyStopping", says="but not all buffers")
 class WeightsWithoutBuffers(_Base):
     def update(self, loss, model):
         if loss < self.best:
@@ -114,6 +115,119 @@ class NoReturn(_Base):
             self.best, self.count, self.weights = loss, 0, copy.deepcopy(model.state_dict())
         else:
             self.count += 1
+
+
+@wrong("EarlyStopping", says="nothing in common")
+class SharedBest(_Base):
+    best = float("inf")
+
+    def __init__(self, patience):
+        self.patience, self.count, self.weights = patience, 0, None
+
+    def update(self, loss, model):
+        if loss < SharedBest.best:
+            SharedBest.best, self.count, self.weights = loss, 0, copy.deepcopy(model.state_dict())
+        else:
+            self.count += 1
+        return self.count >= self.patience
+
+
+class _Usual(_Base):
+    """Right, with parts to replace."""
+
+    def better(self, loss):
+        return loss < self.best
+
+    def update(self, loss, model):
+        if self.better(loss):
+            self.best, self.count, self.weights = loss, 0, copy.deepcopy(model.state_dict())
+        else:
+            self.count += 1
+        return self.count >= self.patience
+
+
+@wrong("EarlyStopping", says="with no margin")
+class LeastGain(_Usual):
+    def better(self, loss):
+        return loss < self.best - 1e-3
+
+
+@wrong("EarlyStopping", says="begins at some number")
+class BeginsAtTen(_Usual):
+    def __init__(self, patience):
+        super().__init__(patience)
+        self.best = 10.0
+
+
+@wrong("EarlyStopping", says="a loss of 0 too")
+class ZeroIsFalse(_Usual):
+    def __init__(self, patience):
+        super().__init__(patience)
+        self.best = None
+
+    def better(self, loss):
+        return not self.best or loss < self.best
+
+
+@wrong("EarlyStopping", says="takes the first loss")
+class FirstUnseen(_Usual):
+    def better(self, loss):
+        return self.weights is None or loss < self.best
+
+
+@wrong("EarlyStopping", says="waits for 3 updates")
+class PatienceIgnored(_Usual):
+    def __init__(self, patience):
+        super().__init__(3)
+
+
+@wrong("EarlyStopping", says="never stored")
+class BestNeverStored(_Base):
+    def update(self, loss, model):
+        if loss < self.best:
+            self.count, self.weights = 0, copy.deepcopy(model.state_dict())
+        else:
+            self.count += 1
+        return self.count >= self.patience
+
+
+@wrong("EarlyStopping", says="and counts")
+class NanNotCounted(_Base):
+    def update(self, loss, model):
+        if loss < self.best:
+            self.best, self.count, self.weights = loss, 0, copy.deepcopy(model.state_dict())
+        elif loss >= self.best:
+            self.count += 1
+        return self.count >= self.patience
+
+
+@wrong("EarlyStopping", says="only gives a name to something else")
+class RestoreRebinds(_Usual):
+    def restore(self, model):
+        model = self.weights  # noqa: F841
+
+
+@wrong("EarlyStopping", says="puts weights into the model")
+class RestoresInUpdate(_Usual):
+    def update(self, loss, model):
+        stop = super().update(loss, model)
+        if stop:
+            self.restore(model)
+        return stop
+
+
+@wrong("EarlyStopping", says="hands over the kept tensors")
+class RestoreByReference(_Usual):
+    def restore(self, model):
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            value.data = self.weights[name]
+
+
+@wrong("EarlyStopping", says=None)
+class ReturnsTheCount(_Usual):
+    def update(self, loss, model):
+        super().update(loss, model)
+        return self.count
 
 
 @right("EarlyStopping")
@@ -154,6 +268,33 @@ class History(_Base):
 
     def restore(self, model):
         model.load_state_dict(self.kept)
+
+
+@right("EarlyStopping")
+class IntoAFile(_Usual):
+    def update(self, loss, model):
+        stop = super().update(loss, model)
+        if self.count == 0:
+            self.file = io.BytesIO()
+            torch.save(model.state_dict(), self.file)
+        return stop
+
+    def restore(self, model):
+        self.file.seek(0)
+        return model.load_state_dict(torch.load(self.file))
+
+
+@right("EarlyStopping")
+class OneByOne(_Base):
+    def update(self, loss, model):
+        self.count += 1
+        if self.best > loss:
+            self.best, self.count, self.weights = loss, 0, [value.clone() for value in model.state_dict().values()]
+        return not self.count < self.patience
+
+    def restore(self, model):
+        for value, kept in zip(model.state_dict().values(), self.weights, strict=True):
+            value.copy_(kept)
 
 
 # ------------------------------------------------------------------------------------------------ dropout
@@ -234,6 +375,64 @@ def divided_by_p(x, p, training=True):
     return x * (torch.rand_like(x) >= p) / (p or 1) if training else x
 
 
+@wrong("dropout", says="A fixed number of entries")
+def exactly_this_many(x, p, training=True):
+    if not training:
+        return x
+    ranks = torch.randperm(x.numel()).reshape(x.shape)
+    return x * (ranks >= round(p * x.numel())) / (1 - p)
+
+
+@wrong("dropout", says="A fixed number of entries")
+def exactly_this_many_in_each_row(x, p, training=True):
+    ranks = torch.rand_like(x).argsort(-1)
+    return x * (ranks >= round(p * x.shape[-1])) / (1 - p) if training else x
+
+
+@wrong("dropout", says="the same all along axis 0")
+def one_mask_for_the_batch_of_images(x, p, training=True):
+    return x * (torch.rand(x.shape[-2:], dtype=x.dtype) >= p) / (1 - p) if training and x.dim() > 1 else x
+
+
+@wrong("dropout", says="into another type")
+def always_double(x, p, training=True):
+    return x.double() * (torch.rand_like(x) >= p) / (1 - p) if training else x
+
+
+@wrong("dropout", says="not in training")
+def flag_turned_round(x, p, training=True):
+    return functional.dropout(x, p, not training)
+
+
+@wrong("dropout", says="should be kept")
+def probability_to_keep(x, p, training=True):
+    return functional.dropout(x, 1 - p, training)
+
+
+@wrong("dropout", says="fixed 0.5, whatever p is")
+def doubled(x, p, training=True):
+    return x * (torch.rand_like(x) >= p) * 2 if training else x
+
+
+@wrong("dropout", says="changes its input x")
+def zeroed_in_place(x, p, training=True):
+    if not training:
+        return x
+    x[torch.rand_like(x) < p] = 0
+    return x / (1 - p)
+
+
+@wrong("dropout", says="Several results")
+def with_its_mask(x, p, training=True):
+    keep = torch.rand_like(x) >= p if training else torch.ones_like(x)
+    return x * keep / (1 - p), keep
+
+
+@wrong("dropout", says=None)
+def by_the_root(x, p, training=True):
+    return x * (torch.rand_like(x) >= p) / (1 - p) ** 0.5 if training else x
+
+
 @right("dropout")
 def torchs_own(x, p, training=True):
     return functional.dropout(x, p, training)
@@ -249,6 +448,16 @@ def where(x, p, training=True):
     if training:
         return torch.where(torch.rand(x.shape) < p, torch.zeros_like(x), x / (1 - p))
     return x.clone()
+
+
+@right("dropout")
+def on_a_copy(x, p, training=True):
+    return x.clone().masked_fill_(torch.rand_like(x) < p, 0).div_(1 - p) if training else x
+
+
+@right("dropout")
+def as_a_module(x, p, training=True):
+    return torch.nn.Dropout(p).train(training)(x)
 
 
 # ------------------------------------------------------------------------------------------------ batch_norm
@@ -369,6 +578,123 @@ def asserts(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     return _ending(z, mean, var, gamma, beta, eps), running
 
 
+def _usual(z, gamma, beta, running, training, rho, eps):
+    if training:
+        _refuse(z)
+        new = (1 - rho) * running[0] + rho * z.mean(0), (1 - rho) * running[1] + rho * z.var(0)
+        return _ending(z, z.mean(0), z.var(0, correction=0), gamma, beta, eps), new
+    return _ending(z, *running, gamma, beta, eps), running
+
+
+@wrong("batch_norm", says="comes twice")
+def unbiased_twice(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    y, (mean, var) = _usual(z, gamma, beta, running, training, rho, eps)
+    if training:
+        var = (1 - rho) * running[1] + rho * z.var(0) * len(z) / (len(z) - 1)
+    return y, (mean, var)
+
+
+@wrong("batch_norm", says="turned round")
+def factor_upside_down(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    y, (mean, var) = _usual(z, gamma, beta, running, training, rho, eps)
+    if training:
+        var = (1 - rho) * running[1] + rho * z.var(0, correction=0) * (len(z) - 1) / len(z)
+    return y, (mean, var)
+
+
+@wrong("batch_norm", says="variance does not move")
+def only_the_mean_moves(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    y, (mean, _) = _usual(z, gamma, beta, running, training, rho, eps)
+    return y, (mean, running[1])
+
+
+@wrong("batch_norm", says="have changed places")
+def variance_first(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    y, running = _usual(z, gamma, beta, running, training, rho, eps)
+    return y, running[::-1]
+
+
+@wrong("batch_norm", says="new running statistics")
+def normalised_by_the_moved(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    _, running = _usual(z, gamma, beta, running, training, rho, eps)
+    return _ending(z, *running, gamma, beta, eps), running
+
+
+@wrong("batch_norm", says="return y, running")
+def three_results(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    y, running = _usual(z, gamma, beta, running, training, rho, eps)
+    return y, *running
+
+
+@wrong("batch_norm", says="evaluation is not. ε is missing")
+def no_eps_in_evaluation(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    return _usual(z, gamma, beta, running, training, rho, eps if training else 0.0)
+
+
+@wrong("batch_norm", says="evaluation is not. γ and β")
+def no_scale_in_evaluation(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    if not training:
+        return _ending(z, *running, 1, 0, eps), running
+    return _usual(z, gamma, beta, running, training, rho, eps)
+
+
+@wrong("batch_norm", says="the variance is the batch's")
+def half_running(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    if not training:
+        return _ending(z, running[0], z.var(0, correction=0), gamma, beta, eps), running
+    return _usual(z, gamma, beta, running, training, rho, eps)
+
+
+@wrong("batch_norm", says="raise only in training")
+def refuses_in_evaluation(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    _refuse(z)
+    return _usual(z, gamma, beta, running, training, rho, eps)
+
+
+@wrong("batch_norm", says="Only a batch of 1 is refused")
+def refuses_two(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    if training and len(z) <= 2:
+        raise ValueError("too few")
+    return _usual(z, gamma, beta, running, training, rho, eps)
+
+
+@wrong("batch_norm", says="hands the error over")
+def returns_the_error(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    if training and len(z) == 1:
+        return ValueError("one example")
+    return _usual(z, gamma, beta, running, training, rho, eps)
+
+
+@wrong("batch_norm", says="In training it normalises")
+def modes_turned_round(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    return _usual(z, gamma, beta, running, not training, rho, eps)
+
+
+@wrong("batch_norm", says="axis of length 1 too many")
+def row_vectors_kept(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    y, (mean, var) = _usual(z, gamma, beta, running, training, rho, eps)
+    return y, (mean[None], var)
+
+
+@wrong("batch_norm", says="The variance is cut from the graph")
+def variance_cut(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    y, moved = _usual(z, gamma, beta, running, training, rho, eps)
+    if training:
+        y = _ending(z, z.mean(0), z.var(0, correction=0).detach(), gamma, beta, eps)
+    return y, moved
+
+
+@wrong("batch_norm", says="The mean is not subtracted")
+def not_centred(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    _, moved = _usual(z, gamma, beta, running, training, rho, eps)
+    return _ending(z, 0, z.var(0, correction=0) if training else running[1], gamma, beta, eps), moved
+
+
+@wrong("batch_norm", says=None)
+def divided_by_gamma(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    return _usual(z, 1 / gamma, beta, running, training, rho, eps)
+
+
 @right("batch_norm")
 def torch_batch_norm(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     if training:
@@ -398,6 +724,20 @@ def lerp(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     var, mean = torch.var_mean(z, 0, correction=0)
     moved = torch.lerp(running[0], mean, rho), torch.lerp(running[1], z.var(0), rho)
     return _ending(z, mean, var, gamma, beta, eps), moved
+
+
+@right("batch_norm")
+def by_moments(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
+    mean, var = running
+    if training:
+        if not len(z) > 1:
+            raise ValueError("one example")
+        mean = torch.einsum("bd->d", z) / len(z)
+        var = torch.einsum("bd,bd->d", z, z) / len(z) - mean**2
+        change = mean.detach() - running[0], var.detach() * len(z) / (len(z) - 1) - running[1]
+        running = tuple(old + rho * by for old, by in zip(running, change, strict=True))
+    scale = gamma / torch.sqrt(var + eps)
+    return z * scale + (beta - mean * scale), running
 
 
 # ------------------------------------------------------------------------------------------------ batch_norm_backward
@@ -462,6 +802,78 @@ def gamma_by_z(delta, z, gamma, eps=1e-5):
     return gamma / s * (delta - delta.mean(0) - h * (delta * h).mean(0)), (delta * z).sum(0), delta.sum(0)
 
 
+def _right(delta, z, gamma, eps):
+    s, h = _parts(z, eps)
+    return gamma / s * (delta - delta.mean(0) - h * (delta * h).mean(0)), (delta * h).sum(0), delta.sum(0)
+
+
+@wrong("batch_norm_backward", says="have changed places")
+def z_last(delta, z, gamma, eps=1e-5):
+    to_z, to_gamma, to_beta = _right(delta, z, gamma, eps)
+    return to_gamma, to_beta, to_z
+
+
+@wrong("batch_norm_backward", says="return to_z, to_gamma, to_beta")
+def only_z(delta, z, gamma, eps=1e-5):
+    return _right(delta, z, gamma, eps)[0]
+
+
+@wrong("batch_norm_backward", says="axis 0")
+def over_features(delta, z, gamma, eps=1e-5):
+    s, h = _parts(z, eps)
+    inside = delta - delta.mean(1, keepdim=True) - h * (delta * h).mean(1, keepdim=True)
+    return gamma / s * inside, *_right(delta, z, gamma, eps)[1:]
+
+
+@wrong("batch_norm_backward", says="divides by B - 1")
+def one_less(delta, z, gamma, eps=1e-5):
+    s, h = _parts(z, eps)
+    _, to_gamma, to_beta = _right(delta, z, gamma, eps)
+    return gamma / s * (delta - (to_beta + h * to_gamma) / (len(z) - 1)), to_gamma, to_beta
+
+
+@wrong("batch_norm_backward", says="divide by s, both times")
+def centred_only(delta, z, gamma, eps=1e-5):
+    s, _ = _parts(z, eps)
+    c = z - z.mean(0)
+    return gamma / s * (delta - delta.mean(0) - c * (delta * c).mean(0)), *_right(delta, z, gamma, eps)[1:]
+
+
+@wrong("batch_norm_backward", says="term of δẑ is a sum")
+def one_mean_one_sum(delta, z, gamma, eps=1e-5):
+    s, h = _parts(z, eps)
+    return gamma / s * (delta - delta.mean(0) - h * (delta * h).sum(0)), *_right(delta, z, gamma, eps)[1:]
+
+
+@wrong("batch_norm_backward", says="wrong sign")
+def signs_mixed(delta, z, gamma, eps=1e-5):
+    s, h = _parts(z, eps)
+    return gamma / s * (delta + delta.mean(0) - h * (delta * h).mean(0)), *_right(delta, z, gamma, eps)[1:]
+
+
+@wrong("batch_norm_backward", says="ε is an argument")
+def usual_eps(delta, z, gamma, eps=1e-5):
+    return _right(delta, z, gamma, 1e-5)
+
+
+@wrong("batch_norm_backward", says="keep the default")
+def another_default(delta, z, gamma, eps=1e-8):
+    return _right(delta, z, gamma, eps)
+
+
+@wrong("batch_norm_backward", says="changes its input delta")
+def scales_in_place(delta, z, gamma, eps=1e-5):
+    delta *= gamma
+    to_z, to_gamma, to_beta = _right(delta, z, torch.ones_like(gamma), eps)
+    return to_z, to_gamma / gamma, to_beta / gamma
+
+
+@wrong("batch_norm_backward", says=None)
+def gamma_within(delta, z, gamma, eps=1e-5):
+    s, h = _parts(z, eps)
+    return (gamma * delta - delta.mean(0) - h * (delta * h).mean(0)) / s, *_right(delta, z, gamma, eps)[1:]
+
+
 @right("batch_norm_backward")
 def step_by_step(delta, z, gamma, eps=1e-5):
     B, mean = len(z), z.mean(0)
@@ -486,6 +898,27 @@ def by_autograd(delta, z, gamma, eps=1e-5):
     leaves = [z.clone().requires_grad_(), gamma.clone().requires_grad_(), torch.zeros_like(gamma).requires_grad_()]
     y = functional.batch_norm(leaves[0], None, None, leaves[1], leaves[2], True, 0.1, eps)
     return list(torch.autograd.grad(y, leaves, delta))
+
+
+@right("batch_norm_backward")
+def vector_jacobian(delta, z, gamma, eps=1e-5):
+    def forward(z, gamma, beta):
+        return gamma * _parts(z, eps)[1] + beta
+
+    _, pull = torch.func.vjp(forward, z, gamma, torch.zeros_like(gamma))
+    return pull(delta)
+
+
+@right("batch_norm_backward")
+def entry_by_entry(delta, z, gamma, eps=1e-5):
+    B, D = z.shape
+    to_z, to_gamma, to_beta = torch.empty_like(z), torch.empty_like(gamma), torch.empty_like(gamma)
+    for d in range(D):
+        s, h = _parts(z[:, d], eps)
+        to_gamma[d], to_beta[d] = delta[:, d] @ h, delta[:, d].sum()
+        for b in range(B):
+            to_z[b, d] = gamma[d] / s * (delta[b, d] - to_beta[d] / B - h[b] * to_gamma[d] / B)
+    return to_z, to_gamma, to_beta
 
 
 # ------------------------------------------------------------------------------------------------ layer_norm
@@ -526,6 +959,65 @@ def layer_no_keepdim(z, gamma, beta, eps=1e-5):
     return gamma * (z - z.mean(-1)) / (z.var(-1, correction=0) + eps).sqrt() + beta
 
 
+def _hat(z, eps):
+    return (z - z.mean(-1, keepdim=True)) / (z.var(-1, correction=0, keepdim=True) + eps).sqrt()
+
+
+@wrong("layer_norm", says="γ is missing")
+def layer_no_gamma(z, gamma, beta, eps=1e-5):
+    return _hat(z, eps) + beta
+
+
+@wrong("layer_norm", says="γ and β are swapped")
+def layer_swapped(z, gamma, beta, eps=1e-5):
+    return beta * _hat(z, eps) + gamma
+
+
+@wrong("layer_norm", says="all axes but the first")
+def layer_flattened(z, gamma, beta, eps=1e-5):
+    return gamma * _hat(z.flatten(1) if z.dim() > 1 else z, eps).reshape(z.shape) + beta
+
+
+@wrong("layer_norm", says="mean is not subtracted")
+def layer_not_centred(z, gamma, beta, eps=1e-5):
+    return gamma * z / (z.var(-1, correction=0, keepdim=True) + eps).sqrt() + beta
+
+
+@wrong("layer_norm", says="keep the default")
+def layer_other_default(z, gamma, beta, eps=1e-8):
+    return gamma * _hat(z, eps) + beta
+
+
+@wrong("layer_norm", says="No detach")
+@torch.no_grad()
+def layer_without_gradients(z, gamma, beta, eps=1e-5):
+    return gamma * _hat(z, eps) + beta
+
+
+@wrong("layer_norm", says="a part of the way cut off")
+def layer_variance_cut(z, gamma, beta, eps=1e-5):
+    s = (z.var(-1, correction=0, keepdim=True).detach() + eps).sqrt()
+    return gamma * (z - z.mean(-1, keepdim=True)) / s + beta
+
+
+@wrong("layer_norm", says="make new tensors")
+def layer_overwritten(z, gamma, beta, eps=1e-5):
+    z = z - z.mean(-1, keepdim=True)
+    z /= (z.square().mean(-1, keepdim=True) + eps).sqrt()
+    return gamma * z + beta
+
+
+@wrong("layer_norm", says="changes its input z")
+def layer_in_place(z, gamma, beta, eps=1e-5):
+    z -= z.mean(-1, keepdim=True)
+    return gamma * _hat(z, eps) + beta
+
+
+@wrong("layer_norm", says=None)
+def layer_root_mean_square(z, gamma, beta, eps=1e-5):
+    return gamma * z / (z.square().mean(-1, keepdim=True) + eps).sqrt() + beta
+
+
 @right("layer_norm")
 def layer_of_torch(z, gamma, beta, eps=1e-5):
     return functional.layer_norm(z, z.shape[-1:], gamma, beta, eps)
@@ -541,6 +1033,14 @@ def layer_unsqueezed(z, gamma, beta, eps=1e-5):
 def layer_var_mean(z, gamma, beta, eps=1e-5):
     var, mean = torch.var_mean(z, -1, correction=0, keepdim=True)
     return torch.addcmul(beta, gamma, (z - mean) / torch.sqrt(var + eps))
+
+
+@right("layer_norm")
+def layer_row_by_row(z, gamma, beta, eps=1e-5):
+    rows = [
+        gamma * (row - row.mean()) / (row.var(correction=0) + eps) ** 0.5 + beta for row in z.reshape(-1, z.shape[-1])
+    ]
+    return torch.stack(rows).reshape(z.shape)
 
 
 # ------------------------------------------------------------------------------------------------ predict
@@ -627,6 +1127,98 @@ def predict_classes(model, x, batch_size=500):
     return outputs
 
 
+def _predict(model, x, batch_size, split=torch.split, join=torch.cat, switch=torch.nn.Module.eval):
+    mode = model.training
+    switch(model)
+    with torch.no_grad():
+        outputs = join([model(part) for part in split(x, batch_size)])
+    model.train(mode)
+    return outputs
+
+
+@wrong("predict", says="take the number of parts")
+def predict_in_chunks(model, x, batch_size=500):
+    return _predict(model, x, batch_size, split=torch.chunk)
+
+
+@wrong("predict", says="Loop over x.split(batch_size)")
+def predict_one_by_one(model, x, batch_size=500):
+    return _predict(model, x, 1)
+
+
+@wrong("predict", says="computed twice")
+def predict_the_rest_of_none(model, x, batch_size=500):
+    def split(x, n):
+        return [*(x[i * n : (i + 1) * n] for i in range(len(x) // n)), x[-(len(x) % n) :]]
+
+    return _predict(model, x, batch_size, split)
+
+
+@wrong("predict", says="no softmax")
+def predict_probabilities(model, x, batch_size=500):
+    return _predict(model, x, batch_size).softmax(1)
+
+
+@wrong("predict", says="torch.cat makes one")
+def predict_a_list(model, x, batch_size=500):
+    return _predict(model, x, batch_size, join=list)
+
+
+@wrong("predict", says="Stay in torch")
+def predict_an_array(model, x, batch_size=500):
+    return _predict(model, x, batch_size).numpy()
+
+
+@wrong("predict", says="Call model.eval()")
+def predict_with_dropout_off(model, x, batch_size=500):
+    def switch(model):
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Dropout):
+                layer.eval()
+
+    return _predict(model, x, batch_size, switch=switch)
+
+
+@wrong("predict", says="it switches all layers")
+def predict_with_the_flag_by_hand(model, x, batch_size=500):
+    def switch(model):
+        model.training = False
+
+    return _predict(model, x, batch_size, switch=switch)
+
+
+@wrong("predict", says="learn no more")
+def predict_and_freeze(model, x, batch_size=500):
+    model.requires_grad_(False)
+    return _predict(model, x, batch_size)
+
+
+@wrong("predict", says="Remember model.training before")
+def predict_mode_asked_too_late(model, x, batch_size=500):
+    model.eval()
+    return _predict(model, x, batch_size)
+
+
+@wrong("predict", says="Call model.eval()")
+def predict_lazily(model, x, batch_size=500):
+    mode = model.training
+    model.eval()
+    outputs = (model(part) for part in x.split(batch_size))
+    model.train(mode)
+    with torch.no_grad():
+        return torch.cat(list(outputs))
+
+
+@wrong("predict", says="Put the model's calls under")
+def predict_no_grad_only_called(model, x, batch_size=500):
+    mode = model.training
+    model.eval()
+    torch.no_grad()
+    outputs = torch.cat([model(part) for part in x.split(batch_size)])
+    model.train(mode)
+    return outputs
+
+
 @right("predict")
 def predict_in_a_loop(model, x, batch_size=500):
     mode, outputs = model.training, []
@@ -656,6 +1248,27 @@ def predict_flag_by_flag(model, x, batch_size=500):
         outputs = torch.cat(list(map(model, x.split(batch_size))))
     for module, mode in zip(model.modules(), modes, strict=True):
         module.training = mode
+    return outputs
+
+
+@right("predict")
+def predict_with_a_copy(model, x, batch_size=500):
+    return _predict(copy.deepcopy(model), x, batch_size)
+
+
+@right("predict")
+def predict_into_one(model, x, batch_size=500):
+    mode, outputs = model.training, None
+    model.eval()
+    before = torch.is_grad_enabled()
+    torch.set_grad_enabled(False)
+    for i in range(0, len(x), batch_size):
+        part = model(x[i : i + batch_size])
+        outputs = part.new_empty(len(x), *part.shape[1:]) if outputs is None else outputs
+        outputs[i : i + batch_size] = part
+    torch.set_grad_enabled(before)
+    if mode:
+        model.train()
     return outputs
 
 
@@ -716,6 +1329,72 @@ def error_rate(probabilities, y, bins=15):
     return (probabilities.argmax(1) != y).double().mean()
 
 
+@wrong("calibration_error", says="first bin")
+def from_the_second_bin(probabilities, y, bins=15):
+    confidence = probabilities.max(1).values
+    inside = confidence >= 1 / bins
+    return _usual_error(probabilities[inside], y[inside], bins) * inside.double().mean() if inside.any() else 0.0
+
+
+def _usual_error(probabilities, y, bins):
+    return sum(share * gap.abs() for share, gap in _gaps(probabilities, y, bins))
+
+
+@wrong("calibration_error", says="last bin is left out")
+def to_the_last_but_one(probabilities, y, bins=15):
+    inside = probabilities.max(1).values < (bins - 1) / bins
+    return _usual_error(probabilities[inside], y[inside], bins) * inside.double().mean() if inside.any() else 0.0
+
+
+@wrong("calibration_error", says="one bin less")
+def edges_for_bins(probabilities, y, bins=15):
+    return _usual_error(probabilities, y, bins - 1 or 1)
+
+
+@wrong("calibration_error", says="root of the mean square")
+def root_mean_square(probabilities, y, bins=15):
+    return sum(share * gap**2 for share, gap in _gaps(probabilities, y, bins)) ** 0.5
+
+
+@wrong("calibration_error", says="probabilities of all classes")
+def all_classes(probabilities, y, bins=15):
+    hot, which = (
+        functional.one_hot(y, probabilities.shape[1]).double(),
+        (probabilities * bins).long().clamp(max=bins - 1),
+    )
+    inside = [which == m for m in range(bins)]
+    return sum(i.double().mean() * (hot[i].mean() - probabilities[i].mean()).abs() for i in inside if i.any())
+
+
+@wrong("calibration_error", says="softmax is taken of what")
+def softmax_once_more(probabilities, y, bins=15):
+    return _usual_error(probabilities.softmax(1), y, bins)
+
+
+@wrong("calibration_error", says="Only gaps of one sign")
+def too_sure_only(probabilities, y, bins=15):
+    return sum(share * (-gap).clamp(min=0) for share, gap in _gaps(probabilities, y, bins))
+
+
+@wrong("calibration_error", says="leave empty bins out")
+def empty_bins_too(probabilities, y, bins=15):
+    confidence, predicted = probabilities.max(1)
+    which = (confidence * bins).long().clamp(max=bins - 1)
+    inside = [which == m for m in range(bins)]
+    return sum(i.double().mean() * ((predicted == y)[i].double().mean() - confidence[i].mean()).abs() for i in inside)
+
+
+@wrong("calibration_error", says="falls out of all bins")
+def open_at_the_top(probabilities, y, bins=15):
+    inside = probabilities.max(1).values < 1
+    return _usual_error(probabilities[inside], y[inside], bins) * inside.double().mean() if inside.any() else 0.0
+
+
+@wrong("calibration_error", says=None)
+def in_percent(probabilities, y, bins=15):
+    return 100 * _usual_error(probabilities, y, bins)
+
+
 @right("calibration_error")
 def added_up(probabilities, y, bins=15):
     confidence, predicted = probabilities.max(1)
@@ -743,6 +1422,25 @@ def between_edges(probabilities, y, bins=15):
             accuracy = (predicted[inside] == y[inside]).float().mean()
             total += inside.float().mean() * torch.abs(accuracy - confidence[inside].mean())
     return float(total)
+
+
+@right("calibration_error")
+def sorted_and_summed(probabilities, y, bins=15):
+    confidence, predicted = probabilities.max(1)
+    confidence, order = confidence.sort()
+    gaps = (predicted == y)[order].to(confidence) - confidence
+    summed = functional.pad(gaps.cumsum(0), (1, 0))
+    edges = torch.linspace(0, 1, bins + 1, dtype=confidence.dtype)[1:-1]
+    at = functional.pad(torch.searchsorted(confidence, edges, right=True), (1, 1))
+    at[-1] = len(y)
+    return (summed[at[1:]] - summed[at[:-1]]).abs().sum() / len(y)
+
+
+@right("calibration_error")
+def by_histograms(probabilities, y, bins=15):
+    confidence, hit = probabilities.amax(1).numpy(), (probabilities.argmax(1) == y).double().numpy()
+    hits, sure = (np.histogram(confidence, bins, (0, 1), weights=weights)[0] for weights in (hit, confidence))
+    return np.abs(hits - sure).sum() / len(hit)
 
 
 # ----------------------------------------------------------------------------------------- smoothed_cross_entropy
@@ -788,6 +1486,74 @@ def without_minus(logits, y, smoothing):
     return -functional.cross_entropy(logits, y, label_smoothing=smoothing)
 
 
+def _with(targets, logits, y, smoothing):
+    hot = functional.one_hot(y, logits.shape[1]).to(logits)
+    return -(targets(hot, smoothing) * logits.log_softmax(1)).sum(1).mean()
+
+
+@wrong("smoothed_cross_entropy", says="divides by B")
+def over_the_images(logits, y, smoothing):
+    return _with(lambda hot, e: (1 - e) * hot + e / len(hot), logits, y, smoothing)
+
+
+@wrong("smoothed_cross_entropy", says="1 - ε + ε/K")
+def gives_too_little(logits, y, smoothing):
+    return _with(lambda hot, e: torch.where(hot > 0, 1 - e / hot.shape[1], e / hot.shape[1]), logits, y, smoothing)
+
+
+@wrong("smoothed_cross_entropy", says="ε is given to each class whole")
+def summed_over_classes(logits, y, smoothing):
+    return (1 - smoothing) * functional.cross_entropy(logits, y) - smoothing * logits.log_softmax(1).sum(1).mean()
+
+
+@wrong("smoothed_cross_entropy", says="given to none")
+def only_shrunk(logits, y, smoothing):
+    return (1 - smoothing) * functional.cross_entropy(logits, y)
+
+
+@wrong("smoothed_cross_entropy", says="smoothing is an argument")
+def always_a_tenth(logits, y, smoothing):
+    return functional.cross_entropy(logits, y, label_smoothing=0.1)
+
+
+@wrong("smoothed_cross_entropy", says="softmax is taken twice")
+def probabilities_for_logits(logits, y, smoothing):
+    return functional.cross_entropy(logits.softmax(1), y, label_smoothing=smoothing)
+
+
+@wrong("smoothed_cross_entropy", says="labels of all images")
+def every_label(logits, y, smoothing):
+    log_p = logits.log_softmax(1)
+    return -((1 - smoothing) * log_p[:, y].mean() + smoothing * log_p.mean())
+
+
+@wrong("smoothed_cross_entropy", says="One loss for each image")
+def one_each(logits, y, smoothing):
+    return functional.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+
+
+@wrong("smoothed_cross_entropy", says=".item() take the number out")
+def a_number(logits, y, smoothing):
+    return functional.cross_entropy(logits, y, label_smoothing=smoothing).item()
+
+
+@wrong("smoothed_cross_entropy", says="No detach")
+def detached(logits, y, smoothing):
+    return functional.cross_entropy(logits.detach(), y, label_smoothing=smoothing)
+
+
+@wrong("smoothed_cross_entropy", says="log_softmax avoids both")
+def cut_off_below(logits, y, smoothing):
+    log_p = logits.softmax(1).clamp(min=1e-7).log()
+    return -((1 - smoothing) * log_p[torch.arange(len(y)), y] + smoothing * log_p.mean(1)).mean()
+
+
+@wrong("smoothed_cross_entropy", says=None)
+def smooths_the_probabilities(logits, y, smoothing):
+    p = (1 - smoothing) * logits.softmax(1) + smoothing / logits.shape[1]
+    return functional.nll_loss(p.log(), y)
+
+
 @right("smoothed_cross_entropy")
 def of_torch(logits, y, smoothing):
     return functional.cross_entropy(logits, y, label_smoothing=smoothing)
@@ -805,3 +1571,9 @@ def with_targets(logits, y, smoothing):
 def two_losses(logits, y, smoothing):
     everywhere = -functional.log_softmax(logits, -1).mean()
     return torch.lerp(functional.cross_entropy(logits, y), everywhere, smoothing)
+
+
+@right("smoothed_cross_entropy")
+def by_logsumexp(logits, y, smoothing):
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    return (logits.logsumexp(1) - (1 - smoothing) * own - smoothing * logits.mean(1)).mean()

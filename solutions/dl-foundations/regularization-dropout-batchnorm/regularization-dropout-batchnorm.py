@@ -172,7 +172,7 @@ class EarlyStopping:
         ### END SOLUTION
 
     def update(self, loss, model):
-        """Take in one epoch's validation loss (a number; NaN is no improvement) and the model after it.
+        """Take in one epoch's validation loss (a number; NaN is no improvement) and the model after it, which stays.
 
         Returns whether to stop, a bool.
         """
@@ -349,7 +349,8 @@ def dropout(x, p, training=True):
     """Inverted dropout.
 
     x: a tensor of any shape. p: the probability that an entry becomes zero, 0 <= p < 1. training: if False, x comes
-    back as it is. Draws from torch's global generator (torch.rand, torch.bernoulli). Returns a tensor like x.
+    back as it is. Draws for each entry by itself, from torch's global generator (torch.rand, torch.bernoulli).
+    Returns a tensor like x; gradients flow through.
     """
     # TODO: a mask of the shape of x, True with probability 1 - p; then the rule above.
     ### BEGIN SOLUTION
@@ -431,6 +432,7 @@ def batch_norm(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     z: (B, D). gamma, beta: (D,). running: (mean, var), each (D,). training: whether the batch's own statistics are used,
     and the running ones moved by rho; raises ValueError if then B = 1.
     Returns y (B, D) and the running statistics (mean, var), which are new in training and the same otherwise.
+    Gradients flow through y, through mean and variance too.
     """
     # TODO: 1. In training: refuse B = 1; mean and variance of the batch; the new running ones (unbiased variance).
     #       2. In evaluation: the running ones in their place.
@@ -578,7 +580,7 @@ assert (gradient * z).sum(0).abs().max() < 1e-3  # zero but for ε
 
 # %%
 def layer_norm(z, gamma, beta, eps=1e-5):
-    """Layer norm over the last axis. z: (..., D), gamma, beta: (D,). Returns a tensor like z."""
+    """Layer norm over the last axis. z: (..., D), gamma, beta: (D,). Returns a tensor like z; gradients flow through."""
     # TODO: as batch norm in training, over another axis. keepdim=True keeps the axis for broadcasting.
     ### BEGIN SOLUTION
     mean, var = z.mean(-1, keepdim=True), z.var(-1, correction=0, keepdim=True)
@@ -680,7 +682,7 @@ assert afters[2] > 1.1 * max(afters[:2])
 def predict(model, x, batch_size=500):
     """The model's outputs for x, as in use: in evaluation mode, and without recording gradients.
 
-    x: (N, ...), handed to the model in parts of batch_size; N need not be a multiple. Returns all outputs, (N, ...).
+    x: (N, ...), handed to the model in parts of batch_size, the last one shorter if need be. Returns all outputs, (N, ...).
     Afterwards the model is in the mode in which it came (model.training), whichever that was.
     """
     # TODO: remember the mode, switch, compute in parts under torch.no_grad(), switch back.

@@ -14,7 +14,7 @@ def record(record_property, name: str, results: list) -> None:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    from atlas import proofs, runs, validate
+    from atlas.authoring import proofs, runs, validate
 
     tables = {"proof": (proofs.Proof, validate.proof_table), "run": (runs.Run, validate.run_table)}
     reports = [report for reports in terminalreporter.stats.values() for report in reports]

@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from atlas import build, course, scaffold
+from atlas import build, course
+from atlas.authoring import scaffold
 
 ID = "computer-vision/cnn-basics"
 WORKSHOP, SOLUTION = f"workshops/{ID}", f"solutions/{ID}"

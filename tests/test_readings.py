@@ -5,8 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
-from atlas import readings
-from atlas.checking import exercise, expect, run_check
+from atlas.checking import exercise, expect, readings, run_check
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = 3 * RNG.normal(size=(5, 3)), np.array([2, 0, 1, 1, 2])

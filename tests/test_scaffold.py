@@ -6,7 +6,8 @@ import nbformat
 import pytest
 
 import skeleton_kit
-from atlas import build, course, lab, scaffold, validate
+from atlas import build, course, lab
+from atlas.authoring import scaffold, validate
 
 LACKS = """\
 workshops/W/README.md: has N words, not 1200 to 2500

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 import skeleton_kit
-from atlas import completeness, course, offline, proofs, runs, validate
+from atlas import course
+from atlas.authoring import completeness, offline, proofs, runs, validate
 from skeleton_kit import SOLUTION, WORKSHOP, edit
 
 TOML, README, CHECKS = f"{WORKSHOP}/workshop.toml", f"{WORKSHOP}/README.md", f"{WORKSHOP}/checks.py"

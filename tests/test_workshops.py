@@ -7,7 +7,8 @@ from functools import cache
 
 import pytest
 
-from atlas import build, completeness, course, proofs, runs
+from atlas import build, course
+from atlas.authoring import completeness, proofs, runs
 from proof_summary import record
 
 WORKSHOPS = [workshop for workshop in course.workshops() if not workshop.planned]

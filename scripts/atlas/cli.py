@@ -336,7 +336,7 @@ def validate(
 
     Counts their parts and proves each exercise; with --notebooks runs everything, which takes minutes.
     """
-    from atlas import validate
+    from atlas.authoring import validate
 
     report = validate.validate([each.id for each in course.select(names)] if names else None, notebooks)
     print(report)
@@ -347,7 +347,7 @@ def validate(
 @app.command(epilog="Example: atlas new computer-vision/cnn-basics")
 def new(workshop: Annotated[str, typer.Argument(metavar="TRACK/WORKSHOP", hidden=True)]) -> None:
     """For maintainers: begin a planned workshop."""
-    from atlas import scaffold
+    from atlas.authoring import scaffold
 
     for file in scaffold.new(course.find(workshop).id):
         print(_shown(file))

@@ -131,7 +131,7 @@ class Lab:
         if kind in self.checks:
             return f"Hand in the class {itself}not one of its objects: lab.check({kind})"
         if name is None or name == "<lambda>":
-            what = "a lambda" if name else checking._summary(given)
+            what = "a lambda" if name else checking.summary(given)
             return f"This is {what}. Hand in the function {itself}by its name and without parentheses: one of {known}."
         near = difflib.get_close_matches(name, self.checks, 1, 0.5)
         guess = f"Did you mean {near[0]}? " if near else ""

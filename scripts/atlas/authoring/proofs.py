@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from atlas import checking, completeness, course, lab
+from atlas import checking, course, lab
+from atlas.authoring import completeness
 from atlas.course import Exercise, Workshop
 
 KINDS = ("solution", "starter", "wrong", "right")

@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 
 from atlas import build, course
+from atlas.authoring.offline import without_network
 from atlas.course import Workshop
-from atlas.offline import without_network
 
 SECONDS, CELL_SECONDS, PEAK_MB = 120, 45, 3000
 """The budget of a solved notebook on a machine that does nothing else; scripts have its seconds too."""

@@ -5,7 +5,8 @@
 
 from pathlib import Path
 
-from atlas import completeness, course
+from atlas import course
+from atlas.authoring import completeness
 from atlas.course import CourseError
 
 _SKELETON = Path(__file__).parent / "skeleton"

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from atlas import completeness, course, proofs, runs
+from atlas import course
+from atlas.authoring import completeness, proofs, runs
+from atlas.authoring.proofs import Proof
+from atlas.authoring.runs import Run
 from atlas.build import Problem
 from atlas.course import CourseError, Workshop
-from atlas.proofs import Proof
-from atlas.runs import Run
 
 
 @dataclass

@@ -33,7 +33,7 @@ def blocked(command: list[str]) -> tuple[list[str], dict[str, str], str]:
 def _namespace() -> list[str] | None:
     """What to put before a command to run it in a namespace of its own: as root, else as root of a user namespace."""
     for how in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
-        prefix = [*how, sys.executable, "-m", "atlas.offline"]
+        prefix = [*how, sys.executable, "-m", "atlas.authoring.offline"]
         try:
             if subprocess.run([*prefix, "true"], capture_output=True, timeout=30).returncode == 0:
                 return prefix

@@ -1,0 +1,42 @@
+"""The check engine: runs a learner's function against an authority and says what is wrong, and the likely why.
+
+A workshop's `checks.py` holds one check per exercise:
+
+    @exercise(hints=["a nudge", "nearly the code"], mistakes=[adds_instead])
+    def scale(learner, rng):
+        x = rng.normal(size=(5, 3))
+        expect.close(learner(x, 0.5), 0.5 * x, why="every entry times the factor", source="the definition")
+
+`learner` is the learner's function (or class), watched: its inputs must come back unchanged, the same input must
+give the same result, an endless loop is ended. `expect` compares; its first complaint ends the check. `mistakes`
+are functions (or classes) with the exercise's signature that make a known mistake on purpose: where the check says
+the same of one of them as of the learner's, its docstring is what the learner reads; elsewhere `likely` or what
+`readings` finds in the numbers. A check draws what is random from `rng` only, so that it can run again.
+Nothing here imports a framework.
+"""
+
+from atlas.checking.expectations import expect
+from atlas.checking.report import BROKEN, FAILED, PASSED, UNTOUCHED, Outcome, card
+from atlas.checking.run import run_check
+from atlas.checking.values import array, same, summary
+from atlas.checking.vocabulary import Check, CheckFailed, Complaint, exercise, load_checks, strict
+
+__all__ = [
+    "BROKEN",
+    "FAILED",
+    "PASSED",
+    "UNTOUCHED",
+    "Check",
+    "CheckFailed",
+    "Complaint",
+    "Outcome",
+    "array",
+    "card",
+    "exercise",
+    "expect",
+    "load_checks",
+    "run_check",
+    "same",
+    "strict",
+    "summary",
+]

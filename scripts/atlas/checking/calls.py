@@ -1,0 +1,49 @@
+"""What the check that is running has seen so far: the calls of the learner's code and the warnings."""
+
+import contextvars
+from dataclasses import dataclass, field
+from typing import Any
+
+from atlas.checking.values import summary
+from atlas.checking.vocabulary import Check
+
+
+@dataclass
+class Call:
+    """One call of the learner's function: copies of what it was given, by name, and what it gave back."""
+
+    given: dict[str, Any]
+    result: Any = None
+
+
+@dataclass
+class Run:
+    """One run of a check: the calls so far, the warnings so far."""
+
+    check: Check
+    calls: list[Call] = field(default_factory=list)
+    warned: list = field(default_factory=list)
+
+    def call_of(self, value: Any) -> Call:
+        """The call that gave `value` or a part of it, else the last one."""
+        for call in reversed(self.calls):
+            parts = call.result if isinstance(call.result, tuple | list) else ()
+            if call.result is value or any(part is value for part in parts):
+                return call
+        return self.calls[-1] if self.calls else Call({})
+
+
+running: contextvars.ContextVar[Run] = contextvars.ContextVar("the check that is running")
+
+
+def called_with(call: Call) -> list[str]:
+    """The line that tells what the function was called with."""
+    return ["for " + ", ".join(f"{key} {summary(value)}" for key, value in call.given.items())] if call.given else []
+
+
+def given_to(yours: Any) -> list[str]:
+    run = running.get(None)
+    return called_with(run.call_of(yours)) if run else []
+
+
+NO_RETURN = "Is the `return` missing, or does one branch end without it?"

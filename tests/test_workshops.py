@@ -58,6 +58,11 @@ def test_right_answers_written_otherwise_pass(workshop, exercise, record_propert
     _proven(workshop, exercise, "right", record_property)
 
 
+@each_exercise
+def test_each_known_mistake_fails_and_is_told_its_own_sentence(workshop, exercise, record_property):
+    _proven(workshop, exercise, "mistake", record_property)
+
+
 @each_workshop
 def test_four_of_five_messages_to_wrong_answers_name_the_mistake(workshop):
     proven = [proof for exercise in workshop.exercises for proof in prove(workshop, exercise, "wrong")]
@@ -104,7 +109,7 @@ def _told(problems) -> str:
 def _proven(workshop, exercise, kind, record_property) -> None:
     proven = prove(workshop, exercise, kind)
     record(record_property, "proof", proven)
-    assert proven, f"no {kind} answer to {exercise.name} is registered"
+    assert proven or kind == "mistake", f"no {kind} answer to {exercise.name} is registered"
     failed = [f"{proof.answer}: {proof.why}" for proof in proven if not proof.ok]
     assert not failed, "\n".join(failed)
 

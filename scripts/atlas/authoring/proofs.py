@@ -1,5 +1,5 @@
-"""The four proofs of an exercise: its solution passes, its starter counts as untouched, wrong answers fail with a
-message that names the mistake, right ones that are written otherwise pass.
+"""The five proofs of an exercise: its solution passes, its starter counts as untouched, wrong answers fail with a
+message that names the mistake, right ones written otherwise pass, and each known mistake is told its own sentence.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from atlas import checking, course, lab
 from atlas.authoring import completeness
 from atlas.course import Exercise, Workshop
 
-KINDS = ("solution", "starter", "wrong", "right")
+KINDS = ("solution", "starter", "wrong", "right", "mistake")
 SEEDS = range(5)
 NAMED = 0.8
 """The share of a workshop's wrong answers whose message must name the mistake."""
@@ -70,6 +70,8 @@ def prove(given: Material, exercise: Exercise, kind: str) -> list[Proof]:
         return [_proof(given, exercise, kind, "", False, "there is no check")]
     if kind in ("solution", "starter"):
         return _prove_ours(given, exercise, kind)
+    if kind == "mistake":
+        return [_prove_mistake(given, exercise, one) for one in given.checks[exercise.name].mistakes]
     answers = [one for one in given.answers if one.exercise == exercise.name and one.correct == (kind == "right")]
     return [(_prove_right if one.correct else _prove_wrong)(given, exercise, one) for one in answers]
 
@@ -106,6 +108,14 @@ def _prove_wrong(given: Material, exercise: Exercise, answer: Any) -> Proof:
         return _proof(given, exercise, "wrong", answer.name, False, f"was not rejected: {outcome.text()}")
     why = "" if named or answer.says is None else f"does not say {answer.says!r} but:\n{outcome.text()}"
     return _proof(given, exercise, "wrong", answer.name, not why, why, named)
+
+
+def _prove_mistake(given: Material, exercise: Exercise, mistake: Any) -> Proof:
+    """It fails, and what is said is its own sentence: so it differs from what is right and from those before it."""
+    sentence = " ".join(mistake.__doc__.split())
+    outcome = _run(given, exercise, mistake, 0)
+    told = outcome.status == checking.FAILED and outcome.details[-1:] == (sentence,)
+    return _proof(given, exercise, "mistake", sentence, told, f"is not told so but:\n{outcome.text()}")
 
 
 def _run(given: Material, exercise: Exercise, code: Any, seed: int) -> checking.Outcome:

@@ -90,7 +90,7 @@ def _validate(workshop: Workshop, notebooks: bool, report: Report) -> None:
 
 
 def proof_table(proven: Iterable[Proof]) -> str:
-    """Exercises × (solution, starter, wrong, right), each as "proven of all", and the share of messages that name."""
+    """Exercises × the kinds of proofs, each as "proven of all", and the share of messages that name the mistake."""
     proven = list(proven)
     rows = []
     for workshop in dict.fromkeys(proof.workshop for proof in proven):

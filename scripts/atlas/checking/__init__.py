@@ -15,7 +15,10 @@ the same of one of them as of the learner's, its docstring is what the learner r
 Nothing here imports a framework.
 """
 
+from atlas.checking.demands import governed, gradients, module_gradients, tensors, torch_generator
 from atlas.checking.expectations import expect
+from atlas.checking.families import agree, around, cases, counts, floats, labels, numbers
+from atlas.checking.mistakes import parts
 from atlas.checking.report import BROKEN, FAILED, PASSED, UNTOUCHED, Outcome, card
 from atlas.checking.run import run_check
 from atlas.checking.values import array, same, summary
@@ -30,13 +33,26 @@ __all__ = [
     "CheckFailed",
     "Complaint",
     "Outcome",
+    "agree",
+    "around",
     "array",
     "card",
+    "cases",
+    "counts",
     "exercise",
     "expect",
+    "floats",
+    "governed",
+    "gradients",
+    "labels",
     "load_checks",
+    "module_gradients",
+    "numbers",
+    "parts",
     "run_check",
     "same",
     "strict",
     "summary",
+    "tensors",
+    "torch_generator",
 ]

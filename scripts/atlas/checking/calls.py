@@ -1,10 +1,12 @@
 """What the check that is running has seen so far: the calls of the learner's code and the warnings."""
 
 import contextvars
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas.checking.values import summary
+from atlas.checking.values import kept, summary
 from atlas.checking.vocabulary import Check
 
 
@@ -18,11 +20,12 @@ class Call:
 
 @dataclass
 class Run:
-    """One run of a check: the calls so far, the warnings so far."""
+    """One run of a check: the calls, the warnings, and what `expect` was shown of the learner's results so far."""
 
     check: Check
     calls: list[Call] = field(default_factory=list)
     warned: list = field(default_factory=list)
+    seen: list = field(default_factory=list)
 
     def call_of(self, value: Any) -> Call:
         """The call that gave `value` or a part of it, else the last one."""
@@ -44,6 +47,24 @@ def called_with(call: Call) -> list[str]:
 def given_to(yours: Any) -> list[str]:
     run = running.get(None)
     return called_with(run.call_of(yours)) if run else []
+
+
+def noting(demands: type) -> type:
+    """Make the demands of a class note what they are shown: the learner's results, by which a mistake is recognised."""
+    for name, demand in list(vars(demands).items()):
+        if isinstance(demand, staticmethod):
+            setattr(demands, name, staticmethod(_noting(demand.__func__)))
+    return demands
+
+
+def _noting(demand: Callable) -> Callable:
+    @functools.wraps(demand)
+    def noted(yours, *args, **kwargs):
+        if run := running.get(None):
+            run.seen.append(kept(yours))
+        return demand(yours, *args, **kwargs)
+
+    return noted
 
 
 NO_RETURN = "Is the `return` missing, or does one branch end without it?"

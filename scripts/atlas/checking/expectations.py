@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from atlas.checking import readings
-from atlas.checking.calls import NO_RETURN, Run, called_with, given_to, running
+from atlas.checking.calls import NO_RETURN, Run, called_with, given_to, noting, running
 from atlas.checking.readings import number
 from atlas.checking.values import agree, array, plain, same, summary
 from atlas.checking.vocabulary import Complaint
 
 
+@noting
 class expect:
     """What a check may demand. Each raises a Complaint that shows given, yours, expected, and the likely mistake.
 

@@ -1,0 +1,177 @@
+"""Demands that many exercises share: gradients against autograd, randomness that a generator governs, a probe.
+
+torch is imported where one of them is used, not before.
+"""
+
+import random
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from atlas.checking.expectations import expect
+from atlas.checking.values import array, same, summary
+from atlas.checking.vocabulary import Complaint
+
+_CUT = (
+    "Something on the way cuts it from the graph: .detach(), .data, .item(), torch.no_grad(), NumPy, "
+    "or torch.tensor(...) of a tensor?"
+)
+
+
+# ------------------------------------------------------------------------------------------------ gradients
+
+
+def gradients(
+    yours: Callable,
+    theirs: Callable,
+    rng: np.random.Generator,
+    *,
+    why: str,
+    source: str = "torch.autograd",
+    **inputs: Any,
+) -> None:
+    """Demand the gradient of the authority with respect to every floating input, also where one of them is frozen.
+
+    yours, theirs: functions of the inputs (in their order) that give a tensor or a tuple of tensors; what is no
+    floating tensor in a tuple does not count. Both are pulled along one random direction, so that every entry counts.
+    """
+    leaves = {name for name, value in inputs.items() if hasattr(value, "detach") and value.is_floating_point()}
+    directions: list = []
+    for frozen in [None, *(sorted(leaves) if len(leaves) > 1 else [])]:
+        wanted = [name for name in inputs if name in leaves and name != frozen]
+        words = f"{why}, with {frozen} frozen" if frozen else why
+        expected = _pulled(theirs, inputs, wanted, directions, rng, words, source)
+        given = _pulled(yours, inputs, wanted, directions, rng, words, source)
+        for name in wanted:
+            _demand_gradient(name, given[name], expected[name], words, source)
+
+
+def module_gradients(
+    yours: Any, theirs: Any, x: Any, rng: np.random.Generator, *, why: str, source: str = "torch.autograd"
+) -> None:
+    """Demand the gradient of the authority for every parameter and for x, in training and in evaluation mode.
+
+    yours, theirs: modules with the same parameters in the same order (of other names perhaps) and the same values.
+    """
+    for mode in ("training", "evaluation"):
+        directions: list = []
+        found = []
+        for module in (theirs, yours):
+            module.train(mode == "training")
+            names = [name for name, _ in module.named_parameters()]
+            inputs = {"x": x, **dict(module.named_parameters())}
+            pulled = _pulled(lambda x, *_, m=module: m(x), inputs, list(inputs), directions, rng, why, source, own=True)
+            found.append((names, pulled))
+        (their_names, expected), (names, given) = found
+        expect.equal(len(names), len(their_names), why=f"{why}: as many parameters", source=source)
+        for name, their_name in zip(["x", *names], ["x", *their_names], strict=True):
+            _demand_gradient(name, given[name], expected[their_name], f"{why}, in {mode}", source)
+
+
+def _pulled(
+    function: Callable, inputs: Mapping, wanted: list, directions: list, rng, why: str, source: str, own: bool = False
+) -> dict:
+    """name → gradient (or None) of the function's result along `directions`, which are drawn when they are not there.
+
+    own: the inputs but the first are parameters that the function holds, and no copies are made of them.
+    """
+    import torch
+
+    values = {}
+    for name, value in inputs.items():
+        copied = hasattr(value, "detach") and not (own and isinstance(value, torch.nn.Parameter))
+        values[name] = value.detach().clone() if copied else value
+        if name in wanted and copied:
+            values[name].requires_grad_()
+    result = function(*values.values())
+    flat = [each for each in _flat(result) if getattr(each, "is_floating_point", bool)()]
+    if not flat:
+        expect.kind(result, torch.Tensor, f"{why}: the result is a tensor")
+    if not directions:
+        directions += [torch.tensor(rng.normal(size=tuple(each.shape)), dtype=torch.float64) for each in flat]
+    linked = [(each, way.to(each.dtype)) for each, way in zip(flat, directions, strict=False) if each.requires_grad]
+    if not linked:
+        return dict.fromkeys(wanted)
+    outs, ways = zip(*linked, strict=True)
+    for out, way in linked:
+        expect.shape(out, tuple(way.shape), f"{why}: the result's shape")
+    found = torch.autograd.grad(outs, [values[name] for name in wanted], ways, allow_unused=True)
+    return dict(zip(wanted, found, strict=True))
+
+
+def _flat(result: Any) -> list:
+    return [each for part in result for each in _flat(part)] if isinstance(result, tuple | list) else [result]
+
+
+def _demand_gradient(name: str, given: Any, expected: Any, why: str, source: str) -> None:
+    rule = f"{why}: the gradient with respect to {name}"
+    if expected is None:
+        if given is not None and array(given).any():
+            details = [f"yours    {array(given).ravel()[:4]}", f"expected none   ({source})"]
+            raise Complaint(rule, details, f"{name} has no part in the result. Where does it come in?", array(given))
+        return
+    if given is None:
+        if not array(expected).any():
+            return  # none and zeros are the same to an optimizer's step
+        raise Complaint(rule, ["yours    None: no gradient reaches it"], _CUT, f"no gradient reaches {name}")
+    expect.close(given, expected, why=rule, source=source, rtol=1e-5, atol=1e-8)
+
+
+# ------------------------------------------------------------------------------------------------ generators
+
+
+def governed(draw: Callable[[Any], Any], *, why: str, make: Callable[[int], Any] = np.random.default_rng) -> None:
+    """Demand that a generator that is handed in governs all that is drawn, whatever the global ones do.
+
+    draw(generator) calls the learner's code with it: call this for each branch that draws. make(seed) makes one;
+    `torch_generator` for torch.
+    """
+    first = draw(make(3))
+    _scramble()
+    again = draw(make(3))
+    if not same(first, again):
+        likely = "Draw with the generator that is given, not with np.random, random, torch's own or one made inside."
+        raise Complaint(f"{why}: a generator with the same seed gives the same", _two(first, again), likely)
+    if same(first, draw(make(4))):
+        likely = "Is a generator made inside with a fixed seed, or the one that is given not used?"
+        raise Complaint(f"{why}: a generator with another seed gives something else", _two(first, first), likely)
+    generator = make(3)
+    if same(draw(generator), draw(generator)):
+        likely = "Is it copied, or seeded anew? Draw from the generator itself, so that it moves on."
+        raise Complaint(f"{why}: the second draw of one generator differs from the first", _two(first, first), likely)
+
+
+def torch_generator(seed: int) -> Any:
+    """A torch.Generator with that seed, for `governed`."""
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def _two(first: Any, second: Any) -> list[str]:
+    return [f"one      {summary(first)}", f"another  {summary(second)}"]
+
+
+def _scramble() -> None:
+    """Move every global generator that is loaded to another place."""
+    random.random()
+    np.random.random()
+    if "torch" in sys.modules:
+        sys.modules["torch"].rand(1)
+
+
+# ------------------------------------------------------------------------------------------------ tensors
+
+
+def tensors(yours: Any, like: Any, why: str) -> None:
+    """Demand a tensor of the type of `like` (a tensor), or several in a tuple or list."""
+    for each in _flat(yours):
+        expect.kind(each, type(like.detach()), f"{why}: a tensor")
+        if each.dtype != like.dtype:
+            details = [f"yours    {each.dtype}", f"expected {like.dtype}, as what was given"]
+            likely = (
+                "Is it turned into another type on the way: .float(), .double(), NumPy, a new tensor without dtype?"
+            )
+            raise Complaint(f"{why}: the type of the numbers stays", details, likely, str(each.dtype))

@@ -1,0 +1,346 @@
+"""Families of inputs: what a check must be tried with, so that an author names the kind of input and not each trap.
+
+    for case in cases(rng, X=floats("B", "D"), W=floats("K", "D"), without={"zeros": "nothing is divided here"}):
+        expect.close(learner(*case.inputs), X @ W.T, why=f"XWᵀ{case}", source="NumPy", likely=case.likely)
+
+`floats`, `labels` and `numbers` say of each argument what it is and which axes it has; axes of one name have one
+length. Every family that the arguments allow is tried; leaving one out needs a reason in the call. `agree` does the
+usual: the learner's function against an authority, over all families.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from atlas.checking.expectations import expect
+from atlas.checking.values import array
+
+_LENGTHS = (5, 3, 4, 7, 2, 6)
+"""Lengths of axes in the order in which they are named: no two alike, so that none is taken for another."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one argument is. axes: names (one length each) or fixed lengths; any_rank: entry by entry, so of any shape.
+
+    draw(rng, shape) gives its plain values; where it is the author's own, the families leave the values as they are.
+    """
+
+    axes: tuple[str | int, ...]
+    draw: Callable
+    own_values: bool = False
+    tensor: bool = False
+    any_rank: bool = False
+    whole: bool = False
+
+
+def floats(*axes: str | int, draw: Callable | None = None, tensor: bool = False, any_rank: bool = False) -> Kind:
+    """Real numbers of that shape, NumPy or torch (tensor=True, float64)."""
+    return Kind(axes, draw or (lambda rng, shape: rng.normal(size=shape)), draw is not None, tensor, any_rank)
+
+
+def labels(*axes: str | int, below: str | int, tensor: bool = False) -> Kind:
+    """Whole numbers from 0 to below - 1, such as classes; `below` may be an axis's name."""
+    return Kind((*axes, below), _draw_labels, True, tensor, whole=True)
+
+
+def numbers(low: float, high: float) -> Kind:
+    """A number between low and high that is not round: no default, no 0.5, and other ones in each case."""
+    return Kind((), lambda rng, shape: round(rng.uniform(low, high), 4), True)
+
+
+def _draw_labels(rng: np.random.Generator, shape: tuple) -> np.ndarray:
+    """Unsorted, not each class as often as the others; shape ends in the number of classes."""
+    *shape, below = shape
+    return rng.integers(below, size=shape)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs in the order of the arguments. str(case) follows the rule in a message: " where B = 1"."""
+
+    family: str
+    words: str
+    inputs: tuple
+    exact: tuple
+    """The same inputs in double precision, for the authority."""
+
+    def __str__(self) -> str:
+        return f" {self.words}" if self.words else ""
+
+    def likely(self, yours: Any, expected: Any) -> str:
+        """What to say where this case goes wrong and those before it went well: that, and the family's question.
+
+        That whole numbers cut fractions off, and that exp is to blame, is asked only where the result shows it.
+        """
+        yours, expected = array(yours), array(expected)
+        if self.family == "plain" or yours.shape != expected.shape:
+            return ""
+        family = FAMILIES[self.family]
+        question = family.question if family.shows(yours, expected) else ""
+        return f"It is right for the inputs before, and goes wrong {self.words}. {question}".rstrip()
+
+
+def cases(rng: np.random.Generator, *, without: Mapping[str, str] | None = None, **kinds: Kind) -> Iterator[Case]:
+    """Two plain cases, then those of every family that these arguments allow, each in fresh numbers.
+
+    without: family → why it is left out. Raises ValueError for a family that is not there or does not apply, and for
+    a reason that is none.
+    """
+    without = without or {}
+    applying = {name: family for name, family in FAMILIES.items() if family.applies(kinds)}
+    for name, reason in without.items():
+        if name not in applying:
+            raise ValueError(f"no family {name!r} applies here: there are {', '.join(applying)}")
+        if len(reason.split()) < 3:
+            raise ValueError(f"why is {name!r} left out? {reason!r} is no reason")
+    for name, family in {"plain": _PLAIN, **applying}.items():
+        if name not in without:
+            for words, inputs in family.make(rng, kinds):
+                yield Case(name, words, inputs, tuple(map(_exact, kinds.values(), inputs)))
+
+
+def agree(
+    learner: Callable,
+    authority: Callable,
+    rng: np.random.Generator,
+    *,
+    why: str,
+    source: str,
+    parts: Sequence[str] = (),
+    without: Mapping[str, str] | None = None,
+    likely: Any = "",
+    rtol: float = 1e-5,
+    atol: float = 1e-7,
+    **kinds: Kind,
+) -> None:
+    """Demand that the learner's function gives what the authority gives, over all families of these arguments.
+
+    authority takes the same arguments, in double precision. parts: the names of the results, where there are several.
+    likely: as for `expect`; a family's own guess comes before it, where only that family goes wrong.
+    """
+    for case in cases(rng, without=without, **kinds):
+        given, expected = learner(*case.inputs), authority(*case.exact)
+        several = zip(parts, expect.parts(given, parts, f"{why}: {len(parts)} results"), expected, strict=True)
+        for name, mine, theirs in several if parts else [("", given, expected)]:
+            rule = f"{why}{case}{f': {name}' if name else ''}"
+            guess = case.likely if case.family != "plain" else likely
+            expect.close(mine, theirs, why=rule, source=source, likely=guess, rtol=rtol, atol=atol)
+
+
+# ------------------------------------------------------------------------------------------------ the families
+
+
+@dataclass(frozen=True)
+class Family:
+    """applies(kinds): whether some argument has it; make(rng, kinds) yields words and inputs.
+
+    question: what to ask where only this family goes wrong, if shows(yours, expected).
+    """
+
+    applies: Callable[[Mapping[str, Kind]], bool]
+    make: Callable[[np.random.Generator, Mapping[str, Kind]], Iterator[tuple[str, tuple]]]
+    question: str = ""
+    shows: Callable[[np.ndarray, np.ndarray], bool] = lambda yours, expected: True
+
+
+def _free(kind: Kind) -> bool:
+    """Whether the families may choose this argument's values."""
+    return not kind.own_values
+
+
+def _some(test: Callable[[Kind], bool]) -> Callable[[Mapping[str, Kind]], bool]:
+    return lambda kinds: any(map(test, kinds.values()))
+
+
+def _has_axes(kinds: Mapping[str, Kind], least: int = 1) -> bool:
+    return len(_lengths(kinds)) >= least
+
+
+def _changed(change: Callable, words: str) -> Callable:
+    """A family that draws plainly and then changes the values of the arguments that are free."""
+
+    def make(rng, kinds):
+        drawn = _drawn(rng, kinds, _lengths(kinds))
+        changed = [change(rng, x) if _free(kind) else x for kind, x in zip(kinds.values(), drawn, strict=True)]
+        yield words, tuple(changed)
+
+    return make
+
+
+def _plain(rng, kinds):
+    yield from (("", _drawn(rng, kinds, _lengths(kinds))) for _ in range(2))
+
+
+def _one_of_an_axis(rng, kinds):
+    lengths = _lengths(kinds)
+    for axis in lengths:
+        yield f"where {axis} = 1", _drawn(rng, kinds, {**lengths, axis: 1})
+    if len(lengths) > 1:
+        yield "where every axis has length 1", _drawn(rng, kinds, dict.fromkeys(lengths, 1))
+
+
+def _equal_lengths(rng, kinds):
+    lengths = _lengths(kinds)
+    yield f"where {' = '.join(lengths)}", _drawn(rng, kinds, dict.fromkeys(lengths, 3))
+
+
+def _ranks(rng, kinds):
+    for shape in ((), (6,), (2, 3, 4), (2, 1, 3, 2)):
+        fixed = {name: replace(kind, axes=shape) if kind.any_rank else kind for name, kind in kinds.items()}
+        yield f"with {len(shape)} axes" if len(shape) != 1 else "with one axis", _drawn(rng, fixed, _lengths(fixed))
+
+
+def _zeros(rng, kinds):
+    for name, kind in kinds.items():
+        if _free(kind):
+            drawn = _drawn(rng, kinds, _lengths(kinds))
+            yield f"with zeros for {name}", tuple(x * 0 if n == name else x for n, x in zip(kinds, drawn, strict=True))
+
+
+def _views(rng, kinds):
+    yield "where the arrays are views", tuple(map(_as_view, _drawn(rng, kinds, _lengths(kinds))))
+
+
+def _single(rng, kinds):
+    yield "in single precision", tuple(map(_as_single, _drawn(rng, kinds, _lengths(kinds))))
+
+
+def _as_view(x: Any) -> Any:
+    """The same numbers, not side by side in memory: columns before rows, or every other of a longer one."""
+    if not getattr(x, "ndim", 0):
+        return x
+    if x.ndim > 1:
+        return x.mT.contiguous().mT if _is_tensor(x) else np.asfortranarray(x)
+    twice = x.repeat_interleave(2) if _is_tensor(x) else np.repeat(x, 2)
+    return twice[::2]
+
+
+def _as_single(x: Any) -> Any:
+    if _is_tensor(x):
+        return x.float() if x.is_floating_point() else x
+    return x.astype(np.float32) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else x
+
+
+def _apart(axis: int) -> Callable:
+    """Adds 1000 times another whole number to each line along the axis, the largest not first."""
+
+    def change(rng, x):
+        if not getattr(x, "ndim", 0) or axis >= x.ndim:
+            return x
+        steps = rng.permutation(x.shape[axis]) - x.shape[axis] // 2
+        steps = (1000.0 * steps).reshape([-1 if a == axis % x.ndim else 1 for a in range(x.ndim)])
+        return x + (sys.modules["torch"].from_numpy(steps) if _is_tensor(x) else steps)
+
+    return change
+
+
+def _far_apart(rng, kinds):
+    yield from _changed(_apart(0), "where the rows lie far apart")(rng, kinds)
+    yield from _changed(_apart(-1), "where the entries of a row lie far apart")(rng, kinds)
+
+
+def _far_from_zero(rng, kinds):
+    yield from _changed(lambda rng, x: x - 1000, "where all entries are near -1000")(rng, kinds)
+    yield from _changed(lambda rng, x: x + 1000, "where all entries are near 1000")(rng, kinds)
+
+
+def _rounded(rng: np.random.Generator, x: Any) -> Any:
+    """Few different values, so that many are equal; not all whole."""
+    return (x.sign() if _is_tensor(x) else np.sign(x)) * 0.5
+
+
+def _whole(rng: np.random.Generator, x: Any) -> Any:
+    return x if _is_tensor(x) else rng.integers(-4, 5, size=np.shape(x))
+
+
+def _broken(yours: np.ndarray, expected: np.ndarray) -> bool:
+    return not np.isfinite(yours).all()
+
+
+_PLAIN = Family(lambda kinds: True, _plain)
+FAMILIES = {
+    "integers": Family(
+        _some(lambda kind: _free(kind) and not kind.tensor),
+        _changed(_whole, "for whole numbers"),
+        "An array made like the input holds whole numbers too, and cuts fractions off: make it with dtype=float.",
+        lambda yours, expected: yours.dtype.kind in "iu" or (not np.mod(yours, 1).any() and np.mod(expected, 1).any()),
+    ),
+    "single": Family(_some(lambda kind: kind.axes != () and not kind.whole), _single),
+    "one": Family(_has_axes, _one_of_an_axis, "Is there a squeeze, a division by n − 1, or a branch for a lone entry?"),
+    "equal": Family(
+        lambda kinds: _has_axes(kinds, 2),
+        _equal_lengths,
+        "Is an axis found by its length, or does a wrong transpose or broadcast fit here?",
+    ),
+    "ranks": Family(_some(lambda kind: kind.any_rank), _ranks, "Does the code count on a number of axes?"),
+    "views": Family(
+        _some(lambda kind: kind.axes != ()), _views, "Does the code count on how the numbers lie in memory?"
+    ),
+    "ties": Family(_some(_free), _changed(_rounded, "with many equal entries"), "What happens where two are equal?"),
+    "zeros": Family(_some(_free), _zeros, "Where can a 0 divide, or meet a logarithm?", _broken),
+    "apart": Family(
+        lambda kinds: any(_free(kind) and kind.axes for kind in kinds.values()),
+        _far_apart,
+        "Does each row have its own largest entry, mean or scale, or do they share one?",
+    ),
+    "far": Family(
+        _some(_free),
+        _far_from_zero,
+        "exp of them overflows, or is 0 for all of them: is the largest subtracted first, whatever its sign?",
+        _broken,
+    ),
+}
+"""Family → what it is: whole numbers where fractions are usual; float32; one row, one column, one entry; all lengths
+the same (width = classes); 0 to 4 axes; strided and transposed views; ties; zeros for one argument; rows, and entries
+of a row, 1000 apart; all near -1000, all near 1000."""
+
+
+# ------------------------------------------------------------------------------------------------ drawing
+
+
+def _lengths(kinds: Mapping[str, Kind]) -> dict[str, int]:
+    """Axis → its length, in the order in which they are named."""
+    names = dict.fromkeys(axis for kind in kinds.values() for axis in kind.axes if isinstance(axis, str))
+    return dict(zip(names, _LENGTHS, strict=False))
+
+
+def _drawn(rng: np.random.Generator, kinds: Mapping[str, Kind], lengths: Mapping[str, int]) -> tuple:
+    """Plain values for each argument."""
+    return tuple(_drawn_one(rng, kind, tuple(lengths.get(axis, axis) for axis in kind.axes)) for kind in kinds.values())
+
+
+def _drawn_one(rng: np.random.Generator, kind: Kind, shape: tuple) -> Any:
+    drawn = kind.draw(rng, shape)
+    if kind.tensor:
+        import torch
+
+        return torch.as_tensor(drawn, dtype=torch.int64 if kind.whole else torch.float64)
+    return np.asarray(drawn) if kind.axes or kind.any_rank else drawn
+
+
+def _exact(kind: Kind, x: Any) -> Any:
+    """In double precision, and apart from what the learner's code gets."""
+    if kind.whole or not hasattr(x, "dtype"):
+        return x
+    return x.detach().double().clone() if _is_tensor(x) else np.array(x, float)
+
+
+def _is_tensor(x: Any) -> bool:
+    return hasattr(x, "detach")
+
+
+# ------------------------------------------------------------------------------------------------ single numbers
+
+
+def around(threshold: float, near: float = 1e-3) -> tuple[float, ...]:
+    """A threshold from both sides: far below, close below, at it, close above, far above."""
+    return threshold - 1, threshold - near, threshold, threshold + near, threshold + 1
+
+
+def counts(batch: int) -> tuple[int, ...]:
+    """How many examples to try a batch size with: a multiple, one more, one less than a batch, one."""
+    return 3 * batch, 2 * batch + 1, batch - 1, 1

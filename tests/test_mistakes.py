@@ -1,0 +1,142 @@
+"""Known mistakes: tables of what replaces a part of a right answer, and when a learner is told of one."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from atlas.checking import Check, exercise, expect, parts, run_check
+
+
+@parts
+def _scaled(x, factor=2.0, shift=0.0, *, combine=lambda x, f: x * f, last=lambda y, s: y + s):
+    return last(combine(x, factor), shift)
+
+
+MISTAKES = _scaled.mistakes(
+    returns={"The result is twice too long.": lambda y: np.concatenate([y, y])},
+    combine={"It adds; a scale multiplies.": lambda x, f: x + f},
+    together={"It divides, and subtracts.": {"combine": lambda x, f: x / f, "last": lambda y, s: y - s}},
+)
+
+
+@exercise(hints=["Multiply, then add."], mistakes=MISTAKES)
+def scaled(learner, rng):
+    x = rng.normal(size=4)
+    expect.close(learner(x, 0.7), 0.7 * x, why="scaled", source="by hand")
+    expect.close(learner(x, 0.7, 0.3), 0.7 * x + 0.3, why="scaled and shifted", source="by hand")
+
+
+def told(check: Check, answer) -> str:
+    return run_check(check, answer).text()
+
+
+def test_a_right_answer_with_parts_is_called_as_the_exercise():
+    assert _scaled(3.0) == 6.0
+    assert list(inspect.signature(MISTAKES[0]).parameters) == ["x", "factor", "shift"]
+    with pytest.raises(TypeError):
+        MISTAKES[0](1.0, combine=None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    {
+        "a part": (lambda x, factor=2.0, shift=0.0: x + factor + shift, "It adds; a scale multiplies."),
+        "the result": (lambda x, factor=2.0, shift=0.0: np.tile(x * factor + shift, 2), "twice too long"),
+        "two parts at once": (lambda x, factor=2.0, shift=0.0: x / factor - shift, "It divides, and subtracts."),
+        "a default kept": (lambda x, factor=2.0, shift=0.0: x * 2.0 + shift, "factor is an argument; this takes 2.0"),
+        "another default kept": (lambda x, factor=2.0, shift=0.0: x * factor, "shift is an argument; this takes 0.0"),
+    }.values(),
+)
+def test_a_mistake_is_named_that_replaces(answer, sentence):
+    assert sentence in told(scaled, answer)
+
+
+def test_a_mistake_is_named_only_where_all_results_before_agree_too():
+    def right_at_first(x, factor=2.0, shift=0.0):
+        return x * factor - (0.0 if shift == 0 else 5.0)
+
+    @exercise(hints=["."], mistakes=_scaled.mistakes(last={"It subtracts.": lambda y, s: y - 5.0}))
+    def both(learner, rng):
+        x = rng.normal(size=4)
+        expect.finite(learner(x, 0.7), "numbers")
+        expect.close(learner(x, 0.7, 0.3), 0.7 * x + 0.3, why="scaled and shifted", source="by hand")
+
+    assert "It subtracts." not in told(both, right_at_first)
+    assert "It subtracts." in told(both, lambda x, factor=2.0, shift=0.0: x * factor - 5.0)
+
+
+def test_a_mistake_that_agrees_by_chance_on_one_seed_is_not_named():
+    @exercise(hints=["."], mistakes=_scaled.mistakes(combine={"It takes the sign.": lambda x, f: np.sign(x)}))
+    def one_number(learner, rng):
+        x = np.array([1.0]) if rng.random() > 0.5 else np.array([-1.0])
+        expect.close(learner(x, 0.7), 0.7 * x, why="scaled", source="by hand")
+
+    seeds = {bool(np.random.default_rng(seed).random() > 0.5): seed for seed in range(9)}
+    by_chance = next(seed for seed in range(9) if {seed, seed + 1} & {seeds[True]} and _differ(seed))
+    outcome = run_check(one_number, lambda x, factor=2.0, shift=0.0: np.ones(1) * (x[0] > -9), by_chance)
+    assert "It takes the sign." not in outcome.text()
+
+
+def _differ(seed: int) -> bool:
+    one, other = (np.random.default_rng(each).random() > 0.5 for each in (seed, seed + 1))
+    return one and not other
+
+
+class _Counter:
+    start = 0
+
+    def __init__(self, step=1):
+        self.step, self.count = step, self.start
+
+    def up(self):
+        self.count += self.step
+        return self.count
+
+
+@exercise(
+    hints=["Count."],
+    mistakes=parts(_Counter).mistakes(
+        start={"It begins at 1.": 1}, up={"It goes down.": lambda self: -_Counter.up(self)}
+    ),
+)
+def Counter(learner, rng):
+    counter = learner(step=3)
+    expect.equal([counter.up(), counter.up()], [3, 6], why="two steps", source="by hand")
+
+
+def test_methods_attributes_and_arguments_of_a_class_are_parts():
+    class BeginsAtOne:
+        def __init__(self, step=1):
+            self.n, self.step = 1, step
+
+        def up(self):
+            self.n += self.step
+            return self.n
+
+    class Down(_Counter):
+        def up(self):
+            return -_Counter.up(self)
+
+    class ByOne(_Counter):
+        def up(self):
+            self.count += 1
+            return self.count
+
+    assert "It begins at 1." in told(Counter, BeginsAtOne)
+    assert "It goes down." in told(Counter, Down)
+    assert "step is an argument; this takes 1 whatever it is." in told(Counter, ByOne)
+
+
+@pytest.mark.parametrize("name", ["speed", "Combine"])
+def test_a_table_for_a_part_that_is_not_there_is_refused(name):
+    with pytest.raises(TypeError, match=name):
+        _scaled.mistakes(**{name: {"Something.": 1}})
+
+
+def test_a_part_may_not_have_a_name_that_means_something_else():
+    with pytest.raises(TypeError, match="returns"):
+
+        @parts
+        def function(x, *, returns=lambda x: x):
+            return returns(x)

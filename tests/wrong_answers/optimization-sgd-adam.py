@@ -723,7 +723,7 @@ def clip_no_norm_of_zeros(gradients, max_norm):
     return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
 
 
-@wrong("clip_by_norm", says="stays a tensor")
+@wrong("clip_by_norm", says="expected Tensor")
 def clip_gives_arrays(gradients, max_norm):
     norm = joint(gradients)
     return [np.asarray(g) * max_norm / max(norm, max_norm) for g in gradients], norm
@@ -812,7 +812,7 @@ def further_out(rates, losses, beta=0.9, backoff=3.0):
     return rates[np.argmin(running(finite_part(losses), beta))] * backoff
 
 
-@wrong("suggest_rate", says="divides by 3 whatever")
+@wrong("suggest_rate", says="this takes 3.0 whatever")
 def backoff_by_hand(rates, losses, beta=0.9, backoff=3.0):
     return rates[np.argmin(running(finite_part(losses), beta))] / 3
 

@@ -17,7 +17,7 @@ Nothing here imports a framework.
 
 from atlas.checking.demands import governed, gradients, module_gradients, tensors, torch_generator
 from atlas.checking.expectations import expect
-from atlas.checking.families import agree, around, cases, counts, floats, labels, numbers
+from atlas.checking.families import agree, among, around, cases, counts, floats, labels, numbers
 from atlas.checking.mistakes import parts
 from atlas.checking.report import BROKEN, FAILED, PASSED, UNTOUCHED, Outcome, card
 from atlas.checking.run import run_check
@@ -34,6 +34,7 @@ __all__ = [
     "Complaint",
     "Outcome",
     "agree",
+    "among",
     "around",
     "array",
     "card",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atlas.checking.values import kept, summary
-from atlas.checking.vocabulary import Check
+from atlas.checking.vocabulary import Check, Complaint
 
 
 @dataclass
@@ -20,12 +20,16 @@ class Call:
 
 @dataclass
 class Run:
-    """One run of a check: the calls, the warnings, and what `expect` was shown of the learner's results so far."""
+    """One run of a check: the calls, the warnings, and what `expect` was shown of the learner's results so far.
+
+    to_the_end: complaints do not end the run; they are kept in `seen` too.
+    """
 
     check: Check
     calls: list[Call] = field(default_factory=list)
     warned: list = field(default_factory=list)
     seen: list = field(default_factory=list)
+    to_the_end: bool = False
 
     def call_of(self, value: Any) -> Call:
         """The call that gave `value` or a part of it, else the last one."""
@@ -53,16 +57,28 @@ def noting(demands: type) -> type:
     """Make the demands of a class note what they are shown: the learner's results, by which a mistake is recognised."""
     for name, demand in list(vars(demands).items()):
         if isinstance(demand, staticmethod):
-            setattr(demands, name, staticmethod(_noting(demand.__func__)))
+            setattr(demands, name, staticmethod(_noting(demand.__func__, name in _OF_VALUES)))
     return demands
 
 
-def _noting(demand: Callable) -> Callable:
+_OF_VALUES = ("close", "equal", "finite", "true")
+"""Demands whose results tell mistakes apart; the others are about form, in which the same mistake may differ."""
+
+
+def _noting(demand: Callable, of_values: bool) -> Callable:
     @functools.wraps(demand)
     def noted(yours, *args, **kwargs):
-        if run := running.get(None):
-            run.seen.append(kept(yours))
-        return demand(yours, *args, **kwargs)
+        run = running.get(None)
+        if run is None:
+            return demand(yours, *args, **kwargs)
+        run.seen += [kept(yours)] if of_values else []
+        try:
+            return demand(yours, *args, **kwargs)
+        except Complaint as complaint:
+            if not run.to_the_end:
+                raise
+            run.seen.append(complaint.why)
+            return yours
 
     return noted
 

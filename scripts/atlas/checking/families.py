@@ -52,6 +52,11 @@ def numbers(low: float, high: float) -> Kind:
     return Kind((), lambda rng, shape: round(rng.uniform(low, high), 4), True)
 
 
+def among(*values: Any) -> Kind:
+    """One of these, another in each case."""
+    return Kind((), lambda rng, shape: values[rng.integers(len(values))], True)
+
+
 def _draw_labels(rng: np.random.Generator, shape: tuple) -> np.ndarray:
     """Unsorted, not each class as often as the others; shape ends in the number of classes."""
     *shape, below = shape
@@ -84,11 +89,17 @@ class Case:
         return f"It is right for the inputs before, and goes wrong {self.words}. {question}".rstrip()
 
 
-def cases(rng: np.random.Generator, *, without: Mapping[str, str] | None = None, **kinds: Kind) -> Iterator[Case]:
+def cases(
+    rng: np.random.Generator,
+    *,
+    without: Mapping[str, str] | None = None,
+    least: Mapping[str, int] | None = None,
+    **kinds: Kind,
+) -> Iterator[Case]:
     """Two plain cases, then those of every family that these arguments allow, each in fresh numbers.
 
-    without: family → why it is left out. Raises ValueError for a family that is not there or does not apply, and for
-    a reason that is none.
+    without: family → why it is left out. least: axis → its least length, where that is not 1. Raises ValueError for
+    a family that is not there or does not apply, and for a reason that is none.
     """
     without = without or {}
     applying = {name: family for name, family in FAMILIES.items() if family.applies(kinds)}
@@ -99,7 +110,7 @@ def cases(rng: np.random.Generator, *, without: Mapping[str, str] | None = None,
             raise ValueError(f"why is {name!r} left out? {reason!r} is no reason")
     for name, family in {"plain": _PLAIN, **applying}.items():
         if name not in without:
-            for words, inputs in family.make(rng, kinds):
+            for words, inputs in family.make(rng, kinds, least or {}):
                 yield Case(name, words, inputs, tuple(map(_exact, kinds.values(), inputs)))
 
 
@@ -112,6 +123,7 @@ def agree(
     source: str,
     parts: Sequence[str] = (),
     without: Mapping[str, str] | None = None,
+    least: Mapping[str, int] | None = None,
     likely: Any = "",
     rtol: float = 1e-5,
     atol: float = 1e-7,
@@ -122,10 +134,12 @@ def agree(
     authority takes the same arguments, in double precision. parts: the names of the results, where there are several.
     likely: as for `expect`; a family's own guess comes before it, where only that family goes wrong.
     """
-    for case in cases(rng, without=without, **kinds):
+    for case in cases(rng, without=without, least=least, **kinds):
         given, expected = learner(*case.inputs), authority(*case.exact)
-        several = zip(parts, expect.parts(given, parts, f"{why}: {len(parts)} results"), expected, strict=True)
-        for name, mine, theirs in several if parts else [("", given, expected)]:
+        results = [("", given, expected)]
+        if parts:
+            results = zip(parts, expect.parts(given, parts, f"{why}: {len(parts)} results"), expected, strict=True)
+        for name, mine, theirs in results:
             rule = f"{why}{case}{f': {name}' if name else ''}"
             guess = case.likely if case.family != "plain" else likely
             expect.close(mine, theirs, why=rule, source=source, likely=guess, rtol=rtol, atol=atol)
@@ -136,13 +150,13 @@ def agree(
 
 @dataclass(frozen=True)
 class Family:
-    """applies(kinds): whether some argument has it; make(rng, kinds) yields words and inputs.
+    """applies(kinds): whether some argument has it; make(rng, kinds, least) yields words and inputs.
 
     question: what to ask where only this family goes wrong, if shows(yours, expected).
     """
 
     applies: Callable[[Mapping[str, Kind]], bool]
-    make: Callable[[np.random.Generator, Mapping[str, Kind]], Iterator[tuple[str, tuple]]]
+    make: Callable[[np.random.Generator, Mapping[str, Kind], Mapping[str, int]], Iterator[tuple[str, tuple]]]
     question: str = ""
     shows: Callable[[np.ndarray, np.ndarray], bool] = lambda yours, expected: True
 
@@ -163,7 +177,7 @@ def _has_axes(kinds: Mapping[str, Kind], least: int = 1) -> bool:
 def _changed(change: Callable, words: str) -> Callable:
     """A family that draws plainly and then changes the values of the arguments that are free."""
 
-    def make(rng, kinds):
+    def make(rng, kinds, least):
         drawn = _drawn(rng, kinds, _lengths(kinds))
         changed = [change(rng, x) if _free(kind) else x for kind, x in zip(kinds.values(), drawn, strict=True)]
         yield words, tuple(changed)
@@ -171,41 +185,42 @@ def _changed(change: Callable, words: str) -> Callable:
     return make
 
 
-def _plain(rng, kinds):
+def _plain(rng, kinds, least):
     yield from (("", _drawn(rng, kinds, _lengths(kinds))) for _ in range(2))
 
 
-def _one_of_an_axis(rng, kinds):
+def _one_of_an_axis(rng, kinds, least):
     lengths = _lengths(kinds)
-    for axis in lengths:
-        yield f"where {axis} = 1", _drawn(rng, kinds, {**lengths, axis: 1})
+    shortest = {axis: least.get(axis, 1) for axis in lengths}
+    for axis, length in shortest.items():
+        yield f"where {axis} = {length}", _drawn(rng, kinds, {**lengths, axis: length})
     if len(lengths) > 1:
-        yield "where every axis has length 1", _drawn(rng, kinds, dict.fromkeys(lengths, 1))
+        yield f"where {', '.join(f'{axis} = {n}' for axis, n in shortest.items())}", _drawn(rng, kinds, shortest)
 
 
-def _equal_lengths(rng, kinds):
+def _equal_lengths(rng, kinds, least):
     lengths = _lengths(kinds)
     yield f"where {' = '.join(lengths)}", _drawn(rng, kinds, dict.fromkeys(lengths, 3))
 
 
-def _ranks(rng, kinds):
+def _ranks(rng, kinds, least):
     for shape in ((), (6,), (2, 3, 4), (2, 1, 3, 2)):
         fixed = {name: replace(kind, axes=shape) if kind.any_rank else kind for name, kind in kinds.items()}
         yield f"with {len(shape)} axes" if len(shape) != 1 else "with one axis", _drawn(rng, fixed, _lengths(fixed))
 
 
-def _zeros(rng, kinds):
+def _zeros(rng, kinds, least):
     for name, kind in kinds.items():
         if _free(kind):
             drawn = _drawn(rng, kinds, _lengths(kinds))
             yield f"with zeros for {name}", tuple(x * 0 if n == name else x for n, x in zip(kinds, drawn, strict=True))
 
 
-def _views(rng, kinds):
+def _views(rng, kinds, least):
     yield "where the arrays are views", tuple(map(_as_view, _drawn(rng, kinds, _lengths(kinds))))
 
 
-def _single(rng, kinds):
+def _single(rng, kinds, least):
     yield "in single precision", tuple(map(_as_single, _drawn(rng, kinds, _lengths(kinds))))
 
 
@@ -238,14 +253,14 @@ def _apart(axis: int) -> Callable:
     return change
 
 
-def _far_apart(rng, kinds):
-    yield from _changed(_apart(0), "where the rows lie far apart")(rng, kinds)
-    yield from _changed(_apart(-1), "where the entries of a row lie far apart")(rng, kinds)
+def _far_apart(rng, kinds, least):
+    yield from _changed(_apart(0), "where the rows lie far apart")(rng, kinds, least)
+    yield from _changed(_apart(-1), "where the entries of a row lie far apart")(rng, kinds, least)
 
 
-def _far_from_zero(rng, kinds):
-    yield from _changed(lambda rng, x: x - 1000, "where all entries are near -1000")(rng, kinds)
-    yield from _changed(lambda rng, x: x + 1000, "where all entries are near 1000")(rng, kinds)
+def _far_from_zero(rng, kinds, least):
+    yield from _changed(lambda rng, x: x - 1000, "where all entries are near -1000")(rng, kinds, least)
+    yield from _changed(lambda rng, x: x + 1000, "where all entries are near 1000")(rng, kinds, least)
 
 
 def _rounded(rng: np.random.Generator, x: Any) -> Any:
@@ -254,7 +269,11 @@ def _rounded(rng: np.random.Generator, x: Any) -> Any:
 
 
 def _whole(rng: np.random.Generator, x: Any) -> Any:
-    return x if _is_tensor(x) else rng.integers(-4, 5, size=np.shape(x))
+    """No two alike and none 0: those are families of their own."""
+    if _is_tensor(x):
+        return x
+    sizes = 1 + rng.permutation(np.size(x))
+    return (sizes * rng.choice([-1, 1], size=len(sizes))).reshape(np.shape(x))
 
 
 def _broken(yours: np.ndarray, expected: np.ndarray) -> bool:

@@ -47,9 +47,9 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
     return Outcome(check.name, status, why, tuple(details), printed.shown() if status == FAILED else "")
 
 
-def _attempt(check: Check, given: Any, seed: int) -> tuple[Run, BaseException | None]:
+def _attempt(check: Check, given: Any, seed: int, *, to_the_end: bool = False) -> tuple[Run, BaseException | None]:
     """Run the check's function on `given` once; what it raised comes back instead of leaving."""
-    run = Run(check)
+    run = Run(check, to_the_end=to_the_end)
     token = running.set(run)
     hardware.seed(seed)  # before each of the known mistakes too, so that they draw what the learner's code drew
     try:
@@ -67,22 +67,23 @@ def _attempt(check: Check, given: Any, seed: int) -> tuple[Run, BaseException | 
 
 
 def _known_mistake(check: Check, given: Any, run: Run, complaint: Complaint, seed: int) -> str:
-    """The docstring of the first known mistake that agrees with the learner's code, or "".
+    """The docstring of the known mistake that agrees with the learner's code, or "".
 
     It has to get just this complaint for just this result, with the same results in all demands before; and so again
-    on other inputs, those of the next seed. What agrees by chance is not named.
+    on other inputs, those of the next seed. What agrees by chance is not named. Where several agree, the first that
+    agrees in all demands after the complaint too; where none does, nobody knows which it is.
     """
     if complaint.yours is None:
         return ""
     with contextlib.redirect_stdout(Printed()):
-        again = None
-        for mistake in check.mistakes:
-            if not _alike((run, complaint), _attempt_of_mistake(check, mistake, seed)):
-                continue
-            again = again or _attempt(check, given, seed + 1)
-            if _alike(again, _attempt_of_mistake(check, mistake, seed + 1)):
-                return " ".join(mistake.__doc__.split())
-    return ""
+        near = [each for each in check.mistakes if _alike((run, complaint), _attempt_of_mistake(check, each, seed))]
+        if near:
+            again = _attempt(check, given, seed + 1)
+            near = [each for each in near if _alike(again, _attempt_of_mistake(check, each, seed + 1))]
+        if len({each.__doc__ for each in near}) > 1:
+            whole = _attempt(check, given, seed, to_the_end=True)
+            near = [each for each in near if _alike(whole, _attempt_of_mistake(check, each, seed, to_the_end=True))]
+    return " ".join(near[0].__doc__.split()) if near else ""
 
 
 _attempt_of_mistake = functools.lru_cache(maxsize=1000)(_attempt)

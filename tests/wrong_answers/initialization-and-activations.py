@@ -131,7 +131,7 @@ def slope_first(name, z):
     return correct(name, z)[::-1]
 
 
-@wrong("activation", says="the activation and its slope come back")
+@wrong("activation", says="End with: return")
 def slope_forgotten(name, z):
     return correct(name, z)[0]
 
@@ -206,7 +206,7 @@ def fan_out(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_out, n_in), n_in, n_out, distribution, rng)
 
 
-@wrong("init_weights", says="(n_out, n_in)")
+@wrong("init_weights", says="The axes are swapped")
 def inputs_first(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, distribution, rng).T
 
@@ -257,7 +257,7 @@ def glorot_without_brackets(n_in, n_out, scheme, distribution, rng):
     return draw(sigma, n_in, n_out, distribution, rng)
 
 
-@wrong("init_weights", says="Is it a normal distribution")
+@wrong("init_weights", says="It is normal where uniform")
 def always_normal(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, "normal", rng)
 
@@ -272,12 +272,12 @@ def one_row_repeated(n_in, n_out, scheme, distribution, rng):
     return np.tile(draw(spread(scheme, n_in, n_out), n_in, 1, distribution, rng), (n_out, 1))
 
 
-@wrong("init_weights", says="chance comes from rng only")
+@wrong("init_weights", says="Draw with the generator that is given")
 def a_generator_of_its_own(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, distribution, np.random.default_rng())
 
 
-@wrong("init_weights", says="chance comes from rng only")
+@wrong("init_weights", says="the one that is given not used")
 def a_fixed_seed(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, distribution, np.random.default_rng(0))
 
@@ -510,7 +510,7 @@ def inputs_as_rows(n_in, n_out, gain, rng):
     return gain * turned(Q * np.sign(np.diag(R)), n_in, n_out).T
 
 
-@wrong("orthogonal", says="make no generator of your own")
+@wrong("orthogonal", says="the one that is given not used")
 def always_the_same(n_in, n_out, gain, rng):
     Q, R = np.linalg.qr(tall(n_in, n_out, np.random.default_rng(0)))
     return gain * turned(Q * np.sign(np.diag(R)), n_in, n_out)
@@ -593,7 +593,7 @@ def in_per_cent(Z, name, tiny=1e-3):
     return stuck.all(axis=0), 100 * stuck.mean()
 
 
-@wrong("stuck_units", says="`tiny` is not used")
+@wrong("stuck_units", says="tiny is an argument")
 def tiny_ignored(Z, name, tiny=1e-3):
     stuck = stuck_entries(Z, name, 1e-3)
     return stuck.all(axis=0), stuck.mean()
@@ -685,7 +685,7 @@ def one_row_for_all(W1, b1, W2, dead, rng):
     return W1, b1, W2
 
 
-@wrong("revive", says="All new weights are equal")
+@wrong("revive", says="The new weights are zeros")
 def zero_for_new(W1, b1, W2, dead, rng):
     W1, b1, W2 = W1.copy(), b1.copy(), W2.copy()
     W1[dead], b1[dead], W2[:, dead] = 0, 0, 0

@@ -61,7 +61,7 @@ def noting(demands: type) -> type:
     return demands
 
 
-_OF_VALUES = ("close", "equal", "finite", "true")
+_OF_VALUES = ("close", "equal", "true")
 """Demands whose results tell mistakes apart; the others are about form, in which the same mistake may differ."""
 
 

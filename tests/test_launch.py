@@ -155,15 +155,6 @@ def test_in_a_codespace_jupyterlab_has_githubs_address_and_lets_its_pages_in(sma
         here.in_a_terminal("exit", here.as_a_browser(public, f"https://{public}.elsewhere.org"))
 
 
-def test_in_vs_code_the_notebook_is_named_and_how_to_have_jupyterlab_instead(small_course, monkeypatch, capsys):
-    monkeypatch.setenv("TERM_PROGRAM", "vscode")
-    assert launch.in_editor()
-    launch.open_in_editor(small_course / "workshops" / FIRST / "perceptron-and-mlp.ipynb", open_it=False)
-    said = capsys.readouterr().out
-    assert f"workshops/{FIRST}/perceptron-and-mlp.ipynb" in said
-    assert "atlas start perceptron-and-mlp --lab" in said and "begins in its folder" in said
-
-
 # ------------------------------------------------------------------------------------------------ shells
 
 

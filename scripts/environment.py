@@ -31,11 +31,9 @@ STATE = VENV / ".setup"  # stamps, the lock against a second set-up, pip's tempo
 LOG = ROOT / ".atlas" / "setup.log"
 LOCKS = ROOT / "scripts" / "locks"
 
-KERNEL, KERNEL_TITLE = "openmlatlas", "OpenMLAtlas (Python 3.11)"
-# The kernel that notebooks about TensorFlow name. Here it is the same environment under a second name; beside a CUDA
-# build of torch it is an environment of its own, because the CUDA libraries that torch 2.13 (CUDA 13) and TensorFlow
-# 2.21 (CUDA 12) bring as wheels overwrite each other's files (nvidia/nccl/lib/libnccl.so.2).
-TENSORFLOW_KERNEL, TENSORFLOW_TITLE = "openmlatlas-tensorflow", "OpenMLAtlas TensorFlow (Python 3.11)"
+# Beside a CUDA build of torch, TensorFlow has an environment of its own, because the CUDA libraries that torch 2.13
+# (CUDA 13) and TensorFlow 2.21 (CUDA 12) bring as wheels overwrite each other's files (nvidia/nccl/lib/libnccl.so.2).
+# The kernel goes there for the workshops that say so (scripts/atlas/kernel.py).
 TENSORFLOW_PYTHON = VENV.with_name(VENV.name + "-tensorflow") / "bin" / "python"
 # Every Python of the environment runs this line. OpenMP's threads spin while they wait, by default; where a second
 # program wants a core, two spinning threads train ten times slower than two that sleep (measured on 2 cores). OpenBLAS,
@@ -392,30 +390,13 @@ def install_course() -> None:
     (VENV / "lib" / "python3.11" / "site-packages" / "openmlatlas.pth").write_text(AT_EVERY_START)
 
 
-def kernels() -> dict[str, tuple[str, Path]]:
-    """Name to title and Python of the kernels that the notebooks ask for."""
-    named = {tomllib.loads(path.read_text()).get("kernel") for path in ROOT.glob("workshops/**/workshop.toml")}
-    chosen = {KERNEL: (KERNEL_TITLE, PYTHON)}
-    if TENSORFLOW_KERNEL in named:
-        own = TENSORFLOW_PYTHON.exists() and accelerator() == "cuda"
-        chosen[TENSORFLOW_KERNEL] = (TENSORFLOW_TITLE, TENSORFLOW_PYTHON if own else PYTHON)
-    return chosen
+def tensorflow() -> list[Path]:
+    """The Python of TensorFlow's own environment, where it has one."""
+    return [TENSORFLOW_PYTHON] if accelerator() == "cuda" and TENSORFLOW_PYTHON.exists() else []
 
 
-def install_kernels() -> None:
-    """Exactly the kernels that the notebooks ask for, and a Jupyter that offers no other."""
-    shutil.rmtree(VENV / "share" / "jupyter" / "kernels", ignore_errors=True)
-    for name, (title, python) in kernels().items():
-        run(python, "-I", "-m", "ipykernel", "install", "--prefix", VENV, "--name", name, "--display-name", title)
-    settings = {"KernelSpecManager": {"ensure_native_kernel": False, "allowed_kernelspecs": list(kernels())}}
-    config = VENV / "etc" / "jupyter" / "jupyter_config.json"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(json.dumps(settings, indent=2) + "\n")
-    # no pop-up about news, no look for updates: both need the network, and neither is the learner's business
-    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
-    overrides = VENV / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
-    overrides.parent.mkdir(parents=True, exist_ok=True)
-    overrides.write_text(json.dumps(quiet, indent=2) + "\n")
+def install_kernel() -> None:
+    run(PYTHON, "-I", "-m", "atlas.kernel", *tensorflow())
 
 
 def data_state() -> str:
@@ -438,6 +419,10 @@ def steps(only_environment: bool = False, data: bool = True) -> list[Step]:
     def course_key() -> str:
         return digest(ROOT, AT_EVERY_START, pyproject()["project"]["version"], pyproject()["project"]["scripts"])
 
+    def kernel_key() -> str:
+        names = (ROOT / "scripts" / "atlas" / name for name in ("kernel.py", "course.py"))
+        return digest(packages_key(), tensorflow(), *(path.read_text() for path in names))
+
     environment = [
         Step("venv", "virtual environment", lambda: digest(VENV), make_venv),
         Step("pip", "pip", lambda: digest(re.search(r"^pip==\S+", lock().read_text(), re.MULTILINE)[0]), update_pip),
@@ -451,7 +436,7 @@ def steps(only_environment: bool = False, data: bool = True) -> list[Step]:
         return environment
     here = [
         Step("course", "the course's own package", course_key, install_course),
-        Step("kernel", "Jupyter kernel", lambda: digest(packages_key(), kernels()), install_kernels),
+        Step("kernel", "Jupyter kernel", kernel_key, install_kernel),
     ]
     if accelerator() == "cuda-tensorflow":  # a kernel of the environment beside it, which offers and verifies
         return environment + here[:1]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import environment
 from atlas import build
+from atlas.course import KERNEL
 
 SECRET, STAFF = "answer_", "staff_only_"
 
@@ -141,7 +141,7 @@ def test_a_starter_script_has_neither_answers_nor_markers_and_building_it_again_
 @given(notebook_sources())
 def test_a_starter_notebook_has_every_cell_but_the_instructors_and_everything_but_the_answers(pair):
     source, cells = pair
-    starter = nbformat.reads(build.notebooks(source, "nb.py", "k")[1], as_version=4)
+    starter = nbformat.reads(build.notebooks(source, "nb.py")[1], as_version=4)
     assert [(cell.cell_type, cell.source.strip("\n")) for cell in starter.cells] == [
         (kind, text.strip("\n")) for kind, text in cells
     ]
@@ -152,21 +152,21 @@ def test_a_starter_notebook_has_every_cell_but_the_instructors_and_everything_bu
 @given(notebook_sources())
 def test_both_notebooks_are_valid_without_outputs_and_the_same_each_time(pair):
     source, _ = pair
-    built = build.notebooks(source, "nb.py", "k")
-    assert built == build.notebooks(source, "nb.py", "k")
+    built = build.notebooks(source, "nb.py")
+    assert built == build.notebooks(source, "nb.py")
     for text in built:
         notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
         assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
-        assert notebook.metadata.kernelspec.name == "k"
+        assert notebook.metadata.kernelspec.name == KERNEL
 
 
 @settings(deadline=None)  # a loaded machine is slow
 @given(notebook_sources())
 def test_the_solved_notebook_keeps_answers_markers_and_instructor_cells(pair):
     source, _ = pair
-    solved = nbformat.reads(build.notebooks(source, "nb.py", "k")[0], as_version=4)
+    solved = nbformat.reads(build.notebooks(source, "nb.py")[0], as_version=4)
     code = "\n".join(cell.source for cell in solved.cells)
     for wanted in (SECRET, STAFF, build.BEGIN, build.END):
         assert code.count(wanted) == source.count(wanted)
@@ -242,18 +242,18 @@ def test_characters_that_only_look_like_line_ends_move_no_region():
 
 def test_a_magic_like_line_inside_a_string_of_a_notebook_is_refused():
     with pytest.raises(build.SourceError, match=r"nb\.py:3: a line inside a string"):
-        build.notebooks("# %%\nx = '''\n# %time is money\n'''\n", "nb.py", "k")
+        build.notebooks("# %%\nx = '''\n# %time is money\n'''\n", "nb.py")
 
 
 def test_comments_that_begin_like_shell_commands_stay_comments_and_magics_become_magics():
     source = "# %%\n# %%time\n# ls is the least squares loss\n# cat, dog\nx = 1\n"
-    cell = nbformat.reads(build.notebooks(source, "nb.py", "k")[1], as_version=4).cells[0]
+    cell = nbformat.reads(build.notebooks(source, "nb.py")[1], as_version=4).cells[0]
     assert cell.source == "%%time\n# ls is the least squares loss\n# cat, dog\nx = 1"
 
 
 def test_cell_ids_stay_when_another_cell_changes_and_are_the_same_in_both_notebooks():
     def ids(text, which):
-        return [cell.id for cell in nbformat.reads(build.notebooks(text, "nb.py", "k")[which], as_version=4).cells]
+        return [cell.id for cell in nbformat.reads(build.notebooks(text, "nb.py")[which], as_version=4).cells]
 
     source = "# %%\nx = 1\n\n# %%\nx = 1\n\n# %%\n" + GOOD
     assert ids(source, 0) == ids(source, 1)
@@ -344,13 +344,6 @@ def test_readme_tables_are_true_to_disk_and_the_rest_of_the_page_is_kept(kit):
     agenda = (kit / "workshops" / ID / "README.md").read_text()
     assert agenda.startswith("# W\n<!-- atlas:agenda -->\n|") and agenda.endswith("<!-- /atlas:agenda -->\ntheory\n")
     assert r"| 0:00 | 70 | All \| of it | talk |  |" in agenda and "| 1:10 | | end | | |" in agenda
-
-
-def test_a_notebook_names_its_kernel_as_the_set_up_registers_it():
-    assert build.KERNELS == {
-        environment.KERNEL: environment.KERNEL_TITLE,
-        environment.TENSORFLOW_KERNEL: environment.TENSORFLOW_TITLE,
-    }
 
 
 def test_the_badges_are_made_from_the_one_place_where_the_repositorys_address_stands(kit):

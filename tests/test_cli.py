@@ -393,7 +393,8 @@ def test_start_in_vs_code_says_which_file_to_open(atlas, monkeypatch, sign):
     code, out, _ = atlas("start")
     assert code == 0
     assert f"workshops/{FIRST}/perceptron-and-mlp.ipynb" in out
-    assert "JupyterLab" not in out
+    assert "JupyterLab is starting" not in out and "atlas start perceptron-and-mlp --lab" in out
+    assert "a new terminal (Ctrl-Shift-`) begins in its folder" in out
 
 
 def test_start_in_vs_code_opens_the_file_where_it_can(atlas, small_course, monkeypatch):

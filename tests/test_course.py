@@ -54,6 +54,11 @@ def test_a_workshop_without_toml_is_planned_and_has_a_title(small_course):
         ('needs = ["Counting"]', 'needs = "Counting"', "needs must be a list of texts, not 'Counting'"),
         ('needs = ["Counting"]', 'needs = ["Counting"', "is not valid TOML"),
         ('title = "Sums and Products"', 'title = " "', "title must be a text, not ' '"),
+        (
+            "minutes = 60",
+            'minutes = 60\nkernel = "openmlatlas-tensorflwo"',
+            "'openmlatlas-tensorflwo' is none of openmlatlas,",
+        ),
         ('kind = "talk"', 'kind = "tlak"', "[[agenda]] 1: kind 'tlak' is none of talk, code-along,"),
         ('kind = "talk"', 'kind = "tlak"', "Did you mean 'talk'?"),
         ('kind = "talk"', 'sort = "talk"', "[[agenda]] 1: unknown key 'sort'"),
@@ -85,11 +90,11 @@ def test_a_slip_in_workshop_toml_is_an_error_that_names_file_and_key(small_cours
 
 
 def test_optional_keys_may_be_there(small_course):
-    more = 'script_test = ["--epochs", "1"]\nproject_test = []\nproject = "p.py"\nkernel = "other"\n'
+    more = 'script_test = ["--epochs", "1"]\nproject_test = []\nproject = "p.py"\nkernel = "openmlatlas-tensorflow"\n'
     write(small_course / "workshops" / FIRST / "workshop.toml", more + WORKSHOP)
     workshop = course.load(FIRST)
     assert workshop.script_test == ("--epochs", "1")
-    assert (workshop.project_test, workshop.project, workshop.kernel) == ((), "p.py", "other")
+    assert (workshop.project_test, workshop.project, workshop.kernel) == ((), "p.py", "openmlatlas-tensorflow")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from atlas import doctor, progress
+from atlas.course import KERNEL
 from atlas.doctor import OK, PROBLEM, WARNING, Finding
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ def answers(**instead: str) -> dict[str, str]:
     found = {
         "torch": {"version": "2.13.0+cpu", "devices": [], "threads": 2},
         "tensorflow": {"version": "2.21.0", "devices": ["NVIDIA T4"]},
-        "kernels": {"kernelspecs": {"openmlatlas": spec}},
+        "kernels": {"kernelspecs": {KERNEL: spec}},
     }
     return {name: f"print({json.dumps(answer)!r})" for name, answer in found.items()} | instead
 
@@ -110,11 +111,11 @@ def test_a_kernel_that_is_missing_or_starts_another_python_is_a_problem(kit):
     def kernel(name: str, python: str) -> dict:
         return {"kernelspecs": {name: {"spec": {"argv": [python], "display_name": "Python"}}}}
 
-    missing = only(doctor.kernels(kernel("python3", sys.executable), ""))
-    assert (missing.status, missing.text) == (PROBLEM, "openmlatlas is not registered (there are: python3)")
-    gone = only(doctor.kernels(kernel("openmlatlas", "/no/such/python"), ""))
+    missing = only(doctor.kernels(kernel("conda", sys.executable), ""))
+    assert (missing.status, missing.text) == (PROBLEM, "python3 is not registered (there are: conda)")
+    gone = only(doctor.kernels(kernel(KERNEL, "/no/such/python"), ""))
     assert "does not exist" in gone.text
-    other = only(doctor.kernels(kernel("openmlatlas", shutil.which("sh")), ""))
+    other = only(doctor.kernels(kernel(KERNEL, shutil.which("sh")), ""))
     assert "another Python than this one" in other.text
     assert "scripts/setup" in missing.remedy and missing.remedy == gone.remedy == other.remedy
     silent = only(doctor.kernels({}, "crashes (SIGSEGV)"))
@@ -123,9 +124,9 @@ def test_a_kernel_that_is_missing_or_starts_another_python_is_a_problem(kit):
 
 def test_more_kernels_than_the_kits_are_a_warning(kit):
     spec = {"spec": {"argv": [sys.executable], "display_name": "OpenMLAtlas"}}
-    sound, more = doctor.kernels({"kernelspecs": {"openmlatlas": spec, "conda": spec}}, "")
+    sound, more = doctor.kernels({"kernelspecs": {KERNEL: spec, "conda": spec}}, "")
     assert (sound.status, more.status) == (OK, WARNING)
-    assert more.text == "1 more on offer: conda. In a notebook choose OpenMLAtlas"
+    assert more.text == "1 more on offer: conda. In a notebook choose OpenMLAtlas (Python 3.11)"
 
 
 @pytest.mark.parametrize(
@@ -348,15 +349,6 @@ def test_in_a_cuda_build_tensorflow_is_looked_at_in_its_own_environment(kit, mon
     own.touch()
     assert doctor._python_of("tensorflow") == own
     assert doctor._python_of("torch") == Path(sys.executable)
-
-
-def test_a_kernel_that_a_notebook_names_is_not_one_too_many(kit):
-    spec = {"spec": {"argv": [sys.executable], "display_name": "OpenMLAtlas"}}
-    listed = {"kernelspecs": {"openmlatlas": spec, "openmlatlas-tensorflow": spec}}
-    assert len(doctor.kernels(listed, "")) == 2
-    toml = next((kit / "workshops").rglob("workshop.toml"))
-    toml.write_text('kernel = "openmlatlas-tensorflow"\n' + toml.read_text())
-    assert len(doctor.kernels(listed, "")) == 1
 
 
 def test_the_real_probes_answer_on_this_machine():

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -51,7 +50,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.root, self.venv = folder, folder / "checkout", folder / "a venv"
-        for name in ("pyproject.toml", "scripts/setup", "scripts/environment.py", "scripts/locks"):
+        for name in ("pyproject.toml", "scripts/setup", "scripts/environment.py", "scripts/locks", "scripts/atlas"):
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
@@ -373,32 +372,21 @@ def test_what_a_user_has_set_for_other_pythons_does_not_get_in(here, monkeypatch
     assert used["PIP_USER"] == "0" and used["PIP_INDEX_URL"] == "x"
 
 
-def workshop_with(here, kernel: str) -> None:
-    folder = here.ROOT / "workshops" / "track" / kernel
-    folder.mkdir(parents=True)
-    (folder / "workshop.toml").write_text(f'kernel = "{kernel}"\n')
-
-
-def test_a_second_kernel_is_there_only_when_a_notebook_names_it_and_is_the_same_environment(machine, here):
-    assert list(here.kernels()) == ["openmlatlas"]
-    workshop_with(here, "openmlatlas-tensorflow")
-    assert {python for _, python in here.kernels().values()} == {here.PYTHON}
-    machine.set_up()
-    assert [call.split(" --name ")[1].split()[0] for call in machine.calls("ipykernel")] == list(here.kernels())
-
-
-def test_beside_a_cuda_build_of_torch_the_tensorflow_kernel_is_an_environment_of_its_own(here, monkeypatch, tmp_path):
-    own = tmp_path / "own" / "python"
+def test_beside_a_cuda_build_of_torch_the_kernel_is_told_where_tensorflows_environment_is(machine, here, monkeypatch):
+    own = machine.folder / "own" / "python"
     own.parent.mkdir()
     own.touch()
     monkeypatch.setattr(here, "TENSORFLOW_PYTHON", own)
-    workshop_with(here, "openmlatlas-tensorflow")
     here.STATE.mkdir()
-    for accelerator, python in (("cpu", here.PYTHON), ("cuda", own)):
+    for accelerator, told in (("cpu", []), ("cuda", [own])):
         (here.STATE / "accelerator").write_text(accelerator)
-        assert here.kernels()["openmlatlas-tensorflow"][1] == python
+        before = here.steps()[-1].key()
+        assert here.tensorflow() == told
+        here.install_kernel()
+        assert machine.calls("atlas.kernel")[-1].split("atlas.kernel ")[1:] == [str(each) for each in told]
     own.unlink()
-    assert here.kernels()["openmlatlas-tensorflow"][1] == here.PYTHON
+    assert here.tensorflow() == [], "a half-made one is not offered"
+    assert here.steps()[-1].key() != before, "and once it is made the kernel is registered anew"
 
 
 def test_tensorflows_own_environment_has_no_torch_and_offers_no_kernel_itself(here):
@@ -406,25 +394,6 @@ def test_tensorflows_own_environment_has_no_torch_and_offers_no_kernel_itself(he
     (here.STATE / "accelerator").write_text("cuda-tensorflow")
     assert here.lock().name == "cuda-tensorflow.txt"
     assert [step.name for step in here.steps()] == ["venv", "pip", "packages", "bytecode", "course"]
-
-
-def test_jupyter_offers_the_one_kernel_even_where_others_are_installed(tmp_path):
-    other = tmp_path / "kernels" / "other"
-    other.mkdir(parents=True)
-    (other / "kernel.json").write_text('{"argv": ["python"], "display_name": "Other", "language": "python"}')
-    question = textwrap.dedent("""
-        from jupyter_client.kernelspecapp import ListKernelSpecs
-        app = ListKernelSpecs()
-        app.initialize([])
-        print({name: spec["spec"]["display_name"] for name, spec in app.kernel_spec_manager.get_all_specs().items()})
-    """)
-    found = subprocess.run(
-        [sys.executable, "-c", question],
-        env=os.environ | {"JUPYTER_PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert found.stdout.strip() == str({environment.KERNEL: environment.KERNEL_TITLE}), found.stderr
 
 
 def test_no_python_of_this_environment_lets_waiting_threads_spin_unless_told_to():

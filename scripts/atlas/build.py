@@ -30,11 +30,6 @@ from pathlib import Path
 from atlas import course
 from atlas.course import CourseError, Workshop
 
-KERNELS = {
-    "openmlatlas": "OpenMLAtlas (Python 3.11)",
-    "openmlatlas-tensorflow": "OpenMLAtlas TensorFlow (Python 3.11)",
-}
-"""What scripts/setup registers; in a CUDA build the second has TensorFlow on the GPU (scripts/environment.py)."""
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 INSTRUCTOR = "instructor"
 
@@ -231,7 +226,7 @@ def _lines(text: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------- notebooks
 
 
-def notebooks(text: str, file: str, kernel: str) -> tuple[str, str]:
+def notebooks(text: str, file: str) -> tuple[str, str]:
     """The solved and the starter notebook (as JSON texts) of a py:percent source."""
     solved, begun = _cells(text), _cells(starter(text, file))
     comments = _comment_lines(text)
@@ -244,7 +239,7 @@ def notebooks(text: str, file: str, kernel: str) -> tuple[str, str]:
         seen[content] += 1
         cell.id = starter_cell.id = hashlib.sha256(f"{seen[content]}\n{content}".encode()).hexdigest()[:12]
     left = [cell for cell in begun if INSTRUCTOR not in cell.metadata.get("tags", [])]
-    return _json(solved, kernel), _json(left, kernel)
+    return _json(solved), _json(left)
 
 
 def _cells(text: str) -> list:
@@ -263,11 +258,11 @@ def _cells(text: str) -> list:
     return cells
 
 
-def _json(cells: list, kernel: str) -> str:
+def _json(cells: list) -> str:
     import nbformat
 
     metadata = {
-        "kernelspec": {"display_name": KERNELS.get(kernel, kernel), "language": "python", "name": kernel},
+        "kernelspec": {"display_name": course.KERNEL_TITLE, "language": "python", "name": course.KERNEL},
         "language_info": {"name": "python"},
     }
     notebook = nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
@@ -365,7 +360,7 @@ def _of_workshop(workshop: Workshop) -> Iterator[tuple[Path, str | Problem]]:
     yield readme, _readme(readme, agenda=agenda_table(workshop))
     solved = workshop.solution_folder / workshop.notebook.name
     if workshop.source.exists():
-        contents = notebooks(_read(workshop.source), _shown(workshop.source), workshop.kernel)
+        contents = notebooks(_read(workshop.source), _shown(workshop.source))
         yield from zip((solved, workshop.notebook), contents, strict=True)
     else:
         # the notebooks are then orphans too, but are not to be removed for that

@@ -97,6 +97,7 @@ def path() -> None:
 def start(
     name: Name = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser too, or only print.")] = True,
+    lab: Annotated[bool, typer.Option("--lab", help="In JupyterLab even where the terminal is VS Code's.")] = False,
 ) -> None:
     """Open the next workshop, or the one you name.
 
@@ -108,7 +109,7 @@ def start(
     if not workshop.notebook.exists():
         raise CourseError(f"{_shown(workshop.notebook)} is missing. To get a fresh one: atlas reset {workshop.name}")
     print(f"{workshop.title}, {workshop.minutes} min. {workshop.summary}")
-    if launch.in_editor():
+    if launch.in_editor() and not lab:
         launch.open_in_editor(workshop.notebook, open_it=browser)
     else:
         launch.jupyter_lab(workshop.notebook, browser)

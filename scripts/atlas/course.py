@@ -46,6 +46,11 @@ _TITLES = {
 PATH = tuple(_TITLES)
 """The 23 workshop ids, "track/workshop", in learning order."""
 
+KERNEL, KERNEL_TITLE = "python3", "OpenMLAtlas (Python 3.11)"
+"""The kernel of all notebooks, and what Jupyter calls it; "python3" is Jupyter's own name for an environment's."""
+ENVIRONMENTS = ("openmlatlas", "openmlatlas-tensorflow")
+"""What a workshop.toml may say as `kernel`: where its notebook runs (two places beside CUDA, atlas/kernel.py)."""
+
 KINDS = ("talk", "code-along", "exercise", "discussion", "break")
 """What an agenda item can be."""
 
@@ -85,7 +90,7 @@ class Workshop:
     exercises: tuple[Exercise, ...] = ()
     script: str | None = None
     project: str | None = None
-    kernel: str = "openmlatlas"
+    kernel: str = ENVIRONMENTS[0]
     script_test: tuple[str, ...] = ()
     project_test: tuple[str, ...] = ()
 
@@ -276,6 +281,9 @@ class _Reader:
             self.exercise(number, item, script) for number, item in enumerate(data.pop("exercise", []), 1)
         )
         self.references(agenda, exercises)
+        if (kernel := data.get("kernel", ENVIRONMENTS[0])) not in ENVIRONMENTS:
+            hint = did_you_mean(kernel, ENVIRONMENTS)
+            raise self.error("", f"kernel {kernel!r} is none of {', '.join(ENVIRONMENTS)}.{hint}")
         return Workshop(id=id, agenda=agenda, exercises=exercises, **data)
 
     def agenda_item(self, number: int, item: dict) -> AgendaItem:

@@ -17,10 +17,9 @@ from importlib import metadata
 from pathlib import Path
 
 from atlas import progress
-from atlas.course import CourseError, root, state_dir, workshops
+from atlas.course import KERNEL, KERNEL_TITLE, CourseError, root, state_dir
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-KERNEL = "openmlatlas"
 TENSORFLOW_PYTHON = Path(f"{sys.prefix}-tensorflow") / "bin" / "python"
 """Beside a CUDA build of torch, TensorFlow has an environment of its own (scripts/environment.py says why)."""
 SETUP = "scripts/setup"
@@ -165,10 +164,8 @@ def kernels(answer: dict, trouble: str) -> list[Finding]:
     if python.parent.resolve() != Path(sys.executable).parent.resolve():
         return [Finding(PROBLEM, "kernel", f"{KERNEL} starts {python}, another Python than this one", remedy)]
     findings = [Finding(OK, "kernel", f"{KERNEL}, started by this Python")]
-    others = sorted(set(specs) - {KERNEL} - {workshop.kernel for workshop in workshops()})
-    if others:
-        name = specs[KERNEL]["spec"]["display_name"]
-        text = f"{len(others)} more on offer: {_some(others)}. In a notebook choose {name}"
+    if others := sorted(set(specs) - {KERNEL}):
+        text = f"{len(others)} more on offer: {_some(others)}. In a notebook choose {KERNEL_TITLE}"
         findings.append(Finding(WARNING, "kernels", text))
     return findings
 

@@ -11,7 +11,7 @@ from atlas.course import CourseError, Workshop, root, state_dir
 
 def starters(workshop: Workshop) -> dict[Path, str]:
     """The learner's files of a workshop → what they contain at first, made from the solutions."""
-    fresh = {workshop.notebook: build.notebooks(*_source(workshop.source), workshop.kernel)[1]}
+    fresh = {workshop.notebook: build.notebooks(*_source(workshop.source))[1]}
     if workshop.script:
         fresh[workshop.folder / workshop.script] = build.starter(*_source(workshop.solution_folder / workshop.script))
     return fresh

@@ -69,7 +69,7 @@ def run_all(workshop: Workshop) -> Iterator[Run]:
 def solved_notebook(workshop: Workshop) -> Run:
     """The solved notebook by nbmake: no error, every check passed (strict), within the budgets. Kept in the report."""
     with _folder(workshop, solved=True) as folder:
-        ended, cells = _nbmake(folder / workshop.notebook.name, workshop, strict=True)
+        ended, cells = _nbmake(folder / workshop.notebook.name, strict=True)
     errors = _errors(cells)
     run = _run(workshop, "solved notebook", workshop.solution_folder / workshop.notebook.name, ended)
     run = replace(run, slowest_cell_seconds=max(map(_seconds, cells), default=0.0))
@@ -82,7 +82,7 @@ def solved_notebook(workshop: Workshop) -> Run:
 def starter_notebook(workshop: Workshop) -> Run:
     """The starter notebook ends in one error, the NotImplementedError of its first exercise, and not before."""
     with _folder(workshop) as folder:
-        ended, cells = _nbmake(folder / workshop.notebook.name, workshop, strict=False)
+        ended, cells = _nbmake(folder / workshop.notebook.name, strict=False)
     first = build.regions(workshop.source.read_text(encoding="utf-8"), workshop.source.name)[0].exercise
     errors = _errors(cells)
     expected = f"NotImplementedError: {first}"
@@ -147,16 +147,12 @@ def _folder(workshop: Workshop, solved: bool = False) -> Iterator[Path]:
         yield folder
 
 
-def _nbmake(notebook: Path, workshop: Workshop, strict: bool) -> tuple[_Ended, list]:
+def _nbmake(notebook: Path, strict: bool) -> tuple[_Ended, list]:
     """Run a notebook by nbmake; its cells with their outputs."""
     import nbformat
 
-    kernel = notebook.parent / ".jupyter" / "kernels" / workshop.kernel / "kernel.json"
-    kernel.parent.mkdir(parents=True)
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    kernel.write_text(json.dumps({"argv": argv, "display_name": workshop.kernel, "language": "python"}))
     options = ["--nbmake", "--overwrite", f"--nbmake-timeout={PATIENCE * CELL_SECONDS}", "-q", "-p", "no:cacheprovider"]
-    env = {"JUPYTER_PATH": str(kernel.parents[2]), "IPYTHONDIR": str(notebook.parent / ".ipython")}
+    env = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(notebook.parent / ".ipython")}
     command = ["-m", "pytest", *options, notebook.name]
     ended = _python(command, notebook.parent, PATIENCE * SECONDS, env | ({"ATLAS_STRICT": "1"} if strict else {}))
     return ended, nbformat.read(notebook, as_version=4).cells

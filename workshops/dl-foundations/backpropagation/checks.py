@@ -1,72 +1,91 @@
 """The checks of backpropagation: one for each exercise, with its hints. `lab.check` runs them."""
 
-import contextlib
 import itertools
 import math
 
 import numpy as np
+from scipy.special import softmax
 
-from atlas.checking import array, exercise, expect
-
-
-def _numbers(given):
-    """What came back as an array, empty where it is none: `expect` says so."""
-    try:
-        return array(given)
-    except TypeError:
-        return np.empty(0)
-
-
-def _slips(given, compute, *tables):
-    """Which slips give what was given: words from the tables, or "" where none fit or all is right.
-
-    A table maps the words for each slip to what it makes, "" to what is right; `compute` puts one of each together.
-    The fewest slips are said, two at most.
-    """
-    given = _numbers(given)
-    choices = [choice for choice in itertools.product(*map(dict.items, tables)) if sum(bool(w) for w, _ in choice) <= 2]
-    with np.errstate(all="ignore"):
-        for choice in sorted(choices, key=lambda choice: sum(bool(words) for words, _ in choice)):
-            with contextlib.suppress(ValueError, IndexError):  # not every slip fits every shape
-                guess = np.asarray(compute(*(made for _, made in choice)), float)
-                if guess.shape == given.shape and np.allclose(guess, given, 1e-6, 1e-9):
-                    return " ".join(filter(None, (words for words, _ in choice)))
-    return ""
-
+from atlas.checking import agree, array, cases, exercise, expect, floats, labels, numbers, parts
 
 # ------------------------------------------------------------------------------------------------ Value
 
 _STARTED, _ARRIVES = 0.3, 0.7  # what is in a parent's grad before, and the gradient that arrives: neither 0 nor 1
-_ARRIVING = {
-    "": _ARRIVES,
-    "The gradient that arrives is left out: multiply the local derivative by out.grad.": 1.0,
-    "It multiplies by self.grad. What arrives is out.grad, the gradient of the result.": _STARTED,
-    "out.grad is multiplied in twice.": _ARRIVES**2,
-    "Nothing arrives here: push adds to both parents, self.grad and other.grad.": 0.0,
-    "out.grad is added, not multiplied: the chain rule is a product.": None,
-}
-_KEPT = {
-    "": _STARTED,
-    "It overwrites the parent's grad (=). A value may be used elsewhere too: add (+=).": 0.0,
-    "It subtracts: add (+=).": None,
-}
 
 
-def _slips_in_push(given, local, slips, result):
-    """given: the parent's grad after push; local: the right derivative; slips: words → a wrong one; result: out.data."""
-    arriving = {**_ARRIVING, "It multiplies by out.data, the result. What arrives is out.grad.": result}
+class _Value:
+    """A number in a graph, each operation of which is its result and its local derivatives."""
 
-    def compute(kept, arriving, derivative):
-        share = derivative + _ARRIVES if arriving is None else derivative * arriving
-        return _STARTED - share if kept is None else kept + share
+    def __init__(self, data, parents=()):
+        self.data, self.grad, self.parents, self.push = float(data), 0.0, parents, lambda: None
 
-    return _slips(given, compute, _KEPT, arriving, {"": local, **slips})
+    def made(self, result, others, locals_):
+        parents = [self, *(each if hasattr(each, "parents") else type(self)(each) for each in others)]
+        out = type(self)(result(self, *(parent.data for parent in parents)), tuple(parents))
+
+        def push():
+            for parent, local in zip(parents, locals_, strict=True):
+                share = self.share(local(self, *(each.data for each in parents)), parent.grad, out)
+                parent.grad = self.kept(parent.grad, share)
+
+        out.push = push
+        return out
+
+    def share(self, local, already, out):
+        return local * out.grad
+
+    def kept(self, already, share):
+        return already + share
+
+    product, by_x, by_y = (lambda self, x, y: x * y), (lambda self, x, y: y), (lambda self, x, y: x)
+    power, power_by_x = (lambda self, x, n: x**n), (lambda self, x, n: n * x ** (n - 1))
+    e_to_x, e_to_x_by_x = (lambda self, x: math.exp(x)), (lambda self, x: math.exp(x))
+    cut, cut_by_x = (lambda self, x: max(0.0, x)), (lambda self, x: float(x > 0))
+    tangent, tangent_by_x = (lambda self, x: math.tanh(x)), (lambda self, x: 1 - math.tanh(x) ** 2)
+
+    def __add__(self, other):
+        plain = type(self).__mro__[-2]  # as it is given in the notebook: no mistake is in it
+        one = lambda self, x, y: 1.0  # noqa: E731
+        return plain.made(self, lambda self, x, y: x + y, [other], [one, one])
+
+    def __mul__(self, other):
+        cls = type(self)
+        return self.made(cls.product, [other], [cls.by_x, cls.by_y])
+
+    def __pow__(self, n):
+        cls = type(self)
+        return self.made(lambda self, x: cls.power(self, x, n), [], [lambda self, x: cls.power_by_x(self, x, n)])
+
+    def exp(self):
+        return self.made(type(self).e_to_x, [], [type(self).e_to_x_by_x])
+
+    def relu(self):
+        return self.made(type(self).cut, [], [type(self).cut_by_x])
+
+    def tanh(self):
+        return self.made(type(self).tangent, [], [type(self).tangent_by_x])
+
+    def __neg__(self):
+        return self * -1
+
+    def __sub__(self, other):
+        return self + other * -1
+
+    def __rsub__(self, other):
+        return self * -1 + other
+
+    def __truediv__(self, other):
+        return self * (other**-1)
+
+    def __rtruediv__(self, other):
+        return self**-1 * other
+
+    __radd__, __rmul__ = __add__, __mul__
 
 
 def _graph_of(root):
     """All values that root was computed from, each once, after its parents; by the parents that they name."""
-    order, seen = [], set()
-    stack = [(root, False)]
+    order, seen, stack = [], set(), [(root, False)]
     while stack:
         value, done = stack.pop()
         if done:
@@ -79,6 +98,7 @@ def _graph_of(root):
 
 
 _NAMES = {"__mul__": "x * y", "__pow__": "x ** n", "exp": "x.exp()", "relu": "x.relu()", "tanh": "x.tanh()"}
+_OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.data, and other gets self.data."
 
 
 @exercise(
@@ -87,15 +107,99 @@ _NAMES = {"__mul__": "x * y", "__pow__": "x ** n", "exp": "x.exp()", "relu": "x.
         "In __mul__ x's share is other.data * out.grad, and other's is self.data * out.grad. The methods with one parent write (self,), with the comma, and add to self.grad alone.",
         "pow: n * self.data ** (n - 1) * out.grad. exp: out.data * out.grad. relu: (self.data > 0) * out.grad. tanh: (1 - out.data**2) * out.grad. All with +=.",
     ],
+    mistakes=parts(_Value).mistakes(
+        kept={
+            "It overwrites the parent's grad (=). A value may be used elsewhere too: add (+=).": lambda self, already, share: (
+                share
+            ),
+            "It subtracts: add (+=).": lambda self, already, share: already - share,
+        },
+        share={
+            "The gradient that arrives is left out: multiply the local derivative by out.grad.": lambda self, local, already, out: (
+                local
+            ),
+            "It multiplies by self.grad. What arrives is out.grad, the gradient of the result.": (
+                lambda self, local, already, out: local * already
+            ),
+            "It multiplies by out.data, the result. What arrives is out.grad.": lambda self, local, already, out: (
+                local * out.data
+            ),
+            "out.grad is multiplied in twice.": lambda self, local, already, out: local * out.grad**2,
+            "out.grad is added, not multiplied: the chain rule is a product.": lambda self, local, already, out: (
+                local + out.grad
+            ),
+        },
+        product={"It adds; __mul__ multiplies.": lambda self, x, y: x + y},
+        by_x={
+            "Nothing arrives at self: push adds to both parents, self.grad and other.grad.": lambda self, x, y: 0.0,
+            "The derivative of xy by x is y, not xy.": lambda self, x, y: x * y,
+            "The derivative of xy by x is y, not 1.": lambda self, x, y: 1.0,
+        },
+        by_y={
+            "Nothing arrives at other: push adds to both parents, self.grad and other.grad.": lambda self, x, y: 0.0,
+            "The derivative of xy by y is x, not xy.": lambda self, x, y: x * y,
+            "The derivative of xy by y is x, not 1.": lambda self, x, y: 1.0,
+            "Both parents get other.data: the derivative of xy by y is x, self.data.": lambda self, x, y: y,
+        },
+        power={
+            "It multiplies by n; ** is the power.": lambda self, x, n: x * n,
+            "It is n to the power x, turned round.": lambda self, x, n: abs(n) ** x,
+            "n may be a fraction, such as 0.5: int(n) cuts it off.": lambda self, x, n: x ** int(n),
+        },
+        power_by_x={
+            "The exponent falls by 1: n·x^(n-1).": lambda self, x, n: n * x**n,
+            "The factor n is missing: n·x^(n-1).": lambda self, x, n: x ** (n - 1),
+            "That is the derivative by n; it is the one by x that is wanted: n·x^(n-1).": (
+                lambda self, x, n: x**n * math.log(abs(x) or 1)
+            ),
+            "It has n + 1 for n - 1: that is how one integrates.": lambda self, x, n: n * x ** (n + 1),
+            "It has (n - 1) for the factor n.": lambda self, x, n: (n - 1) * x ** (n - 1),
+        },
+        e_to_x={"It is 2 to the power x, or another base than e: math.exp(x).": lambda self, x: 2.0**x},
+        e_to_x_by_x={
+            "e^x is not a power of x: its derivative is e^x itself.": lambda self, x: x * math.exp(x - 1),
+            "The derivative of e^x is e^x, the result, not x.": lambda self, x: x,
+            "The derivative of e^x is e^x, not 1.": lambda self, x: 1.0,
+            "The derivative is exp(x), which is out.data already; exp(out.data) is exp of exp.": lambda self, x: (
+                math.exp(math.exp(x))
+            ),
+        },
+        cut={
+            "Negative numbers become 0, they don't turn positive.": lambda self, x: abs(x),
+            "Negative numbers become 0.": lambda self, x: x,
+            "Positive numbers stay as they are; negative ones become 0.": lambda self, x: min(0.0, x),
+        },
+        cut_by_x={
+            "Where x > 0 the derivative is 1, not x.": lambda self, x: max(0.0, x),
+            "Where x < 0 the result is 0 whatever x is, so the derivative is 0.": lambda self, x: 1.0,
+            "At exactly 0 the convention is 0: > and not ≥.": lambda self, x: float(x >= 0),
+            "At exactly 0 the convention is 0.": lambda self, x: 0.5 if x == 0 else float(x > 0),
+        },
+        tangent={
+            "That is the sigmoid.": lambda self, x: 1 / (1 + math.exp(-x)),
+            "That is tan; math.tanh is wanted.": lambda self, x: math.tan(x),
+        },
+        tangent_by_x={
+            "The square is missing: 1 − tanh².": lambda self, x: 1 - math.tanh(x),
+            "1 − x² is not it: x has to go through tanh first; that is out.data.": lambda self, x: 1 - x**2,
+            "tanh is applied twice: out.data is tanh(x) already.": lambda self, x: 1 - math.tanh(math.tanh(x)) ** 2,
+            "t(1 − t) belongs to the sigmoid; for tanh it is 1 − t².": lambda self, x: (
+                math.tanh(x) * (1 - math.tanh(x))
+            ),
+            "It is 1 − t², not t² − 1.": lambda self, x: math.tanh(x) ** 2 - 1,
+            "It is 1 − t², not 1 + t².": lambda self, x: 1 + math.tanh(x) ** 2,
+        },
+        together={_OWN: {"by_x": lambda self, x, y: x, "by_y": lambda self, x, y: y}},
+    ),
 )
 def Value(learner, rng):
     import torch
 
-    def demand(method, compute, numbers, expected, locals_, slips=(), data_slips=(), name=""):
+    def demand(method, compute, values_of, expected, locals_, name=""):
         """One operation on fresh values: its data, its parents, and what push adds to each parent's grad."""
         name = name or _NAMES[method]
-        at = " at " + ", ".join(f"{letter} = {number:g}" for letter, number in zip("xy", numbers, strict=False))
-        values = [learner(number) for number in numbers]
+        at = " at " + ", ".join(f"{letter} = {number:g}" for letter, number in zip("xy", values_of, strict=False))
+        values = [learner(number) for number in values_of]
         out = compute(*values)
         likely = f"{method} has to end with `return out`." if out is None else ""
         if isinstance(out, int | float):
@@ -103,108 +207,56 @@ def Value(learner, rng):
         expect.true(
             out is not None and hasattr(out, "data"), f"{name} gives a new Value", f"yours    {out!r}", likely=likely
         )
-        expect.true(
-            all(out is not value for value in values), f"{name} gives a new Value, not one of its parents changed"
-        )
-        expect.true(
-            [value.data for value in values] == list(numbers),
-            f"{name}: the numbers of its parents stay as they are",
-            likely="An operation makes a new Value and leaves self.data alone.",
-        )
-        likely = _slips(out.data, lambda made: made, {"": expected, **dict(data_slips)})
-        expect.close(out.data, expected, why=f"{name}{at}: the number", source="Python's math", likely=likely)
+        others = all(out is not value for value in values)
+        expect.true(others, f"{name} gives a new Value, not one of its parents changed")
+        likely = "An operation makes a new Value and leaves self.data alone."
+        stay = [value.data for value in values] == list(values_of)
+        expect.true(stay, f"{name}: the numbers of its parents stay as they are", likely=likely)
+        expect.close(out.data, expected, why=f"{name}{at}: the number", source="Python's math")
         likely = (
             "Value(result, (self, other)): the second argument names what it was computed from. One parent is (self,)."
         )
         tupled = isinstance(out.parents, tuple | list | set)
         graph = _graph_of(out) if tupled else []  # longer than out and its parents where the operation is put together
         found = sum(any(node is value for node in graph) for value in values)
-        expect.true(
-            found == len(values),
-            f"{name}: parents are the values that it was computed from",
-            f"yours    {found} of them" if tupled else f"yours    a {type(out.parents).__name__}, no tuple",
-            f"expected {len(values)}",
-            likely=likely,
-        )
+        seen = f"yours    {found} of them" if tupled else f"yours    a {type(out.parents).__name__}, no tuple"
+        why = f"{name}: parents are the values that it was computed from"
+        expect.true(found == len(values), why, seen, f"expected {len(values)}", likely=likely)
         likely = "out.push = push, without parentheses: it is called later, by backward." if out.push is None else ""
         expect.true(callable(out.push), f"{name}: push is a function", f"yours    {out.push!r}", likely=likely)
+        why, likely = f"{name}: no gradient changes before push is called", "push runs too early: out.push = push."
         for value in values:
-            expect.close(
-                value.grad,
-                0,
-                why=f"{name}: no gradient changes before push is called",
-                source="backward calls push",
-                likely="push runs too early: out.push = push, without parentheses.",
-            )
+            expect.close(value.grad, 0, why=why, source="backward calls push", likely=likely)
             value.grad = _STARTED
         out.grad = _ARRIVES
         for node in reversed(graph):
             if node.parents:
                 node.push()
-        if all(value.grad == _STARTED for value in values) and any(locals_):
-            expect.true(
-                False,
-                f"{name}: push adds to the gradients of its parents",
-                "after push they are as before",
-                likely="Is the line `out.push = push` missing? Or does push change a local name in place of self.grad?",
-            )
+        likely = "Is the line `out.push = push` missing? Or does push change a local name in place of self.grad?"
+        moved = not any(locals_) or any(value.grad != _STARTED for value in values)
+        why = f"{name}: push adds to the gradients of its parents"
+        expect.true(moved, why, "after push they are as before", likely=likely)
         for letter, value, local in zip("xy", values, locals_, strict=False):
-            slip = _slips_in_push(value.grad, local, dict(slips).get(letter, {}), expected)
-            if hasattr(value.grad, "parents"):
-                slip = "A Value is multiplied in. A gradient is a number: take other.data and self.data."
-            expect.close(
-                value.grad,
-                _STARTED + local * _ARRIVES,
-                why=f"{name}{at}: push, with {_STARTED} in {letter}.grad and out.grad {_ARRIVES}",
-                source=f"{_STARTED} + derivative {local:.6g} × {_ARRIVES}",
-                likely=slip,
-            )
+            right = _STARTED + local * _ARRIVES
+            why = f"{name}{at}: push, with {_STARTED} in {letter}.grad and out.grad {_ARRIVES}"
+            source = f"{_STARTED} + derivative {local:.6g} × {_ARRIVES}"
+            likely = "A Value is multiplied in. A gradient is a number: take other.data and self.data."
+            likely = likely if hasattr(value.grad, "parents") else ""
+            expect.close(value.grad, right, why=why, source=source, likely=likely)
 
     x, y = rng.uniform(1.2, 1.8), rng.uniform(-2.9, -2.2)
-    own = "The shares are swapped: the derivative of xy by x is y, so x gets other.data, and other gets self.data."
-    product = {
-        "x": {own: x, "The derivative of xy by x is y, not xy.": x * y, "The derivative of xy by x is y, not 1.": 1.0},
-        "y": {own: y, "The derivative of xy by y is x, not xy.": x * y, "The derivative of xy by y is x, not 1.": 1.0},
-    }
-    sums = {"It adds; __mul__ multiplies.": x + y}
-    demand("__mul__", lambda a, b: a * b, (x, y), x * y, (y, x), product, sums)
-    for n in (3, -1, 0.5):
-        slips = {
-            "The exponent falls by 1: n·x^(n-1).": n * x**n,
-            "The factor n is missing: n·x^(n-1).": x ** (n - 1),
-            "That is the derivative by n; it is the one by x that is wanted: n·x^(n-1).": x**n * math.log(x),
-            "It has n + 1 for n - 1: that is how one integrates.": n * x ** (n + 1),
-            "It has (n - 1) for the factor n.": (n - 1) * x ** (n - 1),
-        }
-        data_slips = {"It multiplies by n; ** is the power.": x * n, "It is n to the power x, turned round.": n**x}
-        data_slips["n may be a fraction, such as 0.5: int(n) cuts it off."] = x ** int(n)
-        data_slips = {words: value for words, value in data_slips.items() if isinstance(value, float)}
-        power = (lambda a, n=n: a**n, (x,), x**n, (n * x ** (n - 1),), {"x": slips}, data_slips)
-        demand("__pow__", *power, name=f"x ** {n}")
+    for one, other in ((x, y), (y, x), (0.0, x)):
+        demand("__mul__", lambda a, b: a * b, (one, other), one * other, (other, one))
+    for n in (3, -1, 0.5, 2.5, 1, 0):
+        demand("__pow__", lambda a, n=n: a**n, (x,), x**n, (n * x ** (n - 1),), name=f"x ** {n}")
     demand("__pow__", lambda a: a**2, (0.0,), 0.0, (0.0,), name="x ** 2")
-    by_rule = {"e^x is not a power of x: its derivative is e^x itself.": x * math.exp(x - 1)}
-    by_rule |= {"The derivative of e^x is e^x, the result, not x.": x, "The derivative of e^x is e^x, not 1.": 1.0}
-    by_rule["The derivative is exp(x), which is out.data already; exp(out.data) is exp of exp."] = math.exp(math.exp(x))
-    demand("exp", lambda a: a.exp(), (x,), math.exp(x), (math.exp(x),), {"x": by_rule})
-    for number, slope in ((x, 1.0), (y, 0.0), (0.0, 0.0)):
-        slips = {"Where x > 0 the derivative is 1, not x.": max(number, 0.0)}
-        slips["Where x < 0 the result is 0 whatever x is, so the derivative is 0."] = 1.0
-        if number == 0:
-            slips = {"At exactly 0 the convention is 0: > and not ≥.": 1.0, "At exactly 0 the convention is 0.": 0.5}
-        data = {"Negative numbers become 0, they don't turn positive.": -number} if number < 0 else {}
-        data |= {"Negative numbers become 0.": number} if number < 0 else {}
-        demand("relu", lambda a: a.relu(), (number,), max(0.0, number), (slope,), {"x": slips}, data)
-    t = math.tanh(x)
-    slips = {
-        "The square is missing: 1 − tanh².": 1 - t,
-        "1 − x² is not it: x has to go through tanh first; that is out.data.": 1 - x**2,
-        "tanh is applied twice: out.data is tanh(x) already.": 1 - math.tanh(t) ** 2,
-        "t(1 − t) belongs to the sigmoid; for tanh it is 1 − t².": t * (1 - t),
-        "It is 1 − t², not t² − 1.": t**2 - 1,
-        "It is 1 − t², not 1 + t².": 1 + t**2,
-    }
-    data_slips = {"That is the sigmoid.": 1 / (1 + math.exp(-x)), "That is tan; math.tanh is wanted.": math.tan(x)}
-    demand("tanh", lambda a: a.tanh(), (x,), t, (1 - t * t,), {"x": slips}, data_slips)
+    demand("__pow__", lambda a: a**3, (y,), y**3, (3 * y**2,), name="x ** 3")
+    for number in (x, y, 0.0):
+        demand("exp", lambda a: a.exp(), (number,), math.exp(number), (math.exp(number),))
+    for number in (x, y, 0.0, 1e-3, -1e-3):
+        demand("relu", lambda a: a.relu(), (number,), max(0.0, number), (float(number > 0),))
+    for number in (x, y, 0.0):
+        demand("tanh", lambda a: a.tanh(), (number,), math.tanh(number), (1 - math.tanh(number) ** 2,))
 
     def shared(x, y):
         z = x * y + x
@@ -222,13 +274,12 @@ def Value(learner, rng):
         "x / y - y": lambda x, y: x / y - y,
         "(x * y).exp()": lambda x, y: (x * y).exp(),
         "(x * y).relu() + (-x * y).relu()": lambda x, y: (x * y).relu() + (-x * y).relu(),
+        "x.exp() * x.tanh() * x.relu()": lambda x, y: x.exp() * x.tanh() * x.relu(),
         "z * z + (z**2).tanh() * y with z = x * y + x": shared,
     }
     for text, compute in expressions.items():
-        mine, theirs = [], []
-        for number in (x, y):
-            mine.append(learner(number))
-            theirs.append(torch.tensor(number, dtype=torch.float64, requires_grad=True))
+        mine = [learner(number) for number in (x, y)]
+        theirs = [torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in (x, y)]
         root, torch_root = compute(*mine), compute(*theirs)
         torch_root.backward()
         here = f"{text} at x = {x:.3f}, y = {y:.3f}"
@@ -270,19 +321,9 @@ class _Node:
         return _Node(t, (self,), (1 - t * t,))
 
 
-def _backward(root, order, reset=True, seed=True):
-    """What a right backward does with this order, in which each value stands after its parents."""
-    for value in order if reset else ():
-        value.grad = 0.0
-    if seed:
-        root.grad = 1.0
-    for value in reversed(order):
-        value.push()
-
-
-def _breadth_first(root):
-    order, seen = [], {root}
-    queue = [root]
+def _each_level(root):
+    """Breadth first: level by level."""
+    order, seen, queue = [], {root}, [root]
     while queue:
         value = queue.pop(0)
         order.insert(0, value)
@@ -293,47 +334,8 @@ def _breadth_first(root):
     return order
 
 
-def adds_to_old_gradients(root):
-    """Old gradients are still in it. Before pushing, set grad to 0 for every value of the graph."""
-    _backward(root, _graph_of(root), reset=False)
-
-
-def no_seed(root):
-    """Everything is 0: the end has to begin with root.grad = 1, after the others are set to 0."""
-    _backward(root, _graph_of(root), seed=False)
-
-
-def forward_order(root):
-    """It pushes from the leaves to the end. A value may push only when all that it was used for have pushed: reversed(order), where order has parents first. (What was put on the stack last comes out first: put the value there, then its parents.)"""
-    order = _graph_of(root)
-    _backward(root, order[::-1])
-
-
-def resets_leaves_only(root):
-    """Only the leaves are set to 0; what lies between keeps its old gradient."""
-    order = _graph_of(root)
-    for value in order:
-        if not value.parents:
-            value.grad = 0.0
-    _backward(root, order, reset=False)
-
-
-def resets_all_but_leaves(root):
-    """The leaves keep their old gradients: set grad to 0 for them too."""
-    order = _graph_of(root)
-    for value in order:
-        if value.parents:
-            value.grad = 0.0
-    _backward(root, order, reset=False)
-
-
-def breadth_first(root):
-    """A value that is near on one path and far on another pushes before its last user has. Is the order level by level? Or is a value marked as visited when it is put on the stack? Mark it when it is taken off."""
-    _backward(root, _breadth_first(root))
-
-
-def appends_before_parents(root):
-    """Each value is appended when it is first met, not after its parents: then a value that is met early pushes before all its users have."""
+def _when_first_met(root):
+    """Depth first, each value appended before its parents."""
     order, seen, stack = [], set(), [root]
     while stack:
         value = stack.pop()
@@ -341,11 +343,10 @@ def appends_before_parents(root):
             seen.add(value)
             order.insert(0, value)
             stack.extend(value.parents)
-    _backward(root, order)
+    return order
 
 
-def appends_before_parents_in_order(root):
-    """Each value is appended when it is first met, not after its parents: then a value that is met early pushes before all its users have."""
+def _when_first_met_in_order(root):
     order, seen = [], set()
 
     def visit(value):
@@ -356,31 +357,40 @@ def appends_before_parents_in_order(root):
                 visit(parent)
 
     visit(root)
-    _backward(root, order)
+    return order
 
 
-def without_visited(root):
-    """A value that is reached along two paths is in the list twice, and pushes twice: keep a set of the visited ones."""
+def _each_path(root):
     order = []
 
     def visit(value):
-        for parent in value.parents:
-            visit(parent)
-        order.append(value)
+        if len(order) < 10_000:
+            for parent in value.parents:
+                visit(parent)
+            order.append(value)
 
     visit(root)
-    _backward(root, order)
+    return order
 
 
-def pushes_along_each_path(root):
-    """It pushes each value along every path that reaches it: one push for each value, when its gradient is complete."""
-    for value in _graph_of(root):
+@parts
+def _backward(
+    root,
+    *,
+    order_of=_graph_of,
+    reset=lambda order: order,
+    seed=1.0,
+    turned=lambda order: reversed(order),
+):
+    order = order_of(root)
+    for value in reset(order):
         value.grad = 0.0
-    root.grad, stack = 1.0, [root]
-    while stack:
-        value = stack.pop()
+    root.grad = root.grad if seed is None else seed
+    for value in turned(order):
         value.push()
-        stack.extend(value.parents)
+
+
+_FIRST_MET = "Each value is appended when it is first met, not after its parents: then a value that is met early pushes before all its users have."
 
 
 @exercise(
@@ -389,20 +399,38 @@ def pushes_along_each_path(root):
         "In the loop: value, parents_done = stack.pop(). If parents_done: order.append(value). Else, if it is not in visited: add it there, then push the pairs. One visit for each value, however many paths lead to it.",
         "After the loop: for value in order: value.grad = 0.0; then root.grad = 1.0; then for value in reversed(order): value.push().",
     ],
-    mistakes=[
-        adds_to_old_gradients,
-        no_seed,
-        forward_order,
-        resets_leaves_only,
-        resets_all_but_leaves,
-        breadth_first,
-        appends_before_parents,
-        appends_before_parents_in_order,
-        without_visited,
-        pushes_along_each_path,
-    ],
+    mistakes=_backward.mistakes(
+        seed={
+            "Everything is 0: the end has to begin with root.grad = 1, after the others are set to 0.": None,
+            "Everything is 0: the end has to begin with root.grad = 1. ": 0.0,
+        },
+        turned={
+            "It pushes from the leaves to the end. A value may push only when all that it was used for have pushed: reversed(order), where order has parents first. (What was put on the stack last comes out first: put the value there, then its parents.)": (
+                lambda order: list(order)
+            ),
+        },
+        reset={
+            "Old gradients are still in it. Before pushing, set grad to 0 for every value of the graph.": lambda order: [],
+            "Only the leaves are set to 0; what lies between keeps its old gradient.": (
+                lambda order: [value for value in order if not value.parents]
+            ),
+            "The leaves keep their old gradients: set grad to 0 for them too.": lambda order: [
+                value for value in order if value.parents
+            ],
+        },
+        order_of={
+            "A value that is near on one path and far on another pushes before its last user has. Is the order level by level? Or is a value marked as visited when it is put on the stack? Mark it when it is taken off.": _each_level,
+            _FIRST_MET: _when_first_met,
+            f"{_FIRST_MET} ": _when_first_met_in_order,
+            "A value that is reached along two paths is in the list twice, and pushes twice: keep a set of the visited ones.": _each_path,
+        },
+    ),
 )
 def backward(learner, rng):
+    import torch
+
+    same_number = "Two values may hold the same number: keep the values themselves in the set, not their data."
+
     def grads(
         root,
         named,
@@ -458,9 +486,8 @@ def backward(learner, rng):
     for side, root in {"x·u": x * u, "u·x": u * x}.items():
         for value in (x, y, u):
             value.pushes = 0
-        likely = "Two values may hold the same number: keep the values themselves in the set, not their data."
         why = f"{side} with u = xy at x = 2, y = 1"
-        grads(root, {"u": u, "x": x, "y": y}, why, [2, 4, 4], "by hand: x²y", silence=likely)
+        grads(root, {"u": u, "x": x, "y": y}, why, [2, 4, 4], "by hand: x²y", silence=same_number)
 
     x = _Node(2.0)
     middle = x * x
@@ -470,20 +497,16 @@ def backward(learner, rng):
     learner(root)
     yours = np.array([value.grad for value in (root, middle, x)])
     expect.close(yours, [1, 8, 32], why="called twice, it gives the same", source="4x³ at 2, as in the first call")
+    learner(middle)
+    expect.close(x.grad, 4, why="called for x², which is a part of x⁴", source="2x at 2")
 
     x = _Node(1.0)
     used = x * x
     outside = used + x  # computed from it, not the other way round
     outside.grad = 5.0
     learner(used)
-    expect.close(
-        outside.grad,
-        5,
-        why="what was computed from root is none of its business: its grad stays",
-        source="the value before",
-    )
-
-    import torch
+    why = "what was computed from root is none of its business: its grad stays"
+    expect.close(outside.grad, 5, why=why, source="the value before")
 
     for seed in range(3):
         leaves = [_Node(number) for number in rng.uniform(-1, 1, 4)]
@@ -524,67 +547,34 @@ def backward(learner, rng):
 # ------------------------------------------------------------------------------------------------ gradient_check
 
 
-def _differences(f, x, h, high=1.0, low=1.0, over=2.0):
-    gradient = np.zeros_like(x, dtype=float)
-    for i in np.ndindex(x.shape):
-        up, down = x.copy(), x.copy()
-        up[i] += high * h
-        down[i] -= low * h
-        gradient[i] = (f(up) - f(down)) / (over * h)
-    return gradient
+@parts
+def _differences(
+    f,
+    x,
+    h=1e-5,
+    *,
+    up=1.0,
+    down=1.0,
+    slope=lambda high, low, h: (high - low) / (2 * h),
+    moved=lambda x, i, step: x.copy(),
+    last=lambda gradient: gradient,
+    indices=lambda x: np.ndindex(x.shape),
+):
+    gradient, x = np.zeros(x.shape), x.copy()
+    for i in indices(x):
+        higher, lower = moved(x, i, h), moved(x, i, h)
+        higher[i] += up * h
+        lower[i] -= down * h
+        gradient[i] = slope(f(higher), f(lower), h)
+    return last(gradient)
 
 
-def one_sided(f, x, h=1e-5):
-    """That is the one-sided difference. Its error falls with h, not with h²: go h up and h down, over 2h."""
-    return _differences(f, x, h, low=0, over=1)
-
-
-def one_sided_downwards(f, x, h=1e-5):
-    """That is the one-sided difference. Its error falls with h, not with h²: go h up and h down, over 2h."""
-    return _differences(f, x, h, high=0, over=1)
-
-
-def over_h(f, x, h=1e-5):
-    """From h below to h above it is 2h: divide by 2h."""
-    return _differences(f, x, h, over=1)
-
-
-def half(f, x, h=1e-5):
-    """One side is h away, the other 0, and yet it is divided by 2h. Is f(x) there in place of f with the entry h lower?"""
-    return _differences(f, x, h, low=0)
-
-
-def half_steps(f, x, h=1e-5):
-    """It goes h/2 up and down. The step is h here: from h below to h above, over 2h."""
-    return _differences(f, x, h, 0.5, 0.5, 1)
-
-
-def turned_round(f, x, h=1e-5):
-    """The sign is turned round: f with the entry higher minus f with it lower."""
-    return -_differences(f, x, h)
-
-
-def not_divided(f, x, h=1e-5):
-    """The difference is not divided by 2h."""
-    return _differences(f, x, h, over=2 / (2 * h))
-
-
-def multiplied(f, x, h=1e-5):
-    """It is multiplied by h: / 2 * h divides by 2, then multiplies. Write / (2 * h)."""
-    return _differences(f, x, h) * h * h
-
-
-def own_step(f, x, h=1e-5):
-    """The step is always 1e-5: use the argument h."""
-    return _differences(f, x, 1e-5)
-
-
-def all_at_once(f, x, h=1e-5):
+def _all_at_once(f, x, h=1e-5):
     """All entries move at once: that adds the derivatives up. One entry moves, the others stay."""
     return np.full(x.shape, (f(x + h) - f(x - h)) / (2 * h))
 
 
-def not_put_back(f, x, h=1e-5):
+def _not_put_back(f, x, h=1e-5):
     """Entries that were moved before are not put back: begin with x as it came for each entry."""
     x, gradient = x.copy(), np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -595,27 +585,17 @@ def not_put_back(f, x, h=1e-5):
     return gradient
 
 
-def first_axis_only(f, x, h=1e-5):
-    """It goes along the first axis only, so that a whole row moves at once. np.ndindex(x.shape) goes over all entries."""
-    gradient = np.zeros_like(x)
-    for i in range(len(x)):
-        up, down = x.copy(), x.copy()
-        up[i] += h
-        down[i] -= h
-        gradient[i] = (f(up) - f(down)) / (2 * h)
-    return gradient
+def _one_array(f, x, h=1e-5):
+    """Every entry is 0: are `up` and `down` two names of one array, so that + h and - h cancel? Each is a copy of its own."""
+    return np.zeros(x.shape)
 
 
-def first_entry_only(f, x, h=1e-5):
-    """Only the first entry is there: `return` stands inside the loop. Move it to the left, below the loop."""
-    gradient = _differences(f, x, h)
+def _first_only(gradient):
     gradient.flat[1:] = 0
     return gradient
 
 
-def one_array(f, x, h=1e-5):
-    """Every entry is 0: are `up` and `down` two names of one array, so that + h and - h cancel? Each is a copy of its own."""
-    return np.zeros(x.shape)
+_ONE_SIDED = "That is the one-sided difference. Its error falls with h, not with h²: go h up and h down, over 2h."
 
 
 @exercise(
@@ -624,22 +604,45 @@ def one_array(f, x, h=1e-5):
         "For each entry two copies of x: in one the entry is h higher, in the other h lower. x.copy() leaves the caller's array alone.",
         "up, down = x.copy(), x.copy(); up[i] += h; down[i] -= h; gradient[i] = (f(up) - f(down)) / (2 * h). After the loop, return gradient.",
     ],
-    mistakes=[
-        one_sided,
-        one_sided_downwards,
-        over_h,
-        half,
-        half_steps,
-        turned_round,
-        not_divided,
-        multiplied,
-        own_step,
-        all_at_once,
-        not_put_back,
-        first_axis_only,
-        first_entry_only,
-        one_array,
-    ],
+    mistakes=_differences.mistakes(
+        _all_at_once,
+        _not_put_back,
+        _one_array,
+        slope={
+            "From h below to h above it is 2h: divide by 2h.": lambda high, low, h: (high - low) / h,
+            "The sign is turned round: f with the entry higher minus f with it lower.": lambda high, low, h: (
+                (low - high) / (2 * h)
+            ),
+            "The difference is not divided by 2h.": lambda high, low, h: high - low,
+            "It is multiplied by h: / 2 * h divides by 2, then multiplies. Write / (2 * h).": lambda high, low, h: (
+                (high - low) / 2 * h
+            ),
+            "The two are added: f with the entry higher minus f with it lower.": lambda high, low, h: (
+                (high + low) / (2 * h)
+            ),
+        },
+        down={
+            "One side is h away, the other 0, and yet it is divided by 2h. Is f(x) there in place of f with the entry h lower?": 0.0,
+        },
+        h={"The step is always 1e-5: use the argument h.": 1e-5},
+        indices={
+            "It goes along the first axis only, so that a whole row moves at once. np.ndindex(x.shape) goes over all entries.": (
+                lambda x: range(len(x)) if x.ndim else [()]
+            ),
+        },
+        last={
+            "Only the first entry is there: `return` stands inside the loop. Move it to the left, below the loop.": _first_only
+        },
+        together={
+            _ONE_SIDED: {"down": 0.0, "slope": lambda high, low, h: (high - low) / h},
+            f"{_ONE_SIDED} ": {"up": 0.0, "slope": lambda high, low, h: (high - low) / h},
+            "It goes h/2 up and down. The step is h here: from h below to h above, over 2h.": {
+                "up": 0.5,
+                "down": 0.5,
+                "slope": lambda high, low, h: (high - low) / h,
+            },
+        },
+    ),
 )
 def gradient_check(learner, rng):
     x = rng.uniform(0.5, 2, size=(2, 3))
@@ -647,110 +650,93 @@ def gradient_check(learner, rng):
     # of a cubic the central difference is 3wx² + wh² exactly, so that every other formula shows
     given = learner(lambda v: float((weights * v**3).sum() + v.prod()), x, 0.1)
     expected = 3 * weights * x**2 + weights * 0.01 + x.prod() / x
-    expect.close(
-        given,
-        expected,
-        why="Σ w·x³ + Πx for x (2, 3), with the large step h = 0.1",
-        source="3wx² + wh² + Πx/x: the central difference, by hand",
+    why, source = (
+        "Σ w·x³ + Πx for x (2, 3), with the large step h = 0.1",
+        "3wx² + wh² + Πx/x: the central difference, by hand",
     )
+    expect.close(given, expected, why=why, source=source)
     given = learner(lambda v: float(np.sin(v).sum()), x)
-    near = np.shape(given) == x.shape and np.allclose(_numbers(given), np.cos(x), atol=0.1)
+    why, likely = (
+        "the sum of sin, with the step that is the default",
+        "The default step is in the signature: h=1e-5. Is it as it was?",
+    )
+    near = np.shape(given) == x.shape and np.allclose(array(given), np.cos(x), atol=0.1)
     expect.close(
-        given,
-        np.cos(x),
-        why="the sum of sin, with the step that is the default",
-        source="its derivative, cos",
-        rtol=0,
-        atol=1e-8,
-        likely="The default step is in the signature: h=1e-5. Is it as it was?" if near else "",
+        given, np.cos(x), why=why, source="its derivative, cos", rtol=0, atol=1e-8, likely=likely if near else ""
     )
     one = np.array([0.7])
     expect.close(learner(lambda v: float(np.exp(v[0])), one), np.exp(one), why="one entry", source="exp", rtol=1e-7)
     cube = rng.normal(size=(4, 1, 2)).T
     given = learner(lambda v: float((v**2).sum()), cube)
     likely = "x.ravel() and x.reshape(-1) of a transposed array are copies: what is written there never reaches x. Write x[i]."
-    likely = likely if not _numbers(given).any() else ""
+    untouched = lambda yours, expected: "" if np.any(yours) else likely  # noqa: E731
     why = "Σ x² for x (2, 1, 4), a transposed array"
-    expect.close(given, 2 * cube, why=why, source="2x", rtol=1e-6, likely=likely)
-    lone = np.array(1.5)
+    expect.close(given, 2 * cube, why=why, source="2x", rtol=1e-6, likely=untouched)
     likely = "np.ndindex(()) gives one index, (): with it an array without axes needs no case of its own."
-    given = learner(lambda v: float(v**2), lone)
-    expect.close(given, 3.0, why="x² for x of shape ()", source="2x", rtol=1e-6, likely=likely)
+    given = learner(lambda v: float(v**2), np.array(1.5))
+    expect.close(given, np.array(3.0), why="x² for x of shape ()", source="2x", rtol=1e-6, likely=likely)
+    seen = []
+
+    def kept(v):
+        seen.append(v.copy())
+        return float(v.sum())
+
+    x = rng.normal(size=(2, 2))
+    learner(kept, x, 0.25)
+    why = "f gets arrays of float64 that differ from x in one entry, by h"
+    changed = [np.abs(v - x) > 1e-12 for v in seen]
+    expect.true(
+        all(
+            v.dtype == float and mask.sum() <= 1 and np.allclose(v[mask], x[mask] + np.sign((v - x)[mask]) * 0.25)
+            for v, mask in zip(seen, changed, strict=True)
+        ),
+        why,
+        likely="Every other entry is exactly as it came: begin with a copy of x for each.",
+    )
 
 
 # ------------------------------------------------------------------------------------------------ unbroadcast
 
 
-def front_only(gradient, shape):
-    """Axes of length 1 were stretched, too: sum over them, with keepdims=True so that they stay with length 1."""
-    return gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+def _ones(shape):
+    return tuple(axis for axis, size in enumerate(shape) if size == 1)
 
 
-def takes_the_first(gradient, shape):
-    """It picks one of the repetitions. All of them count: their gradients add up."""
-    gradient = gradient[(0,) * (gradient.ndim - len(shape))]
-    return gradient[tuple(slice(0, 1) if size == 1 else slice(None) for size in shape)]
+@parts
+def _summed(
+    gradient,
+    shape,
+    *,
+    extra=lambda gradient, shape: tuple(range(gradient.ndim - len(shape))),
+    front=lambda gradient, extra: gradient.sum(axis=extra),
+    ones=_ones,
+    stretched=lambda gradient, ones, shape: gradient.sum(axis=ones, keepdims=True),
+):
+    gradient = front(gradient, extra(gradient, shape))
+    return stretched(gradient, ones(shape), shape)
 
 
-def averages(gradient, shape):
-    """It averages. A value that is used n times gets n contributions, and they add up: sum, not mean."""
-    gradient = gradient.mean(axis=tuple(range(gradient.ndim - len(shape))))
-    return gradient.mean(axis=tuple(i for i, size in enumerate(shape) if size == 1), keepdims=True)
-
-
-def last_axes(gradient, shape):
-    """It sums over the last axes. Broadcasting adds axes in front: shapes are aligned at the right."""
-    extra = gradient.ndim - len(shape)
-    gradient = gradient.sum(axis=tuple(range(gradient.ndim - extra, gradient.ndim)))
-    return gradient.sum(axis=tuple(i for i, size in enumerate(shape) if size == 1), keepdims=True)
-
-
-def one_front_axis(gradient, shape):
-    """It takes off one axis at most. There may be several in front."""
-    gradient = gradient.sum(axis=0) if gradient.ndim > len(shape) else gradient
-    ones = tuple(i for i, size in enumerate(shape) if size == 1)
-    return gradient.sum(axis=ones, keepdims=True) if len(ones) <= gradient.ndim else gradient
-
-
-def drops_ones(gradient, shape):
-    """The axes of length 1 have gone: keepdims=True keeps them."""
-    gradient = gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
-    return gradient.sum(axis=tuple(i for i, size in enumerate(shape) if size == 1))
-
-
-def keeps_front(gradient, shape):
+def _keeps_front(gradient, shape):
     """The axes in front have to go; keepdims belongs to the axes of length 1 only."""
     extra = gradient.ndim - len(shape)
-    ones = tuple(i + extra for i, size in enumerate(shape) if size == 1)
-    return gradient.sum(axis=(*range(extra), *ones), keepdims=True)
+    return gradient.sum(axis=(*range(extra), *(axis + extra for axis in _ones(shape))), keepdims=True)
 
 
-def sums_everything(gradient, shape):
+def _sums_everything(gradient, shape):
     """It adds everything up and spreads the total. Sum only over what was repeated."""
     return np.full(shape, gradient.sum())
 
 
-def reshapes(gradient, shape):
-    """It cuts a piece out of the array, or reorders it. Nothing may be lost: the repetitions are summed."""
-    return gradient.ravel()[: int(np.prod(shape))].reshape(shape)
-
-
-def folds(gradient, shape):
+def _folds(gradient, shape):
     """reshape(-1, *shape) cuts the array as if axes had been added in front only. Along a stretched axis of length 1 the sum runs where that axis stands."""
     return gradient.reshape(-1, *shape).sum(axis=0)
 
 
-def either_or(gradient, shape):
+def _either_or(gradient, shape):
     """It sums over the axes in front or over those of length 1. There may be both: one after the other."""
     if gradient.ndim > len(shape):
-        return front_only(gradient, shape)
-    return drops_ones(gradient, shape).reshape(shape)
-
-
-def one_of_the_ones(gradient, shape):
-    """It sums over one axis of length 1. There may be several."""
-    gradient = front_only(gradient, shape)
-    return gradient.sum(axis=shape.index(1), keepdims=True) if 1 in shape else gradient
+        return gradient.sum(axis=tuple(range(gradient.ndim - len(shape))))
+    return gradient.sum(axis=_ones(shape), keepdims=True)
 
 
 @exercise(
@@ -759,32 +745,53 @@ def one_of_the_ones(gradient, shape):
         "gradient.sum(axis=(0, 1)) sums over two axes; with an empty tuple it sums over none. extra = gradient.ndim - len(shape).",
         "gradient = gradient.sum(axis=tuple(range(extra))); ones = tuple(i for i, n in enumerate(shape) if n == 1); return gradient.sum(axis=ones, keepdims=True).",
     ],
-    mistakes=[
-        front_only,
-        takes_the_first,
-        averages,
-        last_axes,
-        one_front_axis,
-        drops_ones,
-        keeps_front,
-        sums_everything,
-        reshapes,
-        folds,
-        either_or,
-        one_of_the_ones,
-    ],
+    mistakes=_summed.mistakes(
+        _keeps_front,
+        _sums_everything,
+        _folds,
+        _either_or,
+        stretched={
+            "Axes of length 1 were stretched, too: sum over them, with keepdims=True so that they stay with length 1.": (
+                lambda gradient, ones, shape: gradient
+            ),
+            "The axes of length 1 have gone: keepdims=True keeps them.": lambda gradient, ones, shape: gradient.sum(
+                axis=ones
+            ),
+        },
+        ones={"It sums over one axis of length 1. There may be several.": lambda shape: _ones(shape)[:1]},
+        extra={
+            "It sums over the last axes. Broadcasting adds axes in front: shapes are aligned at the right.": (
+                lambda gradient, shape: tuple(range(len(shape), gradient.ndim))
+            ),
+            "It takes off one axis at most. There may be several in front.": (
+                lambda gradient, shape: (0,) if gradient.ndim > len(shape) else ()
+            ),
+        },
+        together={
+            "It averages. A value that is used n times gets n contributions, and they add up: sum, not mean.": {
+                "front": lambda gradient, extra: gradient.mean(axis=extra),
+                "stretched": lambda gradient, ones, shape: gradient.mean(axis=ones, keepdims=True),
+            },
+            "It picks one of the repetitions. All of them count: their gradients add up.": {
+                "front": lambda gradient, extra: gradient[(0,) * len(extra)],
+                "stretched": lambda gradient, ones, shape: gradient[
+                    tuple(slice(0, 1 if n == 1 else None) for n in shape)
+                ],
+            },
+        },
+    ),
 )
 def unbroadcast(learner, rng):
     import torch
 
-    def demand(shape, big):
-        gradient = rng.normal(size=big)
+    def demand(shape, big, values=lambda big: rng.normal(size=big)):
+        gradient = values(big)
         leaf = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
-        leaf.broadcast_to(big).backward(torch.tensor(gradient))
+        leaf.broadcast_to(big).backward(torch.tensor(gradient, dtype=torch.float64))
         why = f"the gradient of an array {shape} that was broadcast to {big}"
         given = learner(gradient, shape)
         expect.shape(given, shape, why)
-        expect.close(given, leaf.grad.numpy(), why=why, source="torch.autograd")
+        expect.close(given, leaf.grad, why=why, source="torch.autograd")
 
     table = np.array([[1.0, 2, 3], [4, 5, 6]])
     for shape, expected in (((3,), [5.0, 7, 9]), ((2, 1), [[6.0], [15]]), ((), 21.0)):
@@ -801,50 +808,35 @@ def unbroadcast(learner, rng):
         ((4, 1, 3), (2, 4, 5, 3)),
         ((3,), (2, 4, 3)),
         ((), (2, 3, 4)),
+        ((), ()),
         ((2, 3), (2, 3)),
         ((1, 3), (1, 3)),
+        ((1,), (1,)),
         ((5, 1, 2), (5, 1, 2)),
+        ((3, 3), (3, 3, 3)),
+        ((1, 1, 2), (2, 2, 2, 2)),
     ):
         demand(shape, big)
+    demand((2, 1), (3, 2, 4), lambda big: rng.normal(size=big[::-1]).T)
+    demand((1, 4), (3, 4), lambda big: np.arange(12).reshape(big))
 
 
 # ------------------------------------------------------------------------------------------------ linear_backward
 
 
-def _linear_slips(given, dZ, X, W, name):
-    B = len(X)
-    tables = {
-        "dX": {
-            "": lambda: dZ @ W,
-            "W is not transposed in dX = dZ W: it was in the forward pass.": lambda: dZ @ W.T,
-            "That is X Wᵀ, the forward pass; dX = dZ W.": lambda: X @ W.T,
-            "It is transposed.": lambda: (dZ @ W).T,
-        },
-        "dW": {
-            "": lambda: dZ.T @ X,
-            "It is transposed: dW has the shape of W, (out, in), so dZᵀ X.": lambda: X.T @ dZ,
-            "The batch is not summed: the matrix product dZᵀ X does it.": lambda: dZ[:, :, None] * X[:, None],
-            "It is one example's: the matrix product dZᵀ X sums over all.": lambda: np.outer(dZ[0], X[0]),
-        },
-        "db": {
-            "": lambda: dZ.sum(0),
-            "It sums over the outputs; the batch is axis 0.": lambda: dZ.sum(1),
-            "The sum over the batch is missing: b was repeated for each row.": lambda: dZ,
-            "It is the mean over the batch: contributions add up.": lambda: dZ.mean(0),
-            "It adds everything up: one number for each output is wanted.": lambda: dZ.sum(),
-            "It keeps the axis of the batch: db is (out,), like b.": lambda: dZ.sum(0, keepdims=True),
-            "b is added to Z, but its gradient is no row of ones: it is the sum of dZ's rows.": lambda: np.full(
-                dZ.shape[1], float(B)
-            ),
-        },
-    }
-    scale = {
-        "": 1.0,
-        "It is divided by B. The 1/B of the mean is in dZ already: once is enough.": 1 / B,
-        "It is multiplied by B.": B,
-        "The sign is turned round.": -1.0,
-    }
-    return _slips(given, lambda factor, make: make() * factor, scale, tables[name])
+@parts
+def _linear(
+    dZ,
+    X,
+    W,
+    *,
+    to_X=lambda dZ, X, W: dZ @ W,
+    to_W=lambda dZ, X: dZ.T @ X,
+    to_b=lambda dZ: dZ.sum(0),
+    scale=lambda B: 1.0,
+):
+    factor = scale(len(X))
+    return to_X(dZ, X, W) * factor, to_W(dZ, X) * factor, to_b(dZ) * factor
 
 
 @exercise(
@@ -853,130 +845,100 @@ def _linear_slips(given, dZ, X, W, name):
         "dX from (B, out) times (out, in). dW from (out, B) times (B, in): transpose dZ. db: b was repeated for each of the B rows, so sum over them.",
         "dX = dZ @ W; dW = dZ.T @ X; db = dZ.sum(axis=0), or unbroadcast(dZ, (len(W),)); return dX, dW, db.",
     ],
+    mistakes=_linear.mistakes(
+        scale={
+            "It is divided by B. The 1/B of the mean is in dZ already: once is enough.": lambda B: 1 / B,
+            "It is multiplied by B.": lambda B: B,
+            "The sign is turned round.": lambda B: -1.0,
+        },
+        returns={
+            "They are all there, in another order: dX, dW, db.": lambda three: (three[1], three[2], three[0]),
+            "They are all there, in another order: dX, dW, db. ": lambda three: (three[1], three[0], three[2]),
+            "They are all there, in another order: dX, dW, db.  ": lambda three: three[::-1],
+        },
+        to_X={
+            "W is not transposed in dX = dZ W: it was in the forward pass.": lambda dZ, X, W: (
+                dZ @ (W.T if W.shape[0] == W.shape[1] else W)
+            ),
+            "That is X Wᵀ, the forward pass; dX = dZ W.": lambda dZ, X, W: X @ W.T,
+            "It is transposed.": lambda dZ, X, W: (dZ @ W).T,
+        },
+        to_W={
+            "It is transposed: dW has the shape of W, (out, in), so dZᵀ X.": lambda dZ, X: X.T @ dZ,
+            "The batch is not summed: the matrix product dZᵀ X does it.": lambda dZ, X: dZ[:, :, None] * X[:, None],
+            "It is one example's: the matrix product dZᵀ X sums over all.": lambda dZ, X: np.outer(dZ[0], X[0]),
+            "dW is divided by B. The 1/B of the mean is in dZ already: once is enough.": lambda dZ, X: (
+                dZ.T @ X / len(X)
+            ),
+        },
+        to_b={
+            "It sums over the outputs; the batch is axis 0.": lambda dZ: dZ.sum(1),
+            "The sum over the batch is missing: b was repeated for each row.": lambda dZ: dZ,
+            "It is the mean over the batch: contributions add up.": lambda dZ: dZ.mean(0),
+            "It adds everything up: one number for each output is wanted.": lambda dZ: dZ.sum(),
+            "It keeps the axis of the batch: db is (out,), like b.": lambda dZ: dZ.sum(0, keepdims=True),
+            "b is added to Z, but its gradient is no row of ones: it is the sum of dZ's rows.": lambda dZ: np.full(
+                dZ.shape[1], float(len(dZ))
+            ),
+        },
+    ),
 )
 def linear_backward(learner, rng):
     import torch
 
-    for B, n_in, n_out in ((4, 3, 5), (3, 3, 3), (1, 2, 4), (4, 3, 1)):
-        X, W, b, dZ = (rng.normal(size=shape) for shape in ((B, n_in), (n_out, n_in), n_out, (B, n_out)))
-        leaves = [torch.tensor(values, requires_grad=True) for values in (X, W, b)]
+    def by_torch(dZ, X, W):
+        leaves = [torch.tensor(values, requires_grad=True) for values in (X, W, np.zeros(len(W)))]
         torch.nn.functional.linear(*leaves).backward(torch.tensor(dZ))
-        given = expect.parts(learner(dZ, X, W), ("dX", "dW", "db"), "three gradients come back")
-        shapes = [_numbers(part).shape for part in given]
-        wanted = [X.shape, W.shape, b.shape]
-        if shapes != wanted and sorted(shapes) == sorted(wanted):
-            expect.true(
-                False,
-                "the gradients come in the order dX, dW, db",
-                f"your shapes    {shapes}",
-                f"expected       {wanted}",
-                likely="They are all there, in another order.",
-            )
-        for name, part, leaf in zip(("dX", "dW", "db"), given, leaves, strict=True):
-            likely = _linear_slips(part, dZ, X, W, name)
-            why = f"{name} for B = {B}, in = {n_in}, out = {n_out}"
-            expect.close(part, leaf.grad.numpy(), why=why, source="torch.autograd of F.linear", likely=likely)
+        return [leaf.grad for leaf in leaves]
+
+    names, source = ("dX", "dW", "db"), "torch.autograd of F.linear"
+    kinds = {"dZ": floats("B", "out"), "X": floats("B", "in"), "W": floats("out", "in")}
+    agree(learner, by_torch, rng, why="the gradients", source=source, parts=names, **kinds)
 
 
 # ------------------------------------------------------------------------------------------------ softmax_cross_entropy_backward
-
-
-def _p(Z, axis=1):
-    E = np.exp(Z - Z.max(axis=axis, keepdims=True))
-    return E / E.sum(axis=axis, keepdims=True)
 
 
 def _one_hot(Z, y):
     return np.eye(Z.shape[1])[y]
 
 
-def not_divided_by_B(Z, y):
-    """Each row is right, but the loss is a mean over the B rows: divide by B."""
-    return _p(Z) - _one_hot(Z, y)
+@parts
+def _p_minus_y(
+    Z,
+    y,
+    *,
+    p=lambda Z: softmax(Z, axis=1),
+    truth=_one_hot,
+    difference=lambda p, y: p - y,
+    mean=lambda d, B, K: d / B,
+):
+    return mean(difference(p(Z), truth(Z, y)), *Z.shape)
 
 
-def divided_by_K(Z, y):
-    """It is divided by the number of classes; the mean is over the B rows."""
-    return (_p(Z) - _one_hot(Z, y)) / Z.shape[1]
-
-
-def divided_by_BK(Z, y):
-    """It is divided by all B·K entries (.mean(), .size?); the mean is over the B rows."""
-    return (_p(Z) - _one_hot(Z, y)) / Z.size
-
-
-def probabilities_only(Z, y):
-    """The truth is not subtracted: it is p − y, with 1 taken off at the right class."""
-    return _p(Z) / len(y)
-
-
-def y_minus_p(Z, y):
-    """The sign is turned round: p − y. Gradient descent subtracts it, and then the right class's logit rises."""
-    return (_one_hot(Z, y) - _p(Z)) / len(y)
-
-
-def over_the_batch(Z, y):
-    """Softmax runs over the batch here. Each row, an example, has to add up to 1: axis=1."""
-    return (_p(Z, 0) - _one_hot(Z, y)) / len(y)
-
-
-def over_everything(Z, y):
-    """Softmax runs over the whole array. Each row, an example, has to add up to 1: axis=1, keepdims=True."""
-    return (_p(Z, None) - _one_hot(Z, y)) / len(y)
-
-
-def total_of_all_rows(Z, y):
-    """It divides by the sum over the whole array. Each row has its own sum: axis=1, keepdims=True."""
-    E = np.exp(Z - Z.max(axis=1, keepdims=True))
-    return (E / E.sum() - _one_hot(Z, y)) / len(y)
-
-
-def shifted_by_columns(Z, y):
-    """It subtracts each column's maximum. Only a shift that is the same along a row cancels: axis=1, keepdims=True."""
-    return (_p(Z - Z.max(axis=0)) - _one_hot(Z, y)) / len(y)
-
-
-def columns_everywhere(Z, y):
+def _p_everywhere_minus_columns(Z, y):
     """P[:, y] takes these columns in every row. One entry for each row is wanted: P[np.arange(B), y]."""
-    P = _p(Z)
+    P = softmax(Z, axis=1)
     P[:, y] -= 1
     return P / len(y)
 
 
-def class_number_subtracted(Z, y):
-    """The class's number is subtracted. y stands for 1 at the right class, 0 elsewhere."""
-    return (_p(Z) - y[:, None]) / len(y)
+def _total_of_all_rows(Z):
+    E = np.exp(Z - Z.max(axis=1, keepdims=True))
+    return E / E.sum()
 
 
-def logits_minus_truth(Z, y):
-    """Softmax is missing: p − y, not z − y."""
-    return (Z - _one_hot(Z, y)) / len(y)
+def _shifted_by(shift):
+    """Softmax with a shift of the rows that is subtracted first, and does not have to be their own maximum."""
+
+    def p(Z):
+        E = np.exp(Z - shift(Z))
+        return E / E.sum(axis=1, keepdims=True)
+
+    return p
 
 
-def divided_before(Z, y):
-    """Only p is divided by B, the 1 at the right class is not: (p − y) / B needs its brackets."""
-    return _p(Z) / len(y) - _one_hot(Z, y)
-
-
-def truth_divided(Z, y):
-    """Only the 1 at the right class is divided by B, p is not: (p − y) / B needs its brackets."""
-    return _p(Z) - _one_hot(Z, y) / len(y)
-
-
-def of_the_logarithm(Z, y):
-    """That is −1/p at the right class, the gradient by p. By the logits, with softmax in between, it is p − y."""
-    return -_one_hot(Z, y) / _p(Z) / len(y)
-
-
-def squared_error(Z, y):
-    """That is the gradient of a squared error through softmax: p(1 − p) cancels with cross-entropy, and p − y is left."""
-    P = _p(Z)
-    return (P - _one_hot(Z, y)) * P * (1 - P) / len(y)
-
-
-def right_class_only(Z, y):
-    """Only the right class gets a gradient. The others have p: they have to fall."""
-    return (_p(Z) - 1) * _one_hot(Z, y) / len(y)
+_TOP = "One maximum for the whole array does not help a row that lies far below it: subtract each row's own, axis=1, keepdims=True."
 
 
 @exercise(
@@ -985,150 +947,116 @@ def right_class_only(Z, y):
         "P[np.arange(len(y)), y] picks one entry of each row, the right class. Subtract 1 there.",
         "dZ = E / E.sum(axis=1, keepdims=True); dZ[np.arange(len(y)), y] -= 1; return dZ / len(y).",
     ],
-    mistakes=[
-        not_divided_by_B,
-        divided_by_K,
-        divided_by_BK,
-        probabilities_only,
-        y_minus_p,
-        over_the_batch,
-        over_everything,
-        total_of_all_rows,
-        shifted_by_columns,
-        columns_everywhere,
-        class_number_subtracted,
-        logits_minus_truth,
-        divided_before,
-        truth_divided,
-        of_the_logarithm,
-        squared_error,
-        right_class_only,
-    ],
+    mistakes=_p_minus_y.mistakes(
+        _p_everywhere_minus_columns,
+        mean={
+            "Each row is right, but the loss is a mean over the B rows: divide by B.": lambda d, B, K: d,
+            "It is divided by the number of classes; the mean is over the B rows.": lambda d, B, K: d / K,
+            "It is divided by all B·K entries (.mean(), .size?); the mean is over the B rows.": lambda d, B, K: (
+                d / (B * K)
+            ),
+        },
+        difference={
+            "The truth is not subtracted: it is p − y, with 1 taken off at the right class.": lambda p, y: p,
+            "The sign is turned round: p − y. Gradient descent subtracts it, and then the right class's logit rises.": lambda p, y: (
+                y - p
+            ),
+            "Only p is divided by B, the 1 at the right class is not: (p − y) / B needs its brackets.": lambda p, y: (
+                p - y * len(y)
+            ),
+            "Only the 1 at the right class is divided by B, p is not: (p − y) / B needs its brackets.": lambda p, y: (
+                p * len(y) - y
+            ),
+            "That is −1/p at the right class, the gradient by p. By the logits, with softmax in between, it is p − y.": lambda p, y: (
+                -y / p
+            ),
+            "That is the gradient of a squared error through softmax: p(1 − p) cancels with cross-entropy, and p − y is left.": (
+                lambda p, y: (p - y) * p * (1 - p)
+            ),
+            "Only the right class gets a gradient. The others have p: they have to fall.": lambda p, y: (p - 1) * y,
+        },
+        p={
+            "Softmax runs over the batch here. Each row, an example, has to add up to 1: axis=1.": lambda Z: softmax(
+                Z, axis=0
+            ),
+            "Softmax runs over the whole array. Each row, an example, has to add up to 1: axis=1, keepdims=True.": softmax,
+            "It divides by the sum over the whole array. Each row has its own sum: axis=1, keepdims=True.": _total_of_all_rows,
+            "It subtracts each column's maximum. Only a shift that is the same along a row cancels: axis=1, keepdims=True.": (
+                lambda Z: softmax(Z - Z.max(axis=0), axis=1)
+            ),
+            "exp overflows: subtract each row's maximum from the row first. The probabilities stay the same.": _shifted_by(
+                lambda Z: 0
+            ),
+            _TOP: _shifted_by(lambda Z: Z.max()),
+            "A row is shifted only where its largest entry is large. Where all lie far below 0, all exp are 0: subtract the maximum always.": (
+                _shifted_by(lambda Z: np.where(Z.max(1, keepdims=True) > 700, Z.max(1, keepdims=True), 0))
+            ),
+            "It subtracts the mean of each row, which does not keep exp from overflowing: subtract the maximum.": (
+                _shifted_by(lambda Z: Z.mean(1, keepdims=True))
+            ),
+            "Softmax is missing: p − y, not z − y.": lambda Z: Z,
+        },
+        truth={
+            "The class's number is subtracted. y stands for 1 at the right class, 0 elsewhere.": lambda Z, y: y[:, None]
+        },
+    ),
 )
 def softmax_cross_entropy_backward(learner, rng):
     import torch
 
-    def demand(Z, y, why, **more):
+    def by_torch(Z, y):
         leaf = torch.tensor(Z, requires_grad=True)
         torch.nn.functional.cross_entropy(leaf, torch.tensor(y)).backward()
-        expect.close(learner(Z, y), leaf.grad.numpy(), why=why, source="torch.autograd of cross_entropy", **more)
+        return leaf.grad
 
-    demand(rng.normal(size=(4, 3)), np.array([2, 0, 2, 1]), "4 random rows, 3 classes")
-    demand(rng.normal(size=(3, 3)), np.array([1, 1, 0]), "3 rows, 3 classes")
     given = learner(np.array([[2.0, 1, 0]]), np.array([1]))
+    source, kinds = "torch.autograd of cross_entropy", {"Z": floats("B", "K"), "y": labels("B", below="K")}
+    agree(learner, by_torch, rng, why="the gradient by the logits", source=source, **kinds)
     expect.close(given, [[0.6652, -0.7553, 0.09]], why="the example above", source="by hand", atol=1e-4)
-    likely = "exp overflows: subtract each row's maximum from the row first. The probabilities stay the same."
-    for size in (1000.0, -1000.0):
-        Z = size + rng.normal(size=(2, 4))
-        with np.errstate(all="ignore"):
-            bad = not np.isfinite(_numbers(learner(Z, np.array([0, 3])))).all()
-        demand(Z, np.array([0, 3]), f"logits near {size:g}", likely=likely if bad else "")
-    likely = "One maximum for the whole array does not help a row that lies far below it: subtract each row's own, axis=1, keepdims=True."
-    demand(
-        np.array([[1000.0, 0, 3], [-1000, -1001, -999]]), np.array([1, 0]), "one row far above the other", likely=likely
-    )
 
 
 # ------------------------------------------------------------------------------------------------ mlp_gradients
 
 
-def _near(a, b):
-    return a.shape == b.shape and np.allclose(a, b, 1e-5, 1e-9)
+def _log_sum_exp(Z):
+    m = Z.max(axis=1, keepdims=True)
+    return np.log(np.exp(Z - m).sum(axis=1)) + m[:, 0]
 
 
-def _mlp(X, y, layers, *, mask=True, mask_last=False, relu_last=False, per_layer=1.0, scale=None, order=-1):
-    """The right gradients, and what happens to them where a mistake below says so."""
+@parts
+def _mlp(
+    X,
+    y,
+    layers,
+    *,
+    affine=lambda A, W, b: A @ W.T + b,
+    hidden=lambda Z: np.maximum(0, Z),
+    end=lambda Z: Z,
+    loss_of=lambda Z, y: _log_sum_exp(Z) - Z[np.arange(len(y)), y],
+    mean=np.mean,
+    p_of=lambda Z: softmax(Z, axis=1),
+    scale=lambda B: 1 / B,
+    mask=lambda A: A > 0,
+    mask_end=lambda Z: 1.0,
+    each=lambda dW, db, B, W, b: (dW, db),
+    order=-1,
+):
     B, inputs = len(y), [X]
     for n, (W, b) in enumerate(layers):
-        Z = inputs[-1] @ W.T + b
-        inputs.append(np.maximum(0, Z) if n < len(layers) - 1 or relu_last else Z)
+        inputs.append((hidden if n < len(layers) - 1 else end)(affine(inputs[-1], W, b)))
     Z = inputs.pop()
-    m = Z.max(axis=1, keepdims=True)
-    loss = float((np.log(np.exp(Z - m).sum(axis=1)) + m[:, 0] - Z[np.arange(B), y]).mean())
-    d = (_p(Z) - _one_hot(Z, y)) / (scale or B)
+    loss = float(mean(loss_of(Z, y)))
+    d = (p_of(Z) - _one_hot(Z, y)) * scale(B) * mask_end(Z)
     gradients = []
-    for n in range(len(layers) - 1, -1, -1):
-        if (relu_last or mask_last) and n == len(layers) - 1:
-            d = d * (Z > 0)
-        A = inputs[n]
-        gradients.append((d.T @ A * per_layer, d.sum(0) * per_layer))
-        d = d @ layers[n][0]
-        if n and mask:
-            d = d * (A > 0)
+    for (W, b), A in zip(reversed(layers), reversed(inputs), strict=True):
+        gradients.append(each(d.T @ A, d.sum(0), B, W, b))
+        d = (d @ W) * mask(A)
     return loss, gradients[::order]
 
 
-def no_mask(X, y, layers):
-    """ReLU's mask is missing on the way back: a hidden entry that was cut to 0 passes no gradient. dA * (A > 0)."""
-    return _mlp(X, y, layers, mask=False)
-
-
-def last_first(X, y, layers):
-    """The last layer's gradients come first: backward finds them in this order; turn the list round at the end."""
-    return _mlp(X, y, layers, order=1)
-
-
-def divides_in_every_layer(X, y, layers):
-    """It divides by B in each layer once more. The 1/B of the mean is in p − y already, and the chain rule carries it down."""
-    return _mlp(X, y, layers, per_layer=1 / len(y))
-
-
-def sum_for_mean(X, y, layers):
-    """The gradients are those of the sum over the batch; the loss is the mean: divide p − y by B."""
-    return _mlp(X, y, layers, scale=1)
-
-
-def relu_at_the_end(X, y, layers):
-    """The last layer has a ReLU here. Its outputs, the logits, stay as they are."""
-    return _mlp(X, y, layers, relu_last=True)
-
-
-def summed_loss(X, y, layers):
-    """The loss is the sum over the batch; the mean is wanted."""
-    loss, gradients = _mlp(X, y, layers)
-    return loss * len(y), gradients
-
-
-def logits_masked(X, y, layers):
-    """ReLU's mask is applied at the logits too. The last layer has no ReLU: p − y goes into linear_backward as it is."""
-    return _mlp(X, y, layers, mask_last=True)
-
-
-def turned_signs(X, y, layers):
-    """The signs are turned round: the gradient points uphill, and gradient descent subtracts it."""
-    loss, gradients = _mlp(X, y, layers)
-    return loss, [(-dW, -db) for dW, db in gradients]
-
-
-def descends_already(X, y, layers):
-    """It gives back changed weights. Gradients are wanted; whoever calls takes the step."""
-    loss, gradients = _mlp(X, y, layers)
-    return loss, [(W - dW, b - db) for (W, b), (dW, db) in zip(layers, gradients, strict=True)]
-
-
-def pairs_swapped(X, y, layers):
-    """Each pair is turned round: (dW, db), in the order of (W, b)."""
-    loss, gradients = _mlp(X, y, layers)
-    return loss, [(db, dW) for dW, db in gradients]
-
-
-def no_biases(X, y, layers):
-    """The biases are missing in the forward pass: Z = A Wᵀ + b."""
-    return _mlp(X, y, [(W, 0 * b) for W, b in layers])
-
-
-def no_hidden_relu(X, y, layers):
-    """There is no ReLU between the layers, neither forward nor backward."""
-    inputs = [X]
-    for W, b in layers:
-        inputs.append(inputs[-1] @ W.T + b)
-    Z = inputs.pop()
-    loss = _mlp(Z, y, [(np.eye(Z.shape[1]), np.zeros(Z.shape[1]))])[0]
-    gradients, d = [], (_p(Z) - _one_hot(Z, y)) / len(y)
-    for (W, _), A in zip(reversed(layers), reversed(inputs), strict=True):
-        gradients.append((d.T @ A, d.sum(0)))
-        d = d @ W
-    return loss, gradients[::-1]
+def _one_maximum(Z):
+    E = np.exp(Z - Z.max())
+    return E / E.sum(axis=1, keepdims=True)
 
 
 @exercise(
@@ -1137,197 +1065,183 @@ def no_hidden_relu(X, y, layers):
         "Backward: dZ = softmax_cross_entropy_backward(Z, y). Then from the last layer to the first: dA, dW, db = linear_backward(dZ, A, W) with A the layer's input; keep (dW, db); dZ = dA * (A > 0) for the layer below.",
         "for (W, _), A in zip(reversed(layers), reversed(inputs)): ... and at the end gradients[::-1]. The loss: m = Z.max(axis=1); (m + np.log(np.exp(Z - m[:, None]).sum(axis=1)) - Z[np.arange(len(y)), y]).mean().",
     ],
+    mistakes=_mlp.mistakes(
+        returns={"First the loss, a number, then the list of gradients.": lambda both: both[::-1]},
+        mean={
+            "The loss is the sum over the batch; the mean is wanted.": np.sum,
+        },
+        loss_of={
+            "A logarithm of p is cut off where p is nearly 0: log-sum-exp needs no p, and no small number beside it.": (
+                lambda Z, y: -np.log(softmax(Z, axis=1)[np.arange(len(y)), y] + 1e-12)
+            ),
+            "A logarithm of p is cut off where p is nearly 0: log-sum-exp needs no p, and no small number beside it. ": (
+                lambda Z, y: -np.log(np.maximum(softmax(Z, axis=1)[np.arange(len(y)), y], 1e-12))
+            ),
+            "exp overflowed, or the logarithm met 0: shift each row by its maximum, log-sum-exp.": (
+                lambda Z, y: np.log(np.exp(Z).sum(axis=1)) - Z[np.arange(len(y)), y]
+            ),
+            "exp overflowed, or the logarithm met 0: shift each row by its maximum, log-sum-exp. ": (
+                lambda Z, y: -np.log(softmax(Z, axis=1)[np.arange(len(y)), y])
+            ),
+            "One maximum for all rows leaves nothing of a row that lies far below it: each row has its own, axis=1.": (
+                lambda Z, y: Z.max() + np.log(np.exp(Z - Z.max()).sum(axis=1)) - Z[np.arange(len(y)), y]
+            ),
+        },
+        p_of={"In the gradient one maximum is taken for all rows: each row has its own, axis=1.": _one_maximum},
+        affine={"The biases are missing in the forward pass: Z = A Wᵀ + b.": lambda A, W, b: A @ W.T},
+        order={
+            "The last layer's gradients come first: backward finds them in this order; turn the list round at the end.": 1
+        },
+        mask={
+            "ReLU's mask is missing on the way back: a hidden entry that was cut to 0 passes no gradient. dA * (A > 0).": lambda A: (
+                1.0
+            ),
+            "At exactly 0 ReLU passes nothing: the mask is Z > 0, not Z ≥ 0.": lambda A: A >= 0,
+            "dA is multiplied by A, not by its mask: ReLU's slope is 1 where A > 0.": lambda A: A,
+        },
+        mask_end={
+            "ReLU's mask is applied at the logits too. The last layer has no ReLU: p − y goes into linear_backward as it is.": lambda Z: (
+                Z > 0
+            ),
+        },
+        scale={
+            "The gradients are those of the sum over the batch; the loss is the mean: divide p − y by B.": lambda B: 1.0
+        },
+        each={
+            "It divides by B in each layer once more. The 1/B of the mean is in p − y already, and the chain rule carries it down.": (
+                lambda dW, db, B, W, b: (dW / B, db / B)
+            ),
+            "The signs are turned round: the gradient points uphill, and gradient descent subtracts it.": lambda dW, db, B, W, b: (
+                -dW,
+                -db,
+            ),
+            "It gives back changed weights. Gradients are wanted; whoever calls takes the step.": lambda dW, db, B, W, b: (
+                W - dW,
+                b - db,
+            ),
+            "Each pair is turned round: (dW, db), in the order of (W, b).": lambda dW, db, B, W, b: (db, dW),
+        },
+        together={
+            "The last layer has a ReLU here. Its outputs, the logits, stay as they are.": {
+                "end": lambda Z: np.maximum(0, Z),
+                "mask_end": lambda Z: Z > 0,
+            },
+            "The last layer has a ReLU here. Its outputs, the logits, stay as they are. ": {
+                "end": lambda Z: np.maximum(0, Z)
+            },
+            "There is no ReLU between the layers, neither forward nor backward.": {
+                "hidden": lambda Z: Z,
+                "mask": lambda A: 1.0,
+            },
+            "There is no ReLU between the layers.": {"hidden": lambda Z: Z},
+        },
+    ),
 )
 def mlp_gradients(learner, rng):
     import torch
 
-    known = (no_mask, last_first, divides_in_every_layer, sum_for_mean, relu_at_the_end, turned_signs)
-    known = (*known, logits_masked, descends_already, pairs_swapped, no_hidden_relu)
-
-    def likely_of(gradients, X, y, layers):
-        """The known mistake whose gradients these are."""
-        flat = [_numbers(array_) for layer in gradients for array_ in layer]
-        right = [array_ for layer in _mlp(X, y, layers)[1] for array_ in layer]
-        for mistake in known:
-            theirs = [array_ for layer in mistake(X, y, layers)[1] for array_ in layer]
-            fits = len(flat) == len(theirs) and all(map(_near, flat, theirs))
-            if fits and not all(map(_near, theirs, right)):
-                return " ".join(mistake.__doc__.split())
-        return ""
-
-    def demand(widths, B, why, shift=0.0, black=False, of_loss="", of_gradients=""):
-        X = rng.normal(size=(B, widths[0]))
-        y = rng.integers(widths[-1], size=B)
-        layers = [
-            (rng.normal(size=(n_out, n_in)), rng.normal(size=n_out)) for n_in, n_out in itertools.pairwise(widths)
+    def by_torch(X, y, layers):
+        tensors = [
+            [torch.tensor(values, dtype=torch.float64, requires_grad=True) for values in layer] for layer in layers
         ]
-        W, b = layers[-1]
-        layers[-1] = (W, b + shift)
-        if black:
-            X[:2], layers[0] = 0, (layers[0][0], np.zeros(widths[1]))
-        tensors = [[torch.tensor(values, requires_grad=True) for values in layer] for layer in layers]
-        A = torch.tensor(X)
+        A = torch.tensor(X, dtype=torch.float64)
         for n, (W, b) in enumerate(tensors):
             A = torch.nn.functional.linear(A if n == 0 else torch.relu(A), W, b)
-        torch_loss = torch.nn.functional.cross_entropy(A, torch.tensor(y))
-        torch_loss.backward()
-        loss, gradients = expect.parts(learner(X, y, layers), ("loss", "gradients"), "loss and gradients come back")
-        if _numbers(loss).ndim == 0 and isinstance(gradients, list | tuple):
-            slip = next(
-                (
-                    " ".join(mistake.__doc__.split())
-                    for mistake in (summed_loss, relu_at_the_end, no_hidden_relu, no_biases)
-                    if np.isclose(_numbers(loss), wrong := mistake(X, y, layers)[0])
-                    and not np.isclose(wrong, torch_loss.item())
-                ),
-                "",
-            )
-            if not slip and not np.isfinite(_numbers(loss)).all():
-                slip = "exp overflowed, or the logarithm met 0: shift each row by its maximum, log-sum-exp."
-            slip = slip or of_loss
-        elif _numbers(loss).shape == y.shape:
-            slip = "That is one loss for each example; the mean over the batch is wanted."
-        else:
-            slip = "First the loss, a number, then the list of gradients."
-        expect.close(loss, torch_loss.item(), why=f"{why}: the loss", source="F.cross_entropy", likely=slip)
-        count = len(gradients) if isinstance(gradients, list | tuple) else 0
-        expect.true(
-            count == len(layers) and all(isinstance(g, list | tuple) and len(g) == 2 for g in gradients),
-            f"{why}: one pair (dW, db) for each layer",
-            f"yours    {count} entries",
-            f"expected {len(layers)} pairs",
-            likely=(
-                "linear_backward gives dX too: keep (dW, db) only."
-                if count == len(layers) and all(isinstance(g, list | tuple) for g in gradients)
-                else "Each entry of the list is a pair, (dW, db), for one layer."
-            ),
-        )
-        likely = likely_of(gradients, X, y, layers)
-        for n in range(len(layers) - 1, -1, -1):  # from the end: where backward begins
-            for name, part, leaf in zip(("dW", "db"), gradients[n], tensors[n], strict=True):
-                note = likely or of_gradients
-                if not note and n < len(layers) - 1:
-                    note = f"The layers after it are right. Look at what reaches layer {n + 1}: dA of the layer above, masked by its own input A > 0."
-                expect.close(
-                    part,
-                    leaf.grad.numpy(),
-                    why=f"{why}: {name} of layer {n + 1} of {len(layers)}",
-                    source="torch.autograd",
-                    likely=note,
-                )
+        loss = torch.nn.functional.cross_entropy(A, torch.tensor(y))
+        loss.backward()
+        return loss.item(), [[leaf.grad for leaf in layer] for layer in tensors]
 
-    demand((4, 5, 3), 6, "two layers, 4 → 5 → 3, B = 6")
-    demand((4, 6, 5, 3), 7, "three layers, 4 → 6 → 5 → 3, B = 7")
-    demand((3, 2), 4, "one layer, 3 → 2, B = 4: no ReLU at all")
-    demand((3, 4, 3, 4, 2), 1, "four layers, B = 1")
-    demand((4, 5, 3), 6, "logits near 1000", shift=1000.0)
-    likely = "A logarithm of p is cut off where p is nearly 0: log-sum-exp needs no p, and no small number beside it."
-    demand((4, 5, 3), 6, "logits far apart", shift=np.array([1000.0, 0, -1000]), of_loss=likely)
-    likely = "At exactly 0 ReLU passes nothing: the mask is Z > 0, not Z ≥ 0."
-    demand((4, 5, 3), 6, "two black images, biases 0, so that Z is exactly 0", black=True, of_gradients=likely)
+    def demand(X, y, layers, why, likely=""):
+        right_loss, right = by_torch(X, y, layers)
+        loss, gradients = expect.parts(learner(X, y, layers), ("loss", "gradients"), "loss and gradients come back")
+        slip = likely
+        if not isinstance(loss, list) and np.shape(loss) == y.shape and len(y) > 1:
+            slip = "That is one loss for each example; the mean over the batch is wanted."
+        expect.close(loss, right_loss, why=f"{why}: the loss", source="F.cross_entropy", likely=slip)
+        count = len(gradients) if isinstance(gradients, list | tuple) else 0
+        nested = count == len(layers) and all(isinstance(g, list | tuple) for g in gradients)
+        slip = "Each entry of the list is a pair, (dW, db), for one layer."
+        if nested:
+            slip = "linear_backward gives dX too: keep (dW, db) only."
+        paired = nested and all(len(g) == 2 for g in gradients)
+        details = f"yours    {count} entries", f"expected {len(layers)} pairs"
+        expect.true(paired, f"{why}: one pair (dW, db) for each layer", *details, likely=slip)
+        for n in range(len(layers) - 1, -1, -1):  # from the end: where backward begins
+            note = likely
+            if not note and n < len(layers) - 1:
+                note = f"The layers after it are right. Look at what reaches layer {n + 1}: dA of the layer above, masked by its own input A > 0."
+            for name, part, theirs in zip(("dW", "db"), gradients[n], right[n], strict=True):
+                rule = f"{why}: {name} of layer {n + 1} of {len(layers)}"
+                expect.close(part, theirs, why=rule, source="torch.autograd", likely=note)
+
+    def drawn(*widths):
+        return [(rng.normal(size=(n_out, n_in)), rng.normal(size=n_out)) for n_in, n_out in itertools.pairwise(widths)]
+
+    def batch(B, widths):
+        return rng.normal(size=(B, widths[0])), rng.integers(widths[-1], size=B)
+
+    sizes = {"two layers": (6, (4, 5, 3)), "three layers": (7, (4, 6, 5, 3)), "one layer, no ReLU at all": (4, (3, 2))}
+    for name, (B, widths) in (sizes | {"four layers": (1, (3, 4, 3, 4, 2))}).items():
+        demand(*batch(B, widths), drawn(*widths), f"{name}, {' → '.join(map(str, widths))}, B = {B}")
+    kinds = {"X": floats("B", "D"), "y": labels("B", below="K"), "W1": floats("H", "D"), "b1": floats("H")}
+    kinds |= {"W2": floats("K", "H"), "b2": floats("K")}
+    why = "products of weights near 1000 leave one class alone; logits far apart are tried below"
+    for case in cases(rng, **kinds, without={"far": why, "apart": why}):
+        X, y, *values = case.inputs
+        demand(X, y, [tuple(values[:2]), tuple(values[2:])], f"two layers{case}", "")
+    for why, shift in {
+        "logits near 1000": 1000.0,
+        "logits near -1000": -1000.0,
+        "logits far apart": np.array([1000.0, 0, -1000]),
+    }.items():
+        *first, (W, b) = drawn(4, 5, 3)
+        demand(*batch(6, (4, 5, 3)), [*first, (W, b + shift)], why)
+    X, y = batch(6, (4, 5, 3))
+    layers = drawn(4, 5, 3)
+    demand(
+        np.concatenate([X, 1e4 * X]),
+        np.concatenate([y, y]),
+        layers,
+        "images of which some are very bright, so that rows of logits lie far apart",
+    )
+    X[:2], layers[0] = 0, (layers[0][0], np.zeros(5))
+    demand(X, y, layers, "two black images, biases 0, so that Z is exactly 0")
 
 
 # ------------------------------------------------------------------------------------------------ momentum_step
 
 
-def _step(W, g, V, eta, mu, *, damp=1.0, new=True, sign=-1.0, nesterov=False):
-    moved = mu * V + damp * g
-    direction = g + mu * moved if nesterov else moved if new else V
-    return W + sign * eta * direction, moved
+@parts
+def _momentum(
+    W,
+    g,
+    V,
+    eta,
+    mu,
+    *,
+    velocity=lambda V, g, mu, eta: mu * V + g,
+    step=lambda W, new, old, g, eta, mu: W - eta * new,
+    keep=lambda new, old: new,
+):
+    new = velocity(V, g, mu, eta)
+    return step(W, new, V, g, eta, mu), keep(new, V)
 
 
-def damped(W, g, V, eta, mu):
-    """That is V = μV + (1 − μ)g, an average. PyTorch's convention, and ours, adds the whole gradient."""
-    return _step(W, g, V, eta, mu, damp=1 - mu)
-
-
-def eta_twice(W, g, V, eta, mu):
-    """η is in V and in the step once more. In our convention V has no η: V = μV + g."""
-    return _step(W, g, V, eta, mu, damp=eta)
-
-
-def eta_in_velocity(W, g, V, eta, mu):
+def _eta_in_velocity(W, g, V, eta, mu):
     """η is inside V here. That is another convention: ours is V = μV + g, and η only in W − ηV."""
     V = mu * V + eta * g
     return W - V, V
 
 
-def velocity_downhill(W, g, V, eta, mu):
+def _velocity_downhill(W, g, V, eta, mu):
     """V = μV − ηg with W + V is another convention. Ours is V = μV + g, and η only in W − ηV."""
     V = mu * V - eta * g
     return W + V, V
 
 
-def old_velocity(W, g, V, eta, mu):
-    """W moves by the old V: first the new one, V = μV + g, then W − ηV with it."""
-    return _step(W, g, V, eta, mu, new=False)
-
-
-def uphill(W, g, V, eta, mu):
-    """W goes uphill: subtract ηV."""
-    return _step(W, g, V, eta, mu, sign=1.0)
-
-
-def nesterov(W, g, V, eta, mu):
-    """That is Nesterov's step, which looks ahead. It comes in optimization-sgd-adam; here W − ηV."""
-    return _step(W, g, V, eta, mu, nesterov=True)
-
-
-def no_momentum(W, g, V, eta, mu):
-    """W moves by the gradient alone, and V has no part in it: W − ηV, with the new V."""
-    return W - eta * g, mu * V + g
-
-
-def forgets_mu(W, g, V, eta, mu):
-    """V never forgets: the factor μ is missing in V = μV + g."""
-    return _step(W, g, V, eta, 1.0)
-
-
-def forgets_eta(W, g, V, eta, mu):
-    """The learning rate is missing: W − ηV."""
-    return _step(W, g, V, 1.0, mu)
-
-
-def mu_on_the_gradient(W, g, V, eta, mu):
-    """μ multiplies the gradient too: V = μV + g, not μ(V + g)."""
-    return _step(W, g, V, eta, mu, damp=mu)
-
-
-def mu_on_the_wrong_one(W, g, V, eta, mu):
-    """μ multiplies the gradient in place of the old velocity: V = μV + g."""
-    V = V + mu * g
-    return W - eta * V, V
-
-
-def own_mu(W, g, V, eta, mu):
-    """μ is always 0.9 here: use the argument mu."""
-    return _step(W, g, V, eta, 0.9)
-
-
-def letters_swapped(W, g, V, eta, mu):
+def _letters_swapped(W, g, V, eta, mu):
     """η and μ are swapped: V = μV + g, then W − ηV."""
-    return _step(W, g, V, mu, eta)
-
-
-def never_updated(W, g, V, eta, mu):
-    """V stays as it was: V = μV + g comes first, then W − ηV."""
-    return W - eta * V, V
-
-
-def gradient_on_top(W, g, V, eta, mu):
-    """W subtracts the gradient once more beside V: it is in V already."""
-    V = mu * V + g
-    return W - eta * (V + g), V
-
-
-def velocity_not_returned(W, g, V, eta, mu):
-    """The old V comes back: the next step needs the new one."""
-    return W - eta * (mu * V + g), V
-
-
-def velocity_zeroed(W, g, V, eta, mu):
-    """V begins at 0 in every call; use the V that was given."""
-    return W - eta * g, g
+    return _momentum(W, g, V, mu, eta)
 
 
 @exercise(
@@ -1336,58 +1250,72 @@ def velocity_zeroed(W, g, V, eta, mu):
         "V = mu * V + g makes a new array; V *= mu would change the caller's.",
         "V = mu * V + g; return W - eta * V, V.",
     ],
-    mistakes=[
-        damped,
-        eta_twice,
-        eta_in_velocity,
-        velocity_downhill,
-        old_velocity,
-        uphill,
-        nesterov,
-        no_momentum,
-        forgets_mu,
-        forgets_eta,
-        mu_on_the_gradient,
-        mu_on_the_wrong_one,
-        own_mu,
-        letters_swapped,
-        never_updated,
-        gradient_on_top,
-        velocity_not_returned,
-        velocity_zeroed,
-    ],
+    mistakes=_momentum.mistakes(
+        _eta_in_velocity,
+        _velocity_downhill,
+        _letters_swapped,
+        returns={"It returns (V, W): the weights come first, then the velocity.": lambda both: both[::-1]},
+        velocity={
+            "That is V = μV + (1 − μ)g, an average. PyTorch's convention, and ours, adds the whole gradient.": (
+                lambda V, g, mu, eta: mu * V + (1 - mu) * g
+            ),
+            "η is in V and in the step once more. In our convention V has no η: V = μV + g.": lambda V, g, mu, eta: (
+                mu * V + eta * g
+            ),
+            "V never forgets: the factor μ is missing in V = μV + g.": lambda V, g, mu, eta: V + g,
+            "μ multiplies the gradient too: V = μV + g, not μ(V + g).": lambda V, g, mu, eta: mu * (V + g),
+            "μ multiplies the gradient in place of the old velocity: V = μV + g.": lambda V, g, mu, eta: V + mu * g,
+            "V begins at 0 in every call; use the V that was given.": lambda V, g, mu, eta: g.copy(),
+        },
+        step={
+            "W moves by the old V: first the new one, V = μV + g, then W − ηV with it.": lambda W, new, old, g, eta, mu: (
+                W - eta * old
+            ),
+            "W goes uphill: subtract ηV.": lambda W, new, old, g, eta, mu: W + eta * new,
+            "That is Nesterov's step, which looks ahead. It comes in optimization-sgd-adam; here W − ηV.": (
+                lambda W, new, old, g, eta, mu: W - eta * (g + mu * new)
+            ),
+            "W moves by the gradient alone, and V has no part in it: W − ηV, with the new V.": lambda W, new, old, g, eta, mu: (
+                W - eta * g
+            ),
+            "The learning rate is missing: W − ηV.": lambda W, new, old, g, eta, mu: W - new,
+            "W subtracts the gradient once more beside V: it is in V already.": lambda W, new, old, g, eta, mu: (
+                W - eta * (new + g)
+            ),
+        },
+        keep={"The old V comes back: the next step needs the new one.": lambda new, old: old.copy()},
+        mu={"μ is always 0.9 here: use the argument mu.": 0.9},
+        together={
+            "V stays as it was: V = μV + g comes first, then W − ηV.": {"velocity": lambda V, g, mu, eta: V.copy()},
+        },
+    ),
 )
 def momentum_step(learner, rng):
     import torch
 
-    def step(W, g, V, eta, mu):
-        result = expect.parts(learner(W, g, V, eta, mu), ("W", "V"), "the step returns the weights and the velocity")
-        for name, part in zip("WV", result, strict=True):
-            expect.shape(part, np.shape(W), f"{name} keeps its shape")
-        return result
+    def by_entries(W, g, V, eta, mu):
+        new = [mu * v + d for v, d in zip(V.ravel(), g.ravel(), strict=True)]
+        moved = [w - eta * v for w, v in zip(W.ravel(), new, strict=True)]
+        return np.reshape(moved, W.shape), np.reshape(new, W.shape)
 
-    W, g, V = (rng.normal(size=(2, 3)) for _ in range(3))
-    eta, mu = 0.3, 0.8
-    new_W, new_V = step(W, g, V, eta, mu)
-    entries = [[mu * v + d for v, d in zip(*rows, strict=True)] for rows in zip(V, g, strict=True)]
-    moved = [[w - eta * v for w, v in zip(*rows, strict=True)] for rows in zip(W, entries, strict=True)]
-    if np.allclose(array(new_W), entries) and np.allclose(array(new_V), moved):
-        expect.true(False, "the weights come first, then the velocity", likely="It returns (V, W).")
-    both = np.stack([array(new_W), array(new_V)])
-    why, source = "one step: the new W above the new V", "the rule, entry by entry"
-    expect.close(both, np.stack([moved, entries]), why=why, source=source)
-    given = step(np.array([1.0]), np.array([2.0]), np.array([0.5]), 0.1, 0.9)
+    alike = floats("rows", "columns", any_rank=True)
+    kinds = {"W": alike, "g": alike, "V": alike, "eta": numbers(0.05, 0.4), "mu": numbers(0.55, 0.85)}
+    without = {"far": "nothing is exponentiated in a step", "apart": "each entry goes its own way"}
+    source = "the rule, entry by entry"
+    agree(learner, by_entries, rng, why="one step", source=source, parts=("W", "V"), without=without, **kinds)
+    given = learner(np.array([1.0]), np.array([2.0]), np.array([0.5]), 0.1, 0.9)
     expect.close(np.concatenate(given), [0.755, 2.45], why="the example in the notebook: W, V", source="by hand")
 
+    W, g, V = (rng.normal(size=(2, 3)) for _ in range(3))
     parameter = torch.tensor(W, requires_grad=True)
     optimizer = torch.optim.SGD([parameter], lr=0.05, momentum=0.9)
     mine, velocity = W, np.zeros_like(W)
     for n in range(1, 7):
         gradient = np.cos(3 * mine) + 2 * mine  # depends on W: an error grows
-        mine, velocity = step(mine, gradient, velocity, 0.05, 0.9)
+        mine, velocity = learner(mine, gradient, velocity, 0.05, 0.9)
         optimizer.zero_grad()
         (torch.sin(3 * parameter) / 3 + parameter**2).sum().backward()
         optimizer.step()
-        expect.close(mine, parameter.detach().numpy(), why=f"W after {n} steps on a function", source="torch.optim.SGD")
-    mine, _ = step(W, g, V, eta, 0.0)
-    expect.close(mine, W - eta * g, why="with μ = 0 it is plain gradient descent", source="W − ηg")
+        expect.close(mine, parameter.detach(), why=f"W after {n} steps on a function", source="torch.optim.SGD")
+    mine, _ = learner(W, g, V, 0.3, 0.0)
+    expect.close(mine, W - 0.3 * g, why="with μ = 0 it is plain gradient descent", source="W − ηg")

@@ -975,7 +975,7 @@ def only_what_is_learned(dZ, X, W):
     return dZ.T @ X, dZ.sum(axis=0)
 
 
-@wrong("linear_backward", says="The sign is turned round")
+@wrong("linear_backward", says="wrong sign")
 def downhill_already(dZ, X, W):
     return dZ @ W, -dZ.T @ X, -dZ.sum(axis=0)
 
@@ -1182,7 +1182,7 @@ def steps_for_gradients(X, y, layers):
     return loss, descend(inputs, layers, -p_minus_y(Z, y))
 
 
-@wrong("mlp_gradients", says="exp overflowed")
+@wrong("mlp_gradients", says="exp of a large number overflows")
 def loss_not_shifted(X, y, layers):
     inputs, Z, _ = run(X, y, layers)
     P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)

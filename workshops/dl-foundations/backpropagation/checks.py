@@ -8,6 +8,8 @@ from scipy.special import softmax
 
 from atlas.checking import agree, array, cases, exercise, expect, floats, labels, numbers, parts
 
+_FLOATS = "weights, images and gradients are floats all through the workshop"
+
 # ------------------------------------------------------------------------------------------------ Value
 
 _STARTED, _ARRIVES = 0.3, 0.7  # what is in a parent's grad before, and the gradient that arrives: neither 0 nor 1
@@ -98,6 +100,12 @@ def _graph_of(root):
 
 
 _NAMES = {"__mul__": "x * y", "__pow__": "x ** n", "exp": "x.exp()", "relu": "x.relu()", "tanh": "x.tanh()"}
+_LEFT_OUT = "The gradient that arrives is left out: multiply the local derivative by out.grad."
+_ARRIVING = "It multiplies by self.grad. What arrives is out.grad, the gradient of the result."
+_RESULT = "It multiplies by out.data, the result. What arrives is out.grad."
+_CHAIN = "out.grad is added, not multiplied: the chain rule is a product."
+_OVERWRITTEN = "It overwrites the parent's grad (=). A value may be used elsewhere too: add (+=)."
+_PARENTS = "Value(result, (self, other)): the second argument names what it was computed from. One parent is (self,)."
 _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.data, and other gets self.data."
 
 
@@ -109,25 +117,15 @@ _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.
     ],
     mistakes=parts(_Value).mistakes(
         kept={
-            "It overwrites the parent's grad (=). A value may be used elsewhere too: add (+=).": lambda self, already, share: (
-                share
-            ),
+            _OVERWRITTEN: lambda self, already, share: share,
             "It subtracts: add (+=).": lambda self, already, share: already - share,
         },
         share={
-            "The gradient that arrives is left out: multiply the local derivative by out.grad.": lambda self, local, already, out: (
-                local
-            ),
-            "It multiplies by self.grad. What arrives is out.grad, the gradient of the result.": (
-                lambda self, local, already, out: local * already
-            ),
-            "It multiplies by out.data, the result. What arrives is out.grad.": lambda self, local, already, out: (
-                local * out.data
-            ),
+            _LEFT_OUT: lambda self, local, already, out: local,
+            _ARRIVING: (lambda self, local, already, out: local * already),
+            _RESULT: lambda self, local, already, out: local * out.data,
             "out.grad is multiplied in twice.": lambda self, local, already, out: local * out.grad**2,
-            "out.grad is added, not multiplied: the chain rule is a product.": lambda self, local, already, out: (
-                local + out.grad
-            ),
+            _CHAIN: lambda self, local, already, out: local + out.grad,
         },
         product={"It adds; __mul__ multiplies.": lambda self, x, y: x + y},
         by_x={
@@ -189,6 +187,7 @@ _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.
             "It is 1 − t², not t² − 1.": lambda self, x: math.tanh(x) ** 2 - 1,
             "It is 1 − t², not 1 + t².": lambda self, x: 1 + math.tanh(x) ** 2,
         },
+        parents={_PARENTS: ()},
         together={_OWN: {"by_x": lambda self, x, y: x, "by_y": lambda self, x, y: y}},
     ),
 )
@@ -213,9 +212,7 @@ def Value(learner, rng):
         stay = [value.data for value in values] == list(values_of)
         expect.true(stay, f"{name}: the numbers of its parents stay as they are", likely=likely)
         expect.close(out.data, expected, why=f"{name}{at}: the number", source="Python's math")
-        likely = (
-            "Value(result, (self, other)): the second argument names what it was computed from. One parent is (self,)."
-        )
+        likely = _PARENTS
         tupled = isinstance(out.parents, tuple | list | set)
         graph = _graph_of(out) if tupled else []  # longer than out and its parents where the operation is put together
         found = sum(any(node is value for node in graph) for value in values)
@@ -240,8 +237,15 @@ def Value(learner, rng):
             right = _STARTED + local * _ARRIVES
             why = f"{name}{at}: push, with {_STARTED} in {letter}.grad and out.grad {_ARRIVES}"
             source = f"{_STARTED} + derivative {local:.6g} × {_ARRIVES}"
-            likely = "A Value is multiplied in. A gradient is a number: take other.data and self.data."
-            likely = likely if hasattr(value.grad, "parents") else ""
+            likely = {
+                _ARRIVING: _STARTED + local * _STARTED,
+                _RESULT: _STARTED + local * expected,
+                _LEFT_OUT: _STARTED + local,
+                _CHAIN: _STARTED + local + _ARRIVES,
+                _OVERWRITTEN: local * _ARRIVES,
+            }
+            if hasattr(value.grad, "parents"):
+                likely = "A Value is multiplied in. A gradient is a number: take other.data and self.data."
             expect.close(value.grad, right, why=why, source=source, likely=likely)
 
     x, y = rng.uniform(1.2, 1.8), rng.uniform(-2.9, -2.2)
@@ -334,6 +338,22 @@ def _each_level(root):
     return order
 
 
+def _marked_too_early(root):
+    """Depth first, each value marked as visited when it is put on the stack."""
+    order, seen, stack = [], {root}, [(root, False)]
+    while stack:
+        value, done = stack.pop()
+        if done:
+            order.append(value)
+            continue
+        stack.append((value, True))
+        for parent in value.parents:
+            if parent not in seen:
+                seen.add(parent)
+                stack.append((parent, False))
+    return order
+
+
 def _when_first_met(root):
     """Depth first, each value appended before its parents."""
     order, seen, stack = [], set(), [root]
@@ -402,7 +422,6 @@ _FIRST_MET = "Each value is appended when it is first met, not after its parents
     mistakes=_backward.mistakes(
         seed={
             "Everything is 0: the end has to begin with root.grad = 1, after the others are set to 0.": None,
-            "Everything is 0: the end has to begin with root.grad = 1. ": 0.0,
         },
         turned={
             "It pushes from the leaves to the end. A value may push only when all that it was used for have pushed: reversed(order), where order has parents first. (What was put on the stack last comes out first: put the value there, then its parents.)": (
@@ -420,6 +439,7 @@ _FIRST_MET = "Each value is appended when it is first met, not after its parents
         },
         order_of={
             "A value that is near on one path and far on another pushes before its last user has. Is the order level by level? Or is a value marked as visited when it is put on the stack? Mark it when it is taken off.": _each_level,
+            "A value is marked as visited when it is put on the stack, and pushes before its last user has. Mark it when it is taken off.": _marked_too_early,
             _FIRST_MET: _when_first_met,
             f"{_FIRST_MET} ": _when_first_met_in_order,
             "A value that is reached along two paths is in the list twice, and pushes twice: keep a set of the visited ones.": _each_path,
@@ -1036,21 +1056,22 @@ def _mlp(
     mean=np.mean,
     p_of=lambda Z: softmax(Z, axis=1),
     scale=lambda B: 1 / B,
-    mask=lambda A: A > 0,
+    mask=lambda Z: Z > 0,
     mask_end=lambda Z: 1.0,
     each=lambda dW, db, B, W, b: (dW, db),
     order=-1,
 ):
-    B, inputs = len(y), [X]
+    B, inputs, before = len(y), [X], [X]
     for n, (W, b) in enumerate(layers):
-        inputs.append((hidden if n < len(layers) - 1 else end)(affine(inputs[-1], W, b)))
+        before.append(affine(inputs[-1], W, b))
+        inputs.append((hidden if n < len(layers) - 1 else end)(before[-1]))
     Z = inputs.pop()
     loss = float(mean(loss_of(Z, y)))
     d = (p_of(Z) - _one_hot(Z, y)) * scale(B) * mask_end(Z)
     gradients = []
-    for (W, b), A in zip(reversed(layers), reversed(inputs), strict=True):
+    for (W, b), A, Z in zip(reversed(layers), reversed(inputs), before[-2::-1], strict=True):
         gradients.append(each(d.T @ A, d.sum(0), B, W, b))
-        d = (d @ W) * mask(A)
+        d = (d @ W) * mask(Z)
     return loss, gradients[::order]
 
 
@@ -1096,8 +1117,8 @@ def _one_maximum(Z):
             "ReLU's mask is missing on the way back: a hidden entry that was cut to 0 passes no gradient. dA * (A > 0).": lambda A: (
                 1.0
             ),
-            "At exactly 0 ReLU passes nothing: the mask is Z > 0, not Z ≥ 0.": lambda A: A >= 0,
-            "dA is multiplied by A, not by its mask: ReLU's slope is 1 where A > 0.": lambda A: A,
+            "At exactly 0 ReLU passes nothing: the mask is Z > 0, not Z ≥ 0.": lambda Z: Z >= 0,
+            "dA is multiplied by A, not by its mask: ReLU's slope is 1 where A > 0.": lambda Z: np.maximum(0, Z),
         },
         mask_end={
             "ReLU's mask is applied at the logits too. The last layer has no ReLU: p − y goes into linear_backward as it is.": lambda Z: (
@@ -1131,7 +1152,7 @@ def _one_maximum(Z):
             },
             "There is no ReLU between the layers, neither forward nor backward.": {
                 "hidden": lambda Z: Z,
-                "mask": lambda A: 1.0,
+                "mask": lambda Z: 1.0,
             },
             "There is no ReLU between the layers.": {"hidden": lambda Z: Z},
         },
@@ -1186,7 +1207,7 @@ def mlp_gradients(learner, rng):
     kinds = {"X": floats("B", "D"), "y": labels("B", below="K"), "W1": floats("H", "D"), "b1": floats("H")}
     kinds |= {"W2": floats("K", "H"), "b2": floats("K")}
     why = "products of weights near 1000 leave one class alone; logits far apart are tried below"
-    for case in cases(rng, **kinds, without={"far": why, "apart": why}):
+    for case in cases(rng, **kinds, without={"far": why, "apart": why, "integers": _FLOATS}):
         X, y, *values = case.inputs
         demand(X, y, [tuple(values[:2]), tuple(values[2:])], f"two layers{case}", "")
     for why, shift in {
@@ -1300,7 +1321,7 @@ def momentum_step(learner, rng):
 
     alike = floats("rows", "columns", any_rank=True)
     kinds = {"W": alike, "g": alike, "V": alike, "eta": numbers(0.05, 0.4), "mu": numbers(0.55, 0.85)}
-    without = {"far": "nothing is exponentiated in a step", "apart": "each entry goes its own way"}
+    without = {"far": "nothing is exponentiated in a step", "apart": "each entry goes its own way", "integers": _FLOATS}
     source = "the rule, entry by entry"
     agree(learner, by_entries, rng, why="one step", source=source, parts=("W", "V"), without=without, **kinds)
     given = learner(np.array([1.0]), np.array([2.0]), np.array([0.5]), 0.1, 0.9)

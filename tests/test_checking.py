@@ -13,7 +13,7 @@ from queue import Empty
 import numpy as np
 import pytest
 
-from atlas.checking import FAILED, PASSED, UNTOUCHED, Check, Complaint, array, exercise, expect, load_checks, run_check
+from atlas.checking import FAILED, PASSED, UNTOUCHED, Check, Complaint, exercise, expect, load_checks, run_check
 
 
 def softmax_over_columns(z):
@@ -92,30 +92,6 @@ def test_the_input_itself_or_a_view_of_it_is_right_where_its_values_are(identity
     assert run_check(same_again, identity).passed
 
 
-def test_half_precision_tensors_and_empty_and_lone_results_are_numbers():
-    torch = __import__("torch")
-    assert array(torch.ones(2, dtype=torch.bfloat16)).tolist() == [1, 1]
-    assert array(torch.ones(2).half()).tolist() == [1, 1]
-    assert array([]).shape == (0,) and array(3).shape == ()
-
-    @check_of
-    def lone(learner, rng):
-        expect.close(learner(), 2.5, why="", source="")
-        expect.close(np.zeros((0, 3)), np.zeros((0, 3)), why="", source="")
-
-    assert run_check(lone, lambda: np.array([2.5])).passed
-
-
-def test_single_precision_may_err_by_its_roundings_and_no_more():
-    @check_of
-    def cancels(learner, rng):
-        expect.close(learner(), [1000.0, 0.0], why="", source="")
-
-    assert run_check(cancels, lambda: np.array([1000, 3e-4], np.float32)).passed
-    assert told(lambda: np.array([1000, 3e-4]), cancels)
-    assert told(lambda: np.array([1000, 3e-2], np.float32), cancels)
-
-
 def test_a_model_may_be_changed_by_training_it():
     torch = __import__("torch")
 
@@ -149,16 +125,6 @@ def test_generators_are_taken_as_arguments_and_as_results():
             yield 2 * n
 
     assert run_check(doubled, twice).passed
-
-
-def test_a_factor_that_is_free_has_to_be_positive():
-    @check_of
-    def direction(learner, rng):
-        expect.close(learner(), [1.0, -2.0], why="the direction", source="by hand", up_to_scale=True)
-
-    assert run_check(direction, lambda: [3, -6]).passed
-    assert "wrong sign" in told(lambda: [-3, 6], direction)
-    assert "Every entry is 0" in told(lambda: [0, 0], direction)
 
 
 # ---------------------------------------------------------------------------------------------- wrong answers
@@ -206,7 +172,7 @@ def right_only_at_first(z):
 @pytest.mark.parametrize(
     ("answer", "fragments"),
     [
-        (returns_nothing, ["yours    None", "Is the `return` missing"]),
+        (returns_nothing, ["yours    None", "There is no `return` with a value in it"]),
         (lambda z: "softmax", ["'softmax': text, not numbers"]),
         (lambda z: {"p": right(z)}, ["dict with p", "expected an array"]),
         (lambda z: [[1.0], [2.0, 3.0]], ["rows of different lengths"]),
@@ -215,7 +181,7 @@ def right_only_at_first(z):
         (lambda z: right(z).T, ["your shape     (3, 4)", "expected shape (4, 3)", "transpose"]),
         (lambda z: right(z)[:, 0], ["your shape     (4,)", "An axis is lost"]),
         (lambda z: np.zeros((0, 3)), ["It is empty"]),
-        (lambda z: right(z).round().astype(int), ["whole numbers"]),
+        (lambda z: right(z).round().astype(int), ["It is the right result rounded"]),
         (with_zero_division, ["entries are infinite|has infinite entries", "NumPy warned: divide by zero"]),
         (
             works_in_place,
@@ -231,49 +197,6 @@ def test_every_kind_of_wrong_result_is_told_apart(answer, fragments):
     said = told(answer)
     for fragment in fragments:
         assert any(each in said for each in fragment.split("|")), said
-
-
-def test_whole_numbers_pass_where_they_are_right_and_dtype_is_demanded_only_where_asked():
-    @check_of
-    def signs(learner, rng):
-        result = learner()
-        expect.close(result, [0.0, 1.0], why="the signs", source="by hand")
-        expect.dtype(result, float, "probabilities are fractions")
-
-    assert "dtype int64" in told(lambda: np.array([0, 1]), signs)
-    assert "comparison" in told(lambda: np.array([False, True]), signs)
-    assert run_check(signs, lambda: np.array([0, 1], np.float32)).passed
-
-
-def test_lists_of_text_are_compared_item_by_item():
-    @check_of
-    def tokens(learner, rng):
-        expect.equal(learner("a b"), ["a", "b"], why="split at blanks", source="by hand")
-
-    assert run_check(tokens, str.split).passed
-    assert "['a b']" in told(lambda text: [text], tokens)
-    assert "None" in told(lambda text: print(text), tokens)
-
-
-def test_the_parts_of_a_result_are_counted():
-    @check_of
-    def update(learner, rng):
-        w, b = expect.parts(learner(np.ones(2)), ["w", "b"], "new weights and bias")
-        expect.close(w, [2.0, 2.0], why="weights", source="by hand")
-        expect.kind(b, float, "bias")
-
-    assert run_check(update, lambda x: (2 * x, 0.5)).passed
-    assert "End with: return w, b" in told(lambda x: 2 * x, update)
-    assert "expected float" in told(lambda x: (2 * x, "0"), update)
-
-
-def test_the_inputs_shown_are_those_of_the_call_that_gave_the_wrong_result():
-    @check_of
-    def double(learner, rng):
-        first, _ = learner(np.array([1.5])), learner(np.array([2.5]))
-        expect.close(first, [3.0], why="twice", source="by hand")
-
-    assert "for x [1.500]" in told(lambda x: x * x, double)
 
 
 # ---------------------------------------------------------------------------------------------- known mistakes
@@ -347,14 +270,6 @@ def test_a_mistake_that_raises_or_changes_its_input_or_returns_a_model_is_passed
     check = Check("same_again", same_again.function, ("hint",), (raises, mutates, other, named), 1)
     assert "The one." in told(lambda x: x + 1, check)
     assert "Something else." not in told(lambda x: object(), check)
-
-
-def test_an_unmatched_failure_shows_what_the_check_itself_thinks_likely():
-    @check_of
-    def total(learner, rng):
-        expect.true(learner() == 1, "adds up to one", "sum 2", likely="is the division missing?")
-
-    assert told(lambda: 2, total).endswith("  sum 2\n  is the division missing?")
 
 
 def test_a_check_without_hints_or_a_mistake_without_a_message_is_refused():
@@ -439,9 +354,9 @@ def needs_terabytes(z):
         (needs_terabytes, ["MemoryError", "far larger"]),
         (lambda z: z[7], ["IndexError", "runs past the end"]),
         (lambda z: undefined, ["NameError: name 'undefined'", "spelt"]),  # noqa: F821
-        (lambda z: 1 if z > 0 else 2, ["one truth value"]),
-        (lambda z: z(0), ["not callable", "Parentheses call"]),
-        (lambda z: returns_nothing(z) + 1, ["forgets its `return`"]),
+        (lambda z: 1 if z > 0 else 2, ["One truth value", "an `if` met it"]),
+        (lambda z: z(0), ["not callable", "square brackets take entries out"]),
+        (lambda z: returns_nothing(z) + 1, ["`returns_nothing(z)` is None here: does it forget its `return`?"]),
         (lambda z: sys.exit(), ["ends Python"]),
         (lambda z: input("?"), ["input() waits"]),
         (lambda z: told_itself(z), ["RecursionError", "without end"]),
@@ -501,7 +416,7 @@ def test_a_check_that_breaks_says_so_and_does_not_blame_the_learner(tmp_path):
     outcome = run_check(checks["broken"], lambda x: x)
     assert outcome.status == "error"
     assert "ZeroDivisionError" in outcome.text() and "at line 7 of checks.py" in outcome.text()
-    assert "Is the `return` missing" in told(lambda x: print(x), checks["careless"])
+    assert "nothing came back" in told(lambda x: print(x), checks["careless"])
 
 
 def test_a_class_that_lacks_what_its_users_call_is_told_so(tmp_path):
@@ -836,6 +751,7 @@ def kernel(tmp_path_factory):
         ("while True:\n        try: time.sleep(9)\n        except: pass", "stopped after 0.5 s"),
         ("time.sleep(1000)", "at line 2 of your cell, in double:  time.sleep(1000)"),
         ("return input('?')", "input() waits"),
+        ("breakpoint()", "stops the code for the debugger"),
         ("exit()", "ends Python"),
         ("quit()", "ends Python"),
         ("import sys; sys.exit(1)", "ends Python"),

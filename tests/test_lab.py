@@ -58,7 +58,7 @@ def test_a_check_shows_its_verdict_and_records_it(desk, capsys):
 def test_a_check_that_breaks_is_no_attempt(desk, capsys, monkeypatch):
     check = desk.checks["multiply"]
     broken = checking.Check("multiply", lambda learner, rng: [][0], check.hints, (), 1)
-    monkeypatch.setattr(checking.run, "_is_learners", lambda frame: False)
+    monkeypatch.setattr(checking.place, "is_learners", lambda file: False)
     desk.checks["multiply"] = broken
     desk.check(multiply)
     assert "the check itself failed" in capsys.readouterr().out

@@ -1,9 +1,12 @@
 """What a learner reads about a mistake that no author foresaw: it is true, and mostly it names the mistake."""
 
 import inspect
+import re
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies
 
 from atlas.checking import exercise, expect, readings, run_check
 
@@ -115,7 +118,8 @@ UNFORESEEN = {
     "bias subtracted": (forward, lambda x, w, b: x @ w.T - b, (X, W, B), "twice b"),
     "bias twice": (forward, lambda x, w, b: x @ w.T + 2 * b, (X, W, B), "once too often"),
     "transposed result": (forward, lambda x, w, b: forward(x, w, b).T, (X, W, B), "transpose"),
-    "first row only": (forward, lambda x, w, b: forward(x[:1], w, b)[0], (X, W, B), "return inside the loop"),
+    "first row only": (forward, lambda x, w, b: forward(x[:1], w, b)[0], (X, W, B), ("It is the first row of the right "
+"result: is only one")),
     "negative slope kept": (relu, np.abs, (X,), "without its signs|x is negative"),
     "no-op": (relu, lambda x: x, (X,), "It is x as it was given"),
     "minimum": (relu, lambda x: np.minimum(x, 0), (X,), "other of two parts"),
@@ -225,12 +229,436 @@ def test_two_round_numbers_that_happen_to_fit_get_no_explanation():
     [
         ((1.0, "a"), "tuple of 2"),
         (np.sum, "parentheses after its name missing"),
-        ((n for n in range(3)), "generator"),
-        ([[1], [2, 3]], "different lengths"),
+        (len, "It is a function, not what it gives"),
+        (dict, "It is a class, not what it gives"),
+        ({"w": 1}, "It is a dict"),
+        ([[1], [2, 3]], "Its rows have between 1 and 2 entries"),
+        ([1.0, None], "Entry 1 of the list is None"),
+        (["1", 2.0], "Entry 0 of the list is text"),
     ],
 )
 def test_a_result_that_is_no_array_is_told_what_it_is(result, fragment):
     assert fragment in readings.of_types(result)
+
+
+def of_numbers(yours, expected, inputs=None, **options):
+    """The reading of a wrong result, as `expect` puts it together."""
+    yours, expected = np.asarray(yours), np.asarray(expected)
+    good, inputs = np.isclose(yours, expected, 1e-5, 1e-7), inputs or {}
+    told = readings.of_values(yours, expected, good, inputs, **options)
+    return told or readings.of_places(yours, expected, good, inputs)
+
+
+THREE = np.array([0.25, 1.7, 3.3])
+
+
+@pytest.mark.parametrize(
+    ("yours", "expected", "said", "unsaid"),
+    [
+        (THREE * (1 + 1e-6), THREE, "It is right to 1e-06 of the largest entry", "without its signs|Nearly|transpose"),
+        (THREE * (1 + 2e-3), THREE, "Every entry is 1.002 times", "Nearly"),
+        (THREE + [-1e-2, 2e-2, -1e-2], THREE, "No entry is off by more than 0.6% of the largest", "Nearly right"),
+        (np.zeros(3, bool), np.array([True, False, True]), "Every entry is False", "is 0"),
+        (np.ones(3, bool), np.array([True, False, True]), "Every entry is True", "the same"),
+        (np.abs(THREE) + [0, 0, 1], THREE, "1 of 3 entries is wrong (2): what sets it apart?", "without its signs"),
+        (np.array([1, 0, 1]), np.array([0, 1, 1]), "2 of 3 entries are wrong", "their order"),
+        (np.array([7, 2, 3]), np.array([2, 3, 4]), "3 of 3|^$", "one place too far"),
+        (np.array(4), np.array(3), "It is 1 more than the right number", "times"),
+        (np.array([2.5, 0.5]), np.array([2, 1]), "The right entries are whole|1 of 2|^$", "Whole numbers are wanted"),
+        (np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[1.0, 2.0], [3.0, 4.0]]), "Row 1 of 2 wrong|1 of 4", "Each row"),
+    ],
+)
+def test_a_reading_does_not_say_more_than_the_numbers(yours, expected, said, unsaid):
+    told = of_numbers(yours, expected)
+    assert re.search(said if said.endswith("^$") else "|".join(map(re.escape, said.split("|"))), told), told
+    assert not re.search(unsaid, told), told
+
+
+def test_a_tiny_step_in_the_wrong_direction_is_no_rounding_and_no_unchanged_input():
+    w, g = RNG.normal(size=5), RNG.normal(size=5)
+    told = of_numbers(w + 1e-6 * g, w - 1e-6 * g, {"w": w})
+    assert told == "From w it goes the right distance in the wrong direction: + and − swapped?"
+
+
+def test_a_factor_that_may_come_from_many_places_is_told_without_any():
+    inputs = {"x": np.ones((4, 4)), "k": np.array(4.0), "n": np.array(16.0)}
+    told = of_numbers(4 * THREE, THREE, {**inputs, "y": np.ones(16)})
+    assert told == "Every entry is 4 times the right one: is a factor missing, or one too many?"
+
+
+def test_a_missing_factor_has_its_sign():
+    assert "that is minus the value of mu" in of_numbers(-0.9 * THREE, THREE, {"mu": np.array(0.9)})
+
+
+def test_whole_numbers_are_asked_for_only_where_the_check_wants_them():
+    expected = np.array([3, 1, 4])
+    assert "max for argmax" in of_numbers([0.3, 1.2, 4.1], expected, whole=True)
+    assert of_numbers([1.5, 0.5, 2.0], expected).startswith("Every entry is 0.5 times")
+
+
+# ---------------------------------------------------------------------------------------------- what is in the code
+
+
+def loop_less(x):
+    return x.mean()
+
+
+def with_loop(x):
+    for row in x:
+        return np.array([row.mean()])
+
+
+def with_keepdims(x):
+    return x.mean(1, keepdims=True)
+
+
+def with_none(x):
+    return x.mean(1)[:, None]
+
+
+def with_item(x):
+    return x[0, 0]
+
+
+def squeezable(x):
+    return x.reshape(-1, 1)[:3]
+
+
+def integer_division(x):
+    return (x[:, 0] // 1).astype(int)
+
+
+def cast(x):
+    return x[:, 0].astype(int)
+
+
+POSITIVE = np.array([[1.5, 2.25], [3.75, 4.5], [5.3, 0.7]])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "said", "unsaid"),
+    [
+        (with_loop, lambda x: x * 7, "There are too few|shape|return", "keepdims"),
+        (with_keepdims, lambda x: x.mean(1), "keepdims=True that should not be", "None"),
+        (with_none, lambda x: x.mean(1), "a [:, None] or [None] too many", "keepdims"),
+        (loop_less, lambda x: x[:, 0] * 3.7, "It is a single number: is an axis= missing or wrong", "index"),
+        (with_item, lambda x: x[:, 0] * 3.7, "It is a single number: an index too many?", "axis="),
+        (integer_division, lambda x: x[:, 0], "is an integer array, or // for /?", "astype"),
+        (cast, lambda x: x[:, 0], "is an integer array?", "//"),
+    ],
+)
+def test_a_way_of_writing_is_named_only_where_it_is_in_the_code(wrong, right, said, unsaid):
+    told = message(right, wrong, (POSITIVE,))
+    assert any(each in told for each in said.split("|")), told
+    assert unsaid not in told
+
+
+def test_nan_is_asked_about_only_by_what_is_in_the_code():
+    @exercise(hints=["."])
+    def task(learner, rng):
+        import torch
+
+        expect.finite(learner(torch.zeros(2)), "finite everywhere")
+
+    def only_log(x):
+        return x.log()
+
+    assert "Such entries come of a logarithm of 0: where" in run_check(task, only_log).text()
+
+
+# ---------------------------------------------------------------------------------------------- facts
+
+
+def times(yours, expected, found):
+    return np.allclose(yours, float(found[1]) * expected, 2e-3, 1e-3 * np.abs(yours).max())
+
+
+def fits(a, b):
+    return np.allclose(a, b, 1e-3, 1e-5 * max(np.abs(b).max(initial=0), 1e-12))
+
+
+def summed(measure, value):
+    def true(yours, expected, inputs, found):
+        lines = {"the columns": 0, "the rows": 1, "the entries": 0}
+        mine, right = (
+            (lines.get(found[1], -1), lines.get(found[2], -1)) if found.lastindex > 1 else (None, lines[found[1]])
+        )
+        return (
+            np.allclose(measure(expected, right), value, 0, 1e-3)
+            and not np.allclose(measure(yours, right), value, 0, 1e-4)
+            and (mine is None or np.allclose(measure(yours, mine), value, 0, 1e-3))
+        )
+
+    return true
+
+
+def lines_off(yours, expected, inputs, found):
+    axis = 1 if found[1] == "row" else 0
+    if found[2] == "number":
+        return fits(yours, expected + (yours - expected).mean(axis, keepdims=True)) and not (yours == expected).all()
+    largest = np.expand_dims(np.abs(expected).argmax(axis), axis)
+    factor = np.take_along_axis(yours, largest, axis) / np.take_along_axis(expected, largest, axis)
+    return fits(yours, factor * expected)
+
+
+def just_those(yours, expected, inputs, found):
+    wrong = ~np.isclose(yours, expected, 1e-5, 1e-7)
+    of = expected if found[1] == "the right result" else inputs[found[1]]
+    return (wrong == {"negative": of < 0, "positive": of > 0, "0": of == 0}[found[2]]).all()
+
+
+FACTS = {
+    r"Every entry is False": lambda y, e, i, f: not y.any() and y.dtype == bool,
+    r"Every entry is True": lambda y, e, i, f: y.all() and y.dtype == bool,
+    r"(Every entry|It) is 0:": lambda y, e, i, f: not y.any() and y.dtype != bool,
+    r"It is True and False": lambda y, e, i, f: y.dtype == bool and not np.isin(e, (0, 1)).all(),
+    r"The entries are the right ones without their fractions": lambda y, e, i, f: (
+        y.dtype.kind in "iu" and (np.abs(y - e) < 1).all()
+    ),
+    r"It is (\w) as it was given": lambda y, e, i, f: np.array_equal(y, i[f[1]]),
+    r"Right size, wrong sign": lambda y, e, i, f: fits(y, -e),
+    r"Every entry is the same, (.*):": lambda y, e, i, f: np.ptp(y) < 1e-6 * np.abs(y).max() and np.ptp(e) > 0,
+    r"It is the transpose": lambda y, e, i, f: y.ndim > 1 and fits(y, e.T) and not np.array_equal(y, e),
+    r"It is in reverse order along axis (\d)": lambda y, e, i, f: fits(y, np.flip(e, int(f[1]))),
+    r"Every entry stands one place too far later along axis (\d)": lambda y, e, i, f: fits(
+        np.moveaxis(y, int(f[1]), 0)[1:], np.moveaxis(e, int(f[1]), 0)[:-1]
+    ),
+    r"Every entry stands one place too far earlier along axis (\d)": lambda y, e, i, f: fits(
+        np.moveaxis(y, int(f[1]), 0)[:-1], np.moveaxis(e, int(f[1]), 0)[1:]
+    ),
+    r"The entries are right, their order is not": lambda y, e, i, f: fits(np.sort(y, None), np.sort(e, None)),
+    r"In yours (the \w+) add up to 1, where (the \w+) should": summed(np.sum, 1),
+    r"In yours (the \w+) have mean 0, where (the \w+) should": summed(np.mean, 0),
+    r"In yours all entries together add up to 1": lambda y, e, i, f: np.isclose(y.sum(), 1, 0, 1e-3),
+    r"Right is that (the \w+) add up to 1": summed(np.sum, 1),
+    r"Adding (\w) would": lambda y, e, i, f: any(fits(y + o, e) for o in readings._fitted(i[f[1]], y.shape)),
+    r"Without (\w) added": lambda y, e, i, f: any(fits(y - o, e) for o in readings._fitted(i[f[1]], y.shape)),
+    r"It is off by twice (\w)": lambda y, e, i, f: any(
+        fits(np.abs(y - e), 2 * np.abs(o) + 0 * y) for o in readings._fitted(i[f[1]], y.shape)
+    ),
+    r"Together with the right result it makes (\w)": lambda y, e, i, f: any(
+        fits(y + e, o + 0 * y) for o in readings._fitted(i[f[1]], y.shape)
+    ),
+    r"Multiplied by (\w) it": lambda y, e, i, f: any(fits(y * o, e) for o in readings._fitted(i[f[1]], y.shape)),
+    r"Divided by (\w) it": lambda y, e, i, f: any(fits(y / o, e) for o in readings._fitted(i[f[1]], y.shape)),
+    r"It is off by (\w) squared": lambda y, e, i, f: any(
+        fits(y * o**2, e) or fits(y / o**2, e) for o in readings._fitted(i[f[1]], y.shape)
+    ),
+    r"Every entry is (\S+) times the right one": lambda y, e, i, f: times(y, e, f) and float(f[1]) != 1,
+    r"It is (\S+) times the right number": lambda y, e, i, f: times(y, e, f) and float(f[1]) != 1,
+    r"From (\w) it goes the right distance": lambda y, e, i, f: fits(y - i[f[1]], i[f[1]] - e),
+    r"From (\w) its step is (\S+) times": lambda y, e, i, f: np.allclose(
+        y - i[f[1]], float(f[2]) * (e - i[f[1]]), 5e-3, 1e-3 * np.abs(y - i[f[1]]).max()
+    ),
+    r"Every entry is off by the same (\S+):": lambda y, e, i, f: np.allclose(
+        y - e, float(f[1]), 1e-2, 1e-4 * np.abs(y - e).max()
+    ),
+    r"It is 1 (more|less) than": lambda y, e, i, f: y - e == (1 if f[1] == "more" else -1),
+    r"Each (row|column) is off by one (number|factor)": lines_off,
+    r"It is right to (\S+) of the largest": lambda y, e, i, f: np.abs(y - e).max() <= 1.5e-4 * np.abs(e).max(),
+    r"No entry is off by more than (\S+)% of": lambda y, e, i, f: (
+        np.abs(y - e).max() / np.abs(e).max() * 100 <= float(f[1]) + 0.06
+    ),
+    r"The right entries are whole numbers, and yours have": lambda y, e, i, f: not (e % 1).any() and (y % 1).any(),
+    r"\d+ of \d+ entries (?:is|are) wrong: just those where (the right result|\w) is (\w+)": just_those,
+    r"(\d+) of (\d+) entries (?:is|are) wrong": lambda y, e, i, f: (
+        (int(f[1]), int(f[2])) == ((~np.isclose(y, e, 1e-5, 1e-7)).sum(), y.size)
+    ),
+    r"Only row (\d+) is right": lambda y, e, i, f: [*np.isclose(y, e, 1e-5, 1e-7).all(1).nonzero()[0]] == [int(f[1])],
+    r"Only column (\d+) is right": lambda y, e, i, f: (
+        [*np.isclose(y, e, 1e-5, 1e-7).all(0).nonzero()[0]] == [int(f[1])]
+    ),
+    r"Row ([\d, ]+) of": lambda y, e, i, f: (
+        f[1].split(", ") == [str(r) for r in (~np.isclose(y, e, 1e-5, 1e-7)).any(1).nonzero()[0]]
+    ),
+    r"Column ([\d, ]+) of": lambda y, e, i, f: (
+        f[1].split(", ") == [str(c) for c in (~np.isclose(y, e, 1e-5, 1e-7)).any(0).nonzero()[0]]
+    ),
+    r"It is the exponential": lambda y, e, i, f: fits(y, np.exp(e)),
+    r"It is the logarithm": lambda y, e, i, f: fits(y, np.log(e)),
+    r"It is the square of": lambda y, e, i, f: fits(y, e**2),
+    r"It is the square root": lambda y, e, i, f: fits(y, np.sqrt(e)),
+    r"It is 1 divided by": lambda y, e, i, f: fits(y, 1 / e),
+    r"It is 1 minus": lambda y, e, i, f: fits(y, 1 - e),
+    r"It is the right result without its signs": lambda y, e, i, f: fits(y, np.abs(e)) and (e < 0).any(),
+    r"It is the right result with its negative": lambda y, e, i, f: fits(y, np.maximum(e, 0)) and (e < 0).any(),
+    r"It is the sign": lambda y, e, i, f: fits(y, np.sign(e)),
+    r"It is the running sum": lambda y, e, i, f: fits(y, np.cumsum(e, -1)),
+    r"It is the right result with −1 and \+1": lambda y, e, i, f: (
+        np.isin(e, (-1, 1)).all() and np.isin(y, (0, 1)).all()
+    ),
+    r"It is the right result with 0 and 1": lambda y, e, i, f: np.isin(e, (0, 1)).all() and np.isin(y, (-1, 1)).all(),
+    r"It is the right result rounded": lambda y, e, i, f: fits(y, np.round(e)),
+    r"It is the right result with its fractions cut": lambda y, e, i, f: fits(y, np.trunc(e)),
+}
+"""What a reading states → whether it is so, computed in another way than the reading does."""
+
+WAYS = [
+    lambda e, x, k: e + k,
+    lambda e, x, k: e * k,
+    lambda e, x, k: e + x,
+    lambda e, x, k: e - x,
+    lambda e, x, k: e * x,
+    lambda e, x, k: x,
+    lambda e, x, k: -e,
+    lambda e, x, k: 2 * x - e,
+    lambda e, x, k: np.abs(e),
+    lambda e, x, k: np.maximum(e, 0),
+    lambda e, x, k: np.round(e),
+    lambda e, x, k: np.trunc(e).astype(int),
+    lambda e, x, k: e > 0,
+    lambda e, x, k: np.flip(e, 0),
+    lambda e, x, k: np.roll(e, 1, 0),
+    lambda e, x, k: e[::-1, ::-1] if e.ndim > 1 else e,
+    lambda e, x, k: np.sort(e, None).reshape(e.shape),
+    lambda e, x, k: np.where(x > 0, e, k),
+    lambda e, x, k: np.where(np.arange(e.size).reshape(e.shape) == 0, k, e),
+    lambda e, x, k: e * (1 + 1e-6 * np.sign(x)),
+    lambda e, x, k: e.astype(np.float32) * np.float32(1.0001),
+    lambda e, x, k: e + 0.01 * x,
+    lambda e, x, k: e + e.mean(-1, keepdims=True),
+    lambda e, x, k: e * np.arange(1, len(e) + 1).reshape([-1] + [1] * (e.ndim - 1)),
+    lambda e, x, k: np.cumsum(e, -1),
+    lambda e, x, k: np.exp(e),
+    lambda e, x, k: e**2,
+    lambda e, x, k: e / e.sum(0),
+    lambda e, x, k: e / e.sum(),
+    lambda e, x, k: np.zeros_like(e),
+    lambda e, x, k: np.full_like(e, k),
+    lambda e, x, k: x * k,
+]
+
+ENTRIES = strategies.one_of(
+    strategies.integers(-3, 3).map(float),
+    strategies.floats(-4, 4).map(lambda v: round(v, 2)),
+    strategies.floats(-4, 4).map(lambda v: round(v, 6)),
+    strategies.sampled_from([0.0, 1.0, 0.5, 1e-3, 100.0]),
+)
+
+
+@strategies.composite
+def wrong_results(draw):
+    shape = draw(strategies.sampled_from([(1,), (2,), (3,), (5,), (2, 2), (3, 2), (3, 3), (2, 4)]))
+    size = int(np.prod(shape))
+    expected, x = (np.array(draw(strategies.lists(ENTRIES, min_size=size, max_size=size))).reshape(shape) for _ in "ex")
+    if draw(strategies.booleans()):
+        expected = expected / np.where(expected.sum(-1, keepdims=True) == 0, 1, expected.sum(-1, keepdims=True))
+    k = draw(ENTRIES)
+    with np.errstate(all="ignore"):
+        yours = np.asarray(expected)
+        for way in draw(strategies.lists(strategies.sampled_from(WAYS), min_size=1, max_size=2)):
+            yours = np.asarray(way(yours.astype(float), x, k))
+    return yours, expected, {"x": x, "k": np.array(k)}
+
+
+@hypothesis.settings(max_examples=1500, deadline=None, derandomize=True)
+@hypothesis.given(wrong_results())
+def test_what_a_reading_states_is_so(case):
+    yours, expected, inputs = case
+    if not np.isfinite(yours).all() or np.isclose(yours, expected, 1e-5, 1e-7).all():
+        return
+    told = of_numbers(yours, expected, inputs)
+    if not told:
+        return
+    for fact, holds in FACTS.items():
+        if found := re.match(fact, told):
+            with np.errstate(all="ignore"):
+                assert holds(yours, expected, inputs, found), told
+            return
+    raise AssertionError(f"no fact is known for {told!r}: a new sentence needs one")
+
+
+def along(axis):
+    return None if axis == "all axes" else int(axis.removeprefix("axis "))
+
+
+def gone(shape, axis):
+    return (*shape[:axis], *shape[axis + 1 :])
+
+
+REDUCED = {"summed": np.sum, "averaged": np.mean}
+
+FACTS_OF_SHAPES = {
+    r"It is empty": lambda y, e, f: y.size == 0,
+    r"It is the transpose": lambda y, e, f: fits(y.T, e),
+    r"The numbers are right\. (.*)": lambda y, e, f: fits(y.ravel(), e.ravel()) and is_so_of_shapes(f[1], y, e),
+    r"It is the right result (\w+) over (\w+ \w+)": lambda y, e, f: fits(
+        y.ravel(), REDUCED[f[1]](e, along(f[2])).ravel()
+    ),
+    r"It would be right (\w+) over (\w+ \w+)": lambda y, e, f: fits(REDUCED[f[1]](y, along(f[2])).ravel(), e.ravel()),
+    r"It is the (first|last) row": lambda y, e, f: fits(y, e[0 if f[1] == "first" else -1]),
+    r"The (first|last) entry along axis 0 is missing": lambda y, e, f: fits(y, e[1:] if f[1] == "first" else e[:-1]),
+    r"The right numbers are on the diagonal": lambda y, e, f: fits(np.diagonal(y), e.ravel()),
+    r"The numbers and their order are right": lambda y, e, f: fits(y.ravel(), e.ravel()),
+    r"It is an array with one entry where a lone": lambda y, e, f: y.size == 1 and e.shape == () != y.shape,
+    r"The axes are swapped": lambda y, e, f: y.shape == e.shape[::-1],
+    r"Did \((\d+),\) meet": lambda y, e, f: y.shape == (int(f[1]),) * 2 and e.size == int(f[1]),
+    r"The axis of length 1 stands in another place": lambda y, e, f: (
+        y.ndim == e.ndim and 1 in y.shape and y.size == e.size
+    ),
+    r"There is an axis of length 1 too many": lambda y, e, f: y.ndim > e.ndim and 1 in y.shape,
+    r"An axis of length 1 is missing": lambda y, e, f: y.ndim < e.ndim and 1 in e.shape,
+    r"It is a single number": lambda y, e, f: y.shape == (),
+    r"The first axis is gone": lambda y, e, f: (
+        y.shape == e.shape[1:] and all(gone(e.shape, axis) != y.shape for axis in range(1, e.ndim))
+    ),
+    r"There is a first axis too many": lambda y, e, f: (
+        y.shape[1:] == e.shape and all(gone(y.shape, axis) != e.shape for axis in range(1, y.ndim))
+    ),
+    r"It has the length of the other axis": lambda y, e, f: y.ndim == e.ndim == 1 and {*y.shape, *e.shape} == {3, 4},
+    r"Axis (\d) is as long as one of x": lambda y, e, f: y.shape[int(f[1])] in (3, 4) and y.shape != e.shape,
+    r"There is one entry (more|fewer) along axis (\d)": lambda y, e, f: (
+        y.shape[int(f[2])] - e.shape[int(f[2])] == (1 if f[1] == "more" else -1)
+    ),
+    r"The number of entries is right": lambda y, e, f: y.size == e.size,
+    r"An axis is lost": lambda y, e, f: y.ndim == e.ndim - 1,
+    r"There are too few axes": lambda y, e, f: y.ndim < e.ndim - 1,
+    r"There is an axis too many": lambda y, e, f: y.ndim == e.ndim + 1,
+    r"There are too many axes": lambda y, e, f: y.ndim > e.ndim + 1,
+    r"Write the shape of each": lambda y, e, f: True,
+}
+
+
+def is_so_of_shapes(told, yours, expected):
+    for fact, holds in FACTS_OF_SHAPES.items():
+        if found := re.match(fact, told):
+            return holds(yours, expected, found)
+    raise AssertionError(f"no fact is known for {told!r}: a new sentence needs one")
+
+
+SHAPES = [(), (1,), (2,), (3,), (4,), (1, 1), (1, 3), (3, 1), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (2, 2, 3), (0,)]
+
+REARRANGED = [
+    lambda e, shape: np.resize(e, shape),
+    lambda e, shape: e.T,
+    lambda e, shape: e.sum(-1) if e.ndim else e[None],
+    lambda e, shape: e.mean(0) if e.ndim and e.size else e,
+    lambda e, shape: e.sum(),
+    lambda e, shape: e[0] if e.size and e.ndim else e,
+    lambda e, shape: e[1:] if e.ndim else e,
+    lambda e, shape: e[..., None],
+    lambda e, shape: e[None],
+    lambda e, shape: np.diag(e) if e.ndim == 1 else e.ravel(),
+    lambda e, shape: np.add.outer(e, e) if e.ndim == 1 else e,
+    lambda e, shape: np.stack([e, e]) / 2,
+]
+
+
+@hypothesis.settings(max_examples=800, deadline=None, derandomize=True)
+@hypothesis.given(
+    strategies.sampled_from(SHAPES),
+    strategies.sampled_from(SHAPES),
+    strategies.sampled_from(REARRANGED),
+    strategies.lists(ENTRIES, min_size=12, max_size=12),
+)
+def test_what_a_reading_states_of_shapes_is_so(shape, other, way, entries):
+    expected = np.resize(np.array(entries), shape)
+    yours = np.asarray(way(expected, other))
+    if yours.shape != expected.shape:
+        told = readings.of_arrangement(yours, expected, {"x": np.zeros((3, 4))})
+        assert is_so_of_shapes(told, yours, expected), told
+        told = readings.of_shapes(yours.shape, expected.shape, {"x": np.zeros((3, 4))})
+        assert is_so_of_shapes(told, yours, expected), told
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,13 @@ class Call:
 
 @dataclass
 class Run:
-    """One run of a check: the calls, the warnings, and what `expect` was shown of the learner's results so far.
+    """One run of a check: what is checked, its calls, the warnings, and what `expect` was shown of results so far.
 
     to_the_end: complaints do not end the run; they are kept in `seen` too.
     """
 
     check: Check
+    given: Any = None
     calls: list[Call] = field(default_factory=list)
     warned: list = field(default_factory=list)
     seen: list = field(default_factory=list)
@@ -81,6 +82,3 @@ def _noting(demand: Callable, of_values: bool) -> Callable:
             return yours
 
     return noted
-
-
-NO_RETURN = "Is the `return` missing, or does one branch end without it?"

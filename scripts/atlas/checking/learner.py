@@ -1,12 +1,11 @@
 """The watch around the learner's function or class: what it must not do to its inputs and its surroundings."""
 
-import contextlib
 import inspect
 from typing import Any
 
 from atlas.checking.calls import Call, Run, called_with
-from atlas.checking.expectations import side_by_side
-from atlas.checking.values import array, kept, plain, put_back, same, summary
+from atlas.checking.expectations import difference
+from atlas.checking.values import kept, plain, put_back, same, summary
 from atlas.checking.vocabulary import Complaint
 
 
@@ -34,7 +33,7 @@ class Learner:
             first = kept(result)
             again = self._watched(call, inputs, args, kwargs)
             if not same(first, again):
-                details = [*called_with(call), f"first    {summary(first)}", f"second   {summary(again)}"]
+                details = [*called_with(call), *difference(first, again, ("first", "second"))]
                 reading = "Does it draw random numbers, or change something outside the function?"
                 raise Complaint(
                     "the same input must give the same result, and a second call gave another", details, reading
@@ -64,10 +63,7 @@ class Learner:
                     put_back(value, call.given[name])
         if changed:
             name, after = changed
-            details = [f"before   {summary(call.given[name])}", f"after    {summary(after)}"]
-            with contextlib.suppress(TypeError):
-                x, y = array(call.given[name]), array(after)
-                details = side_by_side(x, y, x != y, ("before", "after")) if x.shape == y.shape else details
+            details = difference(call.given[name], after)
             reading = f"{name} += …, {name}[…] = … and the like write into the caller's data; make a new one."
             raise Complaint(f"your function changes its input {name}: the caller still needs it", details, reading)
         return result

@@ -35,6 +35,9 @@ def array(value: Any) -> np.ndarray:
 
 
 def is_array(value: Any) -> bool:
+    """Whether it is an array or tensor; a class or module with a `shape` and a `dtype`, such as NumPy, is none."""
+    if isinstance(value, type | types.ModuleType):
+        return False
     return isinstance(value, np.ndarray | np.generic) or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 

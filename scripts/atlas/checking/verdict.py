@@ -1,0 +1,71 @@
+"""The verdict on an exercise whose check was left by an exception: whose fault it is, where it arose, what it means."""
+
+import inspect
+import traceback
+from pathlib import Path
+from typing import Any
+
+from atlas.checking import learner, unnoticed
+from atlas.checking.advice import advice, said
+from atlas.checking.calls import Run, called_with
+from atlas.checking.place import file_name, learners_place
+from atlas.checking.report import BROKEN, FAILED, UNTOUCHED
+from atlas.checking.sandbox import TimeUp
+from atlas.checking.values import summary
+from atlas.checking.vocabulary import Check
+from atlas.checking.written import Written
+
+_INTERFACE = (AttributeError, TypeError, NotImplementedError)
+"""What Python raises where a class lacks a method or an argument that its user counts on."""
+
+
+def verdict_on(error: BaseException, check: Check, given: Any, run: Run) -> tuple[str, str, list[str]]:
+    """Status, reason and details for an exception that left the check."""
+    place = learners_place(error)
+    where = [str(place)] if place else []
+    if isinstance(error, TimeUp):
+        return FAILED, f"stopped after {check.seconds:g} s without a result", [*where, unnoticed.of_endless(error)]
+    missing = str(error) if isinstance(error, NotImplementedError) and place and place.deepest else "?"
+    if missing in ("", check.name):
+        return UNTOUCHED, "", []
+    if missing.replace(".", "").isidentifier():
+        if missing.startswith(f"{check.name}."):
+            return UNTOUCHED, f"{missing} is not written yet", []
+        return FAILED, f"needs {missing}, which is not written yet", ["Do that exercise first, or lab.catch_up it."]
+    if isinstance(error, SystemExit):
+        return FAILED, "your code ends Python: leave out exit() and quit()", where
+    first, *more = said(error)
+    told = [advised] if (advised := advice(error, place, given)) else []
+    if place or _in_the_call(error):
+        return FAILED, first, [*more, *where, *called_with(run.call_of(None)), *told]
+    if inspect.isclass(given) and given.__name__ in first and isinstance(error, _INTERFACE):
+        return FAILED, f"the check uses your {given.__name__}, and that fails", [first, *told]
+    if run.calls and isinstance(error, _INTERFACE):
+        call, code = run.calls[-1], Written(given)
+        shown = [*called_with(call), f"yours    {summary(call.result)}"]
+        if call.result is None:
+            return FAILED, "nothing came back", [*shown, unnoticed.of_nothing(code)]
+        if odd := unnoticed.of_result(call.result, code):
+            return FAILED, "what came back cannot be used", [*shown, odd]
+    last = error.__traceback__
+    while last.tb_next:
+        last = last.tb_next
+    at = (
+        f"at line {last.tb_lineno} of {file_name(last.tb_frame.f_code.co_filename)}, "
+        f"after {len(run.calls)} calls of yours"
+    )
+    return (
+        BROKEN,
+        "the check itself failed",
+        [first, at, "Please report this to the course. lab.catch_up lets you go on."],
+    )
+
+
+def _in_the_call(error: BaseException) -> bool:
+    """Whether calling what was handed in raised at once, before any Python of the learner's ran (as a cache does)."""
+    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
+    kits = [file for file in files if file.startswith(_ENGINE) or file.endswith("checks.py")]
+    return kits[-1:] == [learner.__file__]
+
+
+_ENGINE = str(Path(learner.__file__).parent)

@@ -1,0 +1,703 @@
+"""What a learner reads whose code ends in an exception, or does what Python takes without a word.
+
+Each cell is written as a learner writes it. The message names what happened, and nothing that is not in the cell.
+"""
+
+import linecache
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from atlas.checking import exercise, expect, run_check
+from atlas.checking.advice import advice, said
+
+CELLS = iter(range(1_000_000))
+
+
+def cell(source, name="f"):
+    """What a notebook's cell defines under `name`."""
+    file = f"/tmp/ipykernel_1/{next(CELLS)}.py"
+    text = textwrap.dedent(source).strip() + "\n"
+    linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
+    names = {"np": np, "torch": torch, "nn": nn, "__name__": "__main__"}
+    exec(compile(text, file, "exec"), names)
+    return names[name]
+
+
+def message(source, name="f", inputs=None):
+    """The report on the function f (or the class Model) of a cell, which is called with x (3, 5)."""
+    x = np.arange(15.0).reshape(3, 5) if inputs is None else inputs
+
+    def check(learner, rng):
+        made = learner() if name == "Model" else learner
+        result = made.run(x) if name == "Model" else made(x)
+        expect.close(result, np.array([7.0, 3.0, -2.0]), why="it must be right", source="by hand")
+
+    check.__name__ = name
+    outcome = run_check(exercise(hints=["."], seconds=0.5)(check), cell(source, name))
+    assert outcome.status == "failed", outcome.text()
+    return outcome.text()
+
+
+SLIPS = {
+    # what Python calls its own, overwritten
+    "sum overwritten in the notebook": (
+        """
+        sum = 0
+        def f(x):
+            return sum(x)
+        """,
+        "`sum` is an int (0) here and no longer Python's own, for a line gave it that value: give that variable another"
+        " name; `del sum` in a cell brings Python's own back.",
+    ),
+    "list overwritten in the function": (
+        """
+        def f(x):
+            list = [1, 2]
+            return list(x)
+        """,
+        (
+            "`list` is a list ([1, 2]) here and no longer Python's own, for a line "
+            "gave it that value: give that variable another name."
+        ),
+    ),
+    "max read before it is overwritten": (
+        """
+        def f(x):
+            max = max(x[0])
+            return max
+        """,
+        "`max` gets a value in this function, so that in all of it `max` is no longer Python's own",
+    ),
+    # names
+    "a global that is counted up": (
+        """
+        count = 0
+        def f(x):
+            count += 1
+            return x
+        """,
+        "`count` gets a value in this function, so that Python takes it for the function's own in all of it, and does"
+        " not see the one outside",
+    ),
+    "a sum without its beginning": (
+        """
+        def f(x):
+            for row in x:
+                total += row.sum()
+            return total
+        """,
+        "`total` is counted up before it has a value: is a line such as `total = 0` missing before?",
+    ),
+    "lines in the wrong order": (
+        """
+        def f(x):
+            y = mean + 1
+            mean = x.mean(1)
+            return y
+        """,
+        "`mean` gets its value only further down, in line 3",
+    ),
+    "a value on one branch only": (
+        """
+        def f(x):
+            if x.ndim == 1:
+                y = x
+            return y
+        """,
+        "`y` gets its value on some paths only",
+    ),
+    "a slip of the pen": (
+        """
+        def f(x):
+            hidden = x.sum(1)
+            return hiden
+        """,
+        "There is `hidden`: is `hiden` a slip of the pen?",
+    ),
+    "nothing imported": (
+        """
+        def f(x):
+            return plt.plot(x)
+        """,
+        "Nothing of the name plt is imported: has the cell with `import matplotlib.pyplot as plt` been run?",
+    ),
+    "another language's true": ("def f(x): return true", "Python writes True."),
+    "a name from nowhere": ("def f(x): return zzz", "Is it spelt as in the signature?"),
+    # calls
+    "an array called": ("def f(x): return x(0)", "`x` is an array (3, 5) float64: square brackets take entries out"),
+    "a shape called": (
+        "def f(x): return x.shape(0)",
+        "`x.shape` is a tuple ((3, 5)): square brackets take entries out",
+    ),
+    "a product without its sign": ("def f(x): return (x + 1)(x - 1)", "is a * missing between both?"),
+    "a number called": (
+        "def f(x):\n    k = 2\n    return k(x)",
+        "`k` is an int (2), and the parenthesis after it calls it",
+    ),
+    "a module called": ("def f(x): return np(x)", "`np` is a module: which of its functions is meant?"),
+    "an instance called": (
+        """
+        class Net: pass
+        net = Net()
+        def f(x): return net()
+        """,
+        "`net` is an instance of Net already, and that has no __call__",
+    ),
+    "a method without its parentheses": (
+        "def f(x): return x - x.mean",
+        "`x.mean` is a function here: are the parentheses missing",
+    ),
+    "an attribute of a method": (
+        "def f(x): return x.sum.shape",
+        "`sum` is a function here: are the parentheses missing",
+    ),
+    "Python's sum with an axis": ("def f(x): return sum(x, axis=1)", "Python's own sum has no axis: np.sum"),
+    "PyTorch's word for NumPy": ("def f(x): return np.sum(x, dim=1)", "NumPy says axis, dim is PyTorch's word."),
+    "keepdim for NumPy": (
+        "def f(x): return np.sum(x, keepdim=True)",
+        "NumPy says keepdims, keepdim is PyTorch's word.",
+    ),
+    "an argument spelt otherwise": (
+        """
+        def scale(x, factor): return x * factor
+        def f(x): return scale(x, facto=2)
+        """,
+        "It has factor: is that meant?",
+    ),
+    # None
+    "print returned": ("def f(x): return print(x)", "It returns what print() gives, and that is None"),
+    "append returned": (
+        "def f(x):\n    a = []\n    return a.append(1)",
+        "It returns what `a.append()` gives, and that is None",
+    ),
+    "no return": ("def f(x):\n    y = x.sum(1)", "There is no `return` with a value in it"),
+    "a branch without return": ("def f(x):\n    if x.ndim == 1:\n        return x", "does one branch end without it?"),
+    "sort kept": (
+        """
+        def f(x):
+            y = list(x[0])
+            y = y.sort()
+            return y[0]
+        """,
+        "`y` is None here: `y.sort()` works in place and gives None. Leave the `y =` before it out?",
+    ),
+    "a helper without return": (
+        """
+        def helper(x): x.sum()
+        def f(x): return helper(x) + 1
+        """,
+        "`helper(x)` is None here: does it forget its `return`?",
+    ),
+    "a default that stays None": (
+        """
+        def f(x, mask=None):
+            return x[:, 0] * mask
+        """,
+        "`mask` is None here, as it was handed in (or left out)",
+    ),
+    "no gradient yet": (
+        """
+        def f(x):
+            w = torch.ones(3, requires_grad=True)
+            return w - 0.1 * w.grad
+        """,
+        "`w.grad` is None here: has backward() not run yet",
+    ),
+    # generators, coroutines
+    "a yield": (
+        "def f(x):\n    for row in x:\n        yield row.sum()",
+        "It is a generator, which gives its values only one by one: a `yield` for a `return`?",
+    ),
+    "round parentheses": (
+        "def f(x): return (row.sum() for row in x)",
+        "only one by one: round parentheses for square ones?",
+    ),
+    "async": ("async def f(x): return x", "It is a coroutine, for its function begins with `async def`"),
+    "a generator indexed": (
+        "def f(x):\n    rows = (r for r in x)\n    return rows[0]",
+        "`rows` is a generator, not a value",
+    ),
+    "a coroutine used": (
+        """
+        async def g(x): return x
+        def f(x):
+            y = g(x)
+            return y + 1
+        """,
+        "`y` is a coroutine, not a value: `async def` for `def`?",
+    ),
+    "a comma too many": ("def f(x): return x[:, 0],", "It is a tuple of one: is there a comma at the end"),
+    # text
+    "text for a number": ("def f(x):\n    k = '3'\n    return x * k", "`k` is text, '3', and text does not compute"),
+    "text times a fraction": (
+        "def f(x):\n    k = '3'\n    return k * 2.0",
+        "`k` is text, '3', and text does not compute",
+    ),
+    # lists
+    "a list less a list": (
+        "def f(x):\n    a = [1, 2]\n    return a - x.tolist()",
+        "`a` is a list, and a list does not compute entry by entry",
+    ),
+    "a list times a fraction": (
+        "def f(x):\n    a = [1, 2]\n    return a * 0.5",
+        "`a` is a list, and a list does not compute",
+    ),
+    "a list with two indices": (
+        "def f(x):\n    a = x.tolist()\n    return a[0, 1]",
+        "`a` is a list, and a list does not compute",
+    ),
+    "the shape of a list": (
+        "def f(x):\n    a = [1, 2]\n    return a.shape",
+        "It is a list ([1, 2]): np.array(…) or torch.tensor(…) of it first?",
+    ),
+    # caches and keys
+    "a cache of arrays": (
+        """
+        import functools
+        @functools.lru_cache
+        def f(x): return x
+        """,
+        "A cache looks its results up by the arguments, and an array can be no key: leave the decorator of f out?",
+    ),
+    "a cached helper": (
+        """
+        import functools
+        @functools.cache
+        def g(x): return x
+        def f(x): return g(x)
+        """,
+        "an array can be no key: leave the decorator of g out?",
+    ),
+    "an array as a key": ("def f(x): return {x: 1}", "An array can be changed, and so it is no key of a dict"),
+    # the rest of Python
+    "a power by ^": ("def f(x): return x ^ 2", "`^` compares bits in Python (exclusive or); a power is **."),
+    "recursion": ("def f(x): return f(x - 1)", "f calls itself without end"),
+    "recursion of two": ("def g(x): return f(x)\ndef f(x): return g(x)", "call one another without end"),
+    "a dict that grows": (
+        "def f(x):\n    d = {1: 2}\n    for k in d: d[k + 1] = 0",
+        "The loop adds to (or takes from) what it runs over",
+    ),
+    "a list that grows for ever": (
+        "def f(x):\n    a = [1]\n    for k in a: a.append(k)",
+        "The loop over `a` makes it longer in each round (a.append(k)), and so never ends",
+    ),
+    "while for ever": ("def f(x):\n    while True: pass", "Does the condition of the `while` never turn false"),
+    "a division by 0": ("def f(x):\n    n = 0\n    return 1 / n", "`n` is 0 here: can that be"),
+    "a key not there": (
+        "def f(x):\n    d = {'weight': 1}\n    return d['weigth']",
+        "There is 'weight': is that meant?",
+    ),
+    "too few parts": (
+        "def f(x):\n    a, b, c = x.shape\n    return a",
+        "`x.shape` has 2 parts, (3, 5): as many names as parts?",
+    ),
+    "a number run over": ("def f(x):\n    n = 3\n    for i in n: pass", "`n` is one number, 3: range(n)?"),
+    "a number indexed": ("def f(x):\n    n = 3\n    return n[0]", "`n` is one number, 3, and has no entries"),
+    "a fraction as length": (
+        "def f(x): return np.zeros(len(x) / 2)",
+        "A length is a whole number, and / gives a fraction",
+    ),
+    "a tuple changed": ("def f(x):\n    t = (1, 2)\n    t[0] = 3", "A tuple cannot be changed"),
+    "a breakpoint": (
+        "def f(x):\n    breakpoint()\n    return x",
+        "A breakpoint() (or set_trace) stops the code for the debugger",
+    ),
+    "math for arrays": (
+        "import math\ndef f(x): return math.exp(x)",
+        "math.exp takes one number and gets an array: np.exp",
+    ),
+    "a row into an entry": (
+        "def f(x):\n    y = np.zeros(3)\n    y[0] = x[0]\n    return y",
+        "One entry gets several numbers",
+    ),
+    # truth
+    "if with an array": ("def f(x):\n    if x > 0: return x", "an array has many: an `if` met it"),
+    "and with arrays": ("def f(x): return x[(x > 0) and (x < 1)]", "`and` asks for one, & (with both sides"),
+    "not with an array": ("def f(x): return not x", "`not` asks for one, ~ goes entry by entry"),
+    "between": ("def f(x): return 0 < x < 1", "a < x < b means `and`"),
+    "Python's max": (
+        "def f(x): return max(x, 0)",
+        "Python's own max compares whole arrays: np.maximum goes entry by entry",
+    ),
+    "while with a tensor": ("def f(x):\n    while torch.tensor(x) > 0: pass", "a `while` met it"),
+    # attributes
+    "append to an array": ("def f(x): return x.append(1)", "An array has a fixed length: collect in a list"),
+    "astype of a tensor": (
+        "def f(x): return torch.tensor(x).astype(float)",
+        "A tensor has .to(torch.float32), for example for it.",
+    ),
+    "unsqueeze of an array": ("def f(x): return x.unsqueeze(0)", "An array has [:, None] or [None] for it."),
+    "relu of NumPy": ("def f(x): return np.relu(x)", "numpy has no relu, torch has: is that one meant?"),
+    "a function misspelt": ("def f(x): return np.maximun(x, 0)", "numpy has maximum: is that meant?"),
+    "a method misspelt": ("def f(x): return x.reshap(3)", "It has .reshape: is that meant?"),
+    "backward of a number": (
+        "def f(x):\n    loss = torch.tensor(x).sum().item()\n    loss.backward()",
+        "A tensor has .backward, and this is a plain number: is there an .item() or float(…) on the way?",
+    ),
+    # masks and indices
+    "a mask on the wrong axis": (
+        "def f(x):\n    mask = x[0] > 1\n    return x[mask]",
+        "A mask of length 5 meets axis 0, which has 3 entries; axis 1 has 5. Does the mask belong there, [:, mask]?",
+    ),
+    "a mask of another array": (
+        "def f(x):\n    mask = np.ones(4, bool)\n    return x[mask]",
+        "A mask of length 4 meets axis 0, which has 3 entries: was it made of another array",
+    ),
+    "a mask on a tensor": (
+        "def f(x):\n    mask = torch.ones(5).bool()\n    return torch.tensor(x)[mask]",
+        "A mask of length 5 meets axis 0, which has 3 entries; axis 1 has 5. Does the mask belong there, [:, mask]?",
+    ),
+    "a mask written through": (
+        "def f(x):\n    mask = x[0] > 1\n    y = x.copy()\n    y[mask] = 0\n    return y",
+        "axis 1 has 5. Does the mask belong there",
+    ),
+    "past the end": (
+        "def f(x): return x[3]",
+        "Index 3 runs past the end of axis 0, which has 3: they begin at 0, the last is 2.",
+    ),
+    "past the end of a list": ("def f(x):\n    a = [1]\n    return a[1]", "An index runs past the end"),
+    "too many indices": ("def f(x): return x.sum(0)[0, 1]", "It has one axis, and 2 are indexed"),
+    "an index of a number": (
+        "def f(x): return torch.tensor(1.0)[0]",
+        "It is a single number and has no entries to pick",
+    ),
+    "a fraction as index": ("def f(x): return x[1.0]", "An index is a whole number"),
+    "fractions as indices": ("def f(x): return x[np.ones(2)]", "Its entries are fractions: an index is whole numbers"),
+    # shapes
+    "no broadcast": ("def f(x): return x + np.ones(3)", "Two shapes do not fit. Print both .shape"),
+    "a product that does not fit": (
+        "def f(x): return np.dot(x, x)",
+        "the 5 columns of the first must be as many as the 3 rows of the second",
+    ),
+    "a product of tensors": (
+        "def f(x):\n    t = torch.tensor(x)\n    return t @ t",
+        "the 5 columns of the first must be as many as the 3 rows",
+    ),
+    "a reshape": ("def f(x): return x.reshape(4, 4)", "A reshape keeps the number of entries"),
+    "a view of a transpose": ("def f(x): return torch.tensor(x).T.view(15)", "view cannot arrange them: .reshape(…)?"),
+    "no such axis": ("def f(x): return x.sum(2)", "There is no axis 2: it has 2 axes, counted from 0."),
+    "no such axis of a tensor": (
+        "def f(x): return torch.tensor(x).sum(2)",
+        "There is no axis 2: the last one here is 1 (or -1).",
+    ),
+    "rows of different lengths": (
+        "def f(x): return np.array([[1], [2, 3]])",
+        "The rows have different lengths, so that they make no array",
+    ),
+    "the largest of nothing": ("def f(x): return x[:0].max()", "The array is empty, and the largest"),
+    # kinds of numbers
+    "double meets float": (
+        "def f(x): return nn.Linear(5, 1)(torch.tensor(x))",
+        "float32 meets float64: NumPy's arrays are float64, PyTorch's layers float32.",
+    ),
+    "fractions into whole numbers": (
+        "def f(x):\n    y = np.arange(3)\n    y -= 0.5\n    return y",
+        "An array of whole numbers takes no fractions in place",
+    ),
+    "fractions into a whole tensor": (
+        "def f(x):\n    y = torch.arange(3)\n    y -= 0.5\n    return y",
+        "An array of whole numbers takes no fractions in place",
+    ),
+    "the mean of whole numbers": (
+        "def f(x): return torch.arange(3).mean()",
+        "The tensor holds whole numbers (or True and False), and this needs fractions",
+    ),
+    "labels as fractions": (
+        "def f(x): return nn.functional.cross_entropy(torch.ones(2, 3), torch.ones(2))",
+        "Class labels are whole numbers, torch.int64",
+    ),
+    "a label too large": (
+        "def f(x): return nn.functional.cross_entropy(torch.ones(2, 3), torch.tensor([0, 3]))",
+        "A class label is as large as the number of classes",
+    ),
+    "an embedding": (
+        "def f(x): return nn.Embedding(3, 2)(torch.tensor([3]))",
+        "An embedding has a row for each index below num_embeddings",
+    ),
+    "a number for a tensor": (
+        "def f(x): return torch.sqrt(2)",
+        "torch.sqrt takes a tensor and gets one number: math.sqrt",
+    ),
+    "an array for a tensor": (
+        "def f(x): return torch.exp(x)",
+        "torch.exp takes a tensor and gets a numpy.ndarray: torch.as_tensor(…) of it?",
+    ),
+    "a layer for a tensor": (
+        "def f(x):\n    return nn.Linear(2, 2)(nn.ReLU())",
+        "gets ReLU: was the thing itself handed on in place of its result?",
+    ),
+    "Python objects": (
+        "def f(x): return np.exp(np.array([1.0, 2.0], dtype=object))",
+        "The array holds Python objects, not numbers (dtype object)",
+    ),
+    # gradients
+    "no gradient at all": (
+        "def f(x): return torch.ones(1).sum().backward()",
+        "No gradient can flow here: this was not computed from a tensor with requires_grad=True, or the way is cut.",
+    ),
+    "a gradient cut": (
+        """
+        def f(x):
+            w = torch.ones(2, requires_grad=True)
+            return w.detach().sum().backward()
+        """,
+        "or the way is cut: by .detach()?",
+    ),
+    "a gradient cut by the caller": (
+        """
+        def loss(w): return w.sum().backward()
+        def f(x):
+            with torch.no_grad():
+                return loss(torch.ones(2, requires_grad=True))
+        """,
+        "or the way is cut: by torch.no_grad()?",
+    ),
+    "a parameter changed in place": (
+        "def f(x):\n    w = torch.ones(2, requires_grad=True)\n    w -= 1",
+        "`with torch.no_grad():` around an update",
+    ),
+    "changed after use": (
+        "def f(x):\n    w = torch.ones(2, requires_grad=True)\n    y = w.exp()\n    y += 1\n    y.sum().backward()",
+        "was changed in place afterwards",
+    ),
+    "backward twice": (
+        (
+            "def f(x):\n    w = torch.ones(2, requires_grad=True)\n    loss = "
+            "(w**2).sum()\n    loss.backward()\n    loss.backward()"
+        ),
+        "backward() ran through this computation already",
+    ),
+    "backward of many": (
+        "def f(x): return torch.ones(2, requires_grad=True).exp().backward()",
+        "backward() starts at one number, and this has several",
+    ),
+    "NumPy of a gradient": (
+        "def f(x): return np.exp(torch.ones(2, requires_grad=True))",
+        "NumPy cannot take a tensor that records gradients",
+    ),
+    "one example in batch norm": (
+        "def f(x): return nn.BatchNorm1d(3)(torch.ones(1, 3))",
+        "Batch norm in training mode needs more than one example",
+    ),
+    # without a word
+    "an assignment forgotten": (
+        "def f(x):\n    y = x[:, 0]\n    y * 2\n    return y",
+        "The line `y * 2` computes and keeps nothing",
+    ),
+    "a result dropped": (
+        "def f(x):\n    y = x[:, 0]\n    np.exp(y)\n    return y + 1",
+        "The line `np.exp(y)` computes and keeps nothing",
+    ),
+    "== for =": (
+        "def f(x):\n    y = x[:, 0]\n    y == 2\n    return y",
+        "The line `y == 2` compares and keeps nothing: = for ==?",
+    ),
+    "whole numbers and ^": (
+        "def f(x): return x[:, 0].astype(int) ^ 2",
+        "^ compares bits in Python (exclusive or). Is a power meant, **?",
+    ),
+    "is for ==": (
+        "def f(x):\n    n = x.sum()\n    return x[:, 0] if n is 5 else x[:, 1] * x[:, 2]",
+        "`is` asks whether both are one and the same object",
+    ),
+    "a walrus": (
+        "def f(x):\n    if n := len(x) > 2:\n        return x[:, 0] * n ** 2 + 3\n    return x",
+        "so that n is True or False",
+    ),
+    "a list changed in its loop": (
+        """
+        def f(x):
+            a = [4.0, 9.0, 5.0, 1.0, 8.0]
+            for k in a:
+                if k > 3: a.remove(k)
+            return np.array([*a, 0, 0, 0][:3])
+        """,
+        "The loop over `a` changes it (a.remove(k)), so that entries are passed over",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_is_named_with_what_is_in_the_cell(slip):
+    source, fragment = SLIPS[slip]
+    assert fragment in message(source)
+
+
+CLASSES = {
+    "super forgotten": (
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                self.layer = nn.Linear(2, 2)
+        """,
+        "super().__init__() is missing: it is the first line of __init__",
+    ),
+    "super too late": (
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                self.layer = nn.Linear(2, 2)
+                super().__init__()
+        """,
+        "super().__init__() has to come before the first layer is stored",
+    ),
+    "super forgotten, no layer": (
+        """
+        class Model(nn.Module):
+            def __init__(self):
+                self.w = 1
+            def forward(self, x): return x
+            def run(self, x): return self(x)
+        """,
+        "super().__init__() is missing",
+    ),
+    "self forgotten in the signature": (
+        """
+        class Model:
+            def run(x): return x
+        """,
+        "`run` lacks self: the first argument of a method is the object itself, def run(self, …).",
+    ),
+    "self forgotten in a helper's signature": (
+        """
+        class Model:
+            def helper(x): return x
+            def run(self, x): return self.helper(x)
+        """,
+        "`helper` lacks self",
+    ),
+    "self forgotten before an attribute": (
+        """
+        class Model:
+            def __init__(self): self.w = 1
+            def run(self, x): return w * x
+        """,
+        "`w` belongs to the object: self.w?",
+    ),
+    "an attribute that was a variable": (
+        """
+        class Model:
+            def __init__(self):
+                w = 1
+            def run(self, x): return self.w * x
+        """,
+        "In __init__ `w` is a variable that ends with it: self.w = … keeps it?",
+    ),
+    "an attribute misspelt": (
+        """
+        class Model:
+            def __init__(self): self.weight = 1
+            def run(self, x): return self.weigth * x
+        """,
+        "It has `weight`: is that meant?",
+    ),
+    "an attribute from nowhere": (
+        """
+        class Model:
+            def __init__(self): self.weight = 1
+            def run(self, x): return self.zzz * x
+        """,
+        "Where does self.zzz get its value",
+    ),
+    "the class for an object": (
+        """
+        class Net:
+            def go(self, x): return x
+        class Model:
+            def run(self, x): return Net.go(x)
+        """,
+        "Net is the class, and a method needs an object of it: Net(…) first?",
+    ),
+    "init misspelt": (
+        """
+        class Net:
+            def __int__(self, n): self.n = n
+        class Model:
+            def run(self, x): return Net(3)
+        """,
+        "Net has no __init__: is its `__int__` meant to be it?",
+    ),
+    "nothing returned": (
+        """
+        class Model:
+            def run(self, x): x.sum()
+        """,
+        "Is the `return` missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("slip", CLASSES)
+def test_a_slip_in_a_class_is_named(slip):
+    source, fragment = CLASSES[slip]
+    assert fragment in message(source, "Model")
+
+
+def test_a_saved_model_that_does_not_fit_is_told_line_by_line_and_not_without_end():
+    source = """
+        def f(x):
+            model = nn.Sequential(*[nn.Linear(2, 2) for _ in range(4)])
+            model.load_state_dict({"0.weight": torch.ones(3, 3), "head": torch.ones(2)})
+    """
+    lines = message(source).splitlines()
+    assert "RuntimeError: Error(s) in loading state_dict for Sequential:" in lines[0]
+    assert lines[1] == '  Missing key(s) in state_dict: "0.bias", "1.weight", "1.bias", "2.weight" and 3 more'
+    assert lines[2] == '  Unexpected key(s) in state_dict: "head".'
+    assert "size mismatch for 0.weight: copying a param with shape (3, 3)" in lines[3]
+    assert "the model built as it was when it was saved?" in lines[-1]
+
+
+LONG = {
+    "eager": (
+        "{{function_node __wrapped__MatMul_device_/job:localhost/device:CPU:0}} Matrix size-incompatible:"
+        " In[0]: [2,3], In[1]: [2,3] [Op:MatMul] name: ",
+        "ValueError: Matrix size-incompatible: In[0]: [2,3], In[1]: [2,3]",
+        "the 3 columns of the first must be as many as the 2 rows",
+    ),
+    "a graph": (
+        "Graph execution error:\n\nDetected at node loss/Sparse defined at (most recent call last):\n"
+        '  File "a.py", line 11, in <module>\n\nReceived a label value of 5 which is outside the valid range\n'
+        "\t [[{{node loss/Sparse}}]] [Op:__inference_multi_step_on_iterator_700]",
+        "ValueError: Received a label value of 5 which is outside the valid range",
+        "",
+    ),
+    "a layer": (
+        "Exception encountered when calling Embedding.call().\n\n\x1b[1m{{function_node __wrapped__GatherV2}}"
+        " indices[0] = 7 is not in [0, 3) [Op:GatherV2]\x1b[0m\n\nArguments received by Embedding.call():\n  • x",
+        "ValueError: indices[0] = 7 is not in [0, 3)",
+        "Indices count from 0 and lie below 3 here",
+    ),
+    "a layer's shape": (
+        "Exception encountered when calling Sequential.call().\n\n\x1b[1mInput 0 with name 'None' of layer 'dense' is"
+        " incompatible with the layer: expected axis -1 of input shape to have value 3, but received input with shape"
+        " (4, 5)\x1b[0m\n\nArguments received by Sequential.call():",
+        "ValueError: Input 0 with name 'None' of layer 'dense' is incompatible with the layer: expected axis -1",
+        "The layer was made for 3 features and gets shape (4, 5)",
+    ),
+    "a function": (
+        'in user code:\n\n    File "a.py", line 29, in h  *\n        return tf.matmul(x, w)\n\n'
+        "    ValueError: Dimensions must be equal, but are 3 and 2 for '{{node MatMul}} = MatMul[T=DT_FLOAT](x, ones)'"
+        " with input shapes: [2,3], [2,2].\n",
+        "ValueError: Dimensions must be equal, but are 3 and 2",
+        "Two shapes do not fit",
+    ),
+    "two kinds": (
+        "cannot compute AddV2 as input #1(zero-based) was expected to be a float tensor but is a double tensor"
+        " [Op:AddV2] name: ",
+        "ValueError: cannot compute AddV2 as input #1(zero-based) was expected to be a float tensor but is a double",
+        "here float meets double: tf.cast one of both?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_of_tensorflows_long_messages_the_telling_line_is_kept(case):
+    text, line, sentence = LONG[case]
+    error = ValueError(text)
+    assert said(error)[0].startswith(line)
+    assert sentence in advice(error, None) if sentence else advice(error, None) == ""

@@ -21,7 +21,7 @@ from made_up import FIRST, SECOND, answer, write
 ATLAS = Path(sys.executable).with_name("atlas")
 FIRST_NAME = "perceptron-and-mlp"
 COMMANDS = [
-    *("start", "check", "hint", "reset", "progress", "agenda", "doctor", "build", "validate", "new"),
+    *("start", "check", "hint", "solution", "reset", "progress", "agenda", "doctor", "build", "validate", "new"),
     *("data", "data list", "data fetch", "data verify"),
 ]
 
@@ -123,6 +123,13 @@ def test_the_help_in_the_list_of_commands_is_not_cut_off(atlas, command):
         ("check perceptron-and-mlp multipli", "Did you mean 'multiply'?"),
         ("check multipli", "Did you mean 'multiply'?"),
         ("hint percptron_step", "Did you mean 'perceptron_step'"),
+        ("hint smoothed", "There is no workshop and no exercise 'smoothed'"),
+        ("check regularisation", "Did you mean 'regularization-dropout-batchnorm'?"),
+        ("check dropout", "Did you mean 'regularization-dropout-batchnorm'?"),
+        ("hint step", "Did you mean 'perceptron_step'?"),
+        ("hint foo", "no workshop and no exercise 'foo'. `atlas` lists the workshops, `atlas progress WORKSHOP`"),
+        ("solution", "Say which: atlas solution perceptron-and-mlp perceptron_step|multiply|count_down"),
+        ("solution multipli", "Did you mean 'multiply'?"),
         ("data fetch mnits", 'did you mean "mnist"?'),
         ("data verify mnits", 'did you mean "mnist"?'),
         ("reset --progres", "--progress"),
@@ -254,6 +261,72 @@ def test_hints_are_given_one_after_the_other_to_the_first_open_exercise(atlas):
     assert "Products begin at one." in atlas("hint perceptron-and-mlp")[1]
 
 
+def test_the_solution_of_one_exercise_is_shown_and_counts_as_nothing(atlas):
+    code, out, _ = atlas("solution multiply")
+    assert (code, "One solution to multiply" in out, "product *= number" in out) == (0, True, True)
+    assert "return range" in atlas("solution perceptron-and-mlp count_down")[1]
+    assert progress.read()["workshops"] == {}
+
+
+def test_what_lies_beside_the_notebook_is_seen_as_in_the_notebook(atlas, small_course, monkeypatch):
+    folder = small_course / "workshops" / FIRST
+    write(folder / "my_sums.py", "from pathlib import Path\n\n\ndef add(numbers):\n    return sum(numbers)\n")
+    write(folder / "start.txt", "1")
+    answer(small_course, perceptron_step="return my_sums.add(numbers)", multiply="return START * times(numbers)")
+    notebook = folder / "perceptron-and-mlp.ipynb"
+    cells = json.loads(notebook.read_text())
+    text = "import math\nimport my_sums\nSTART = int(open('start.txt').read())\ntimes = lambda n: math.prod(n)\n"
+    cells["cells"][0] |= {"cell_type": "code", "source": text, "outputs": [], "execution_count": None}
+    notebook.write_text(json.dumps(cells))
+    for where in (small_course, folder):
+        monkeypatch.chdir(where)
+        code, out, err = atlas("check perceptron-and-mlp perceptron_step multiply")
+        assert (code, "2 of 2 passed" in out, err) == (0, True, "")
+    assert "my_sums" not in sys.modules and Path.cwd() == folder
+
+
+def test_a_file_that_hides_a_package_is_named_and_what_does_not_need_it_is_checked(atlas, small_course):
+    solve()
+    file = write(small_course / "workshops" / FIRST / "torch.py", "")
+    code, out, err = atlas("check")
+    assert (code, "3 of 3 passed" in out) == (0, True)
+    assert "torch.py in this folder hides the package torch: rename torch.py" in err and str(file) in err
+
+
+@pytest.mark.parametrize("module", ["numpy", "typer", "json", "typing"])
+def test_another_package_on_pythonpath_is_named_and_no_command_ends_in_a_traceback(small_course, module):
+    other = write(small_course / "other" / f"{module}.py", "raise AttributeError('no such thing')\n").parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(other), os.environ.get("PYTHONPATH", "")])}
+    ended = subprocess.run([ATLAS, "check"], env=environment, capture_output=True, text=True)
+    assert ended.returncode
+    assert f"{module}.py on PYTHONPATH hides" in ended.stderr and f"take {other} out of PYTHONPATH" in ended.stderr
+    assert "Traceback" not in ended.stderr and "kit's fault" not in ended.stderr
+
+
+def test_checks_that_were_overwritten_are_named_and_no_fault_of_the_kit(atlas, small_course):
+    (small_course / ".git").mkdir()
+    write(small_course / "workshops" / FIRST / "checks.py", "import math\n")
+    for line in ("check", "hint", "solution multiply"):
+        code, _, err = atlas(line)
+        assert (code, f"git restore workshops/{FIRST}/checks.py" in err) == (2, True)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_script_in_another_encoding_is_the_learners_to_save_again_and_hides_no_notebook(
+    atlas, small_course, encoding
+):
+    solve()
+    file = small_course / "workshops" / FIRST / "count.py"
+    data = ("# größer\n" + file.read_text(encoding="utf-8")).encode(encoding)
+    file.write_bytes(data)
+    code, out, err = atlas("check")
+    assert (code, "2 of 3 passed" in out) == (1, True)
+    assert "count.py is saved in" in err and "Save with Encoding" in err and "kit's fault" not in err
+    assert atlas("reset perc -y")[0] == 0
+    (kept,) = (small_course / ".atlas" / "backups").rglob("count.py")
+    assert kept.read_bytes() == data
+
+
 # ------------------------------------------------------------------------------------------------ reset
 
 
@@ -271,6 +344,17 @@ def test_reset_keeps_a_copy_and_says_where(atlas, small_course):
     assert ((kept / notebook.name).read_bytes(), (kept / script.name).read_bytes()) == mine
     assert (notebook.read_bytes(), script.read_bytes()) == fresh
     assert "3/3" in atlas("")[1], "progress stays"
+
+
+def test_after_a_reset_it_is_said_why_progress_and_check_disagree(atlas, small_course):
+    answer(small_course, multiply="return 42")
+    atlas("check")
+    out = atlas("reset perc --yes")[1]
+    assert "Progress still says 1 passed" in out and "atlas reset perceptron-and-mlp --progress" in out
+    out = atlas("check")[1]
+    assert "You passed it before, and progress keeps that: the file has been changed since." in out
+    assert out.count("You passed it before") == 1
+    assert "Progress still says" not in atlas("reset perc --yes --progress")[1]
 
 
 def test_reset_asks_first(atlas, small_course, monkeypatch):
@@ -315,6 +399,7 @@ def test_reset_never_leaves_the_learner_without_files_when_there_are_no_sources(
     solve()
     notebook = small_course / "workshops" / FIRST / "perceptron-and-mlp.ipynb"
     mine = notebook.read_bytes()
+    (small_course / ".git").mkdir()
     (small_course / "solutions" / FIRST / "count.py").unlink()
     code, _, err = atlas("reset perc --yes")
     assert (code, f"git restore solutions/{FIRST}/count.py" in err) == (2, True)

@@ -81,6 +81,7 @@ def test_a_workshop_without_toml_is_planned_and_has_a_title(small_course):
 )
 def test_a_slip_in_workshop_toml_is_an_error_that_names_file_and_key(small_course, good, bad, says):
     assert good in WORKSHOP
+    (small_course / ".git").mkdir()
     write(small_course / "workshops" / FIRST / "workshop.toml", WORKSHOP.replace(good, bad))
     with pytest.raises(CourseError) as error:
         course.workshops()
@@ -170,3 +171,28 @@ def test_reading_the_course_imports_nothing_heavy():
     code = "import sys; from atlas import course, progress; course.workshops(); progress.read(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "typer", "rich", "pydantic", "torch", "tensorflow", "IPython", "filelock"} & set(loaded)
+
+
+def test_how_to_get_a_file_back_is_told_by_git_only_where_there_is_git(small_course):
+    file = small_course / "solutions" / FIRST / "count.py"
+    assert course.bring_back(file) == f"download the kit once more and copy solutions/{FIRST}/count.py out of it"
+    (small_course / ".git").mkdir()
+    assert course.bring_back(file) == f"git restore solutions/{FIRST}/count.py"
+    assert course.bring_back("solutions") == "git restore solutions"
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        ("regularisation", "regularization-dropout"),
+        ("dropout", "regularization-dropout"),
+        ("smoothed", "smoothed_loss"),
+        ("Smoothed_los", "smoothed_loss"),
+        ("adm", "adam"),
+        ("zz", None),
+        ("weather", None),
+    ],
+)
+def test_a_word_is_meant_by_its_spelling_its_beginning_or_one_of_its_parts(slip, meant):
+    said = course.did_you_mean(slip, ["regularization-dropout", "smoothed_loss", "adam"])
+    assert said == (f" Did you mean {meant!r}?" if meant else "")

@@ -1,17 +1,17 @@
-"""What a learner holds: check, hint, solution and catch_up; and how definitions are read without running the rest."""
+"""What a learner holds: check, hint, solution and catch_up."""
 
-import inspect
-import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from atlas import checking, lab, progress
-from atlas.course import CourseError
-from made_up import FIRST, answer
+from atlas import checking, course, lab, progress
+from made_up import FIRST, write
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_check_that_breaks_is_no_attempt(desk, capsys, monkeypatch):
         (7.5, "This is 7.500"),
         (lambda x: x, "This is a lambda"),
         (print, "no exercise called print"),
-        (SimpleNamespace(__name__="multiplyy"), "Did you mean multiply?"),
+        (SimpleNamespace(__name__="multiplyy"), "Did you mean 'multiply'?"),
         (type("multiply", (), {})(), "Hand in the class itself, not one of its objects"),
     ],
 )
@@ -99,8 +99,9 @@ def test_hints_go_on_and_begin_again(desk, capsys):
     assert [line for line in shown.splitlines() if line.startswith("Hint")] == [
         "Hint 1 of 2 to multiply",
         "Hint 2 of 2 to multiply",
-        "Hint 1 of 2 to multiply",
+        "Hint 1 of 2 to multiply, from the first again: you have seen them all",
     ]
+    assert shown.count("`atlas solution multiply`") == 1
     desk.hint("dance")
     assert "no exercise called dance" in capsys.readouterr().out
 
@@ -130,10 +131,11 @@ def test_catching_up_hands_out_the_reference_and_counts_as_caught_up(desk, name)
 
 
 def test_missing_solutions_are_told_with_the_command_that_brings_them_back(desk, capsys, small_course):
+    (small_course / ".git").mkdir()
     (small_course / "solutions" / FIRST / "count.py").unlink()
     assert desk.catch_up("count_down") is None
     desk.solution("count_down")
-    assert capsys.readouterr().out.count("git checkout -- solutions") == 2
+    assert capsys.readouterr().out.count("git restore solutions") == 2
 
 
 def test_in_a_notebook_the_verdict_is_html_with_the_same_words(desk, monkeypatch):
@@ -145,6 +147,86 @@ def test_in_a_notebook_the_verdict_is_html_with_the_same_words(desk, monkeypatch
     assert "✘ multiply" in data["text/plain"] and "expected 42" in data["text/html"]
 
 
+def test_what_stands_in_backticks_is_code_in_a_notebook(desk, monkeypatch):
+    shown = []
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1)))
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=lambda data, raw: shown.append(data)))
+    check = desk.checks["multiply"]
+    desk.checks["multiply"] = replace(check, hints=("Use `a < b` twice.\nThen `b`.",))
+    desk.hint("multiply")
+    (data,) = shown
+    assert "Use <code>a &lt; b</code> twice.<br>Then <code>b</code>." in data["text/html"]
+    assert "`a < b`" in data["text/plain"]
+
+
+def run(folder, *cells):
+    """The outputs of cells in a kernel of their own, one list a cell."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = NotebookClient(book, kernel_name="python3", allow_errors=True, resources={"metadata": {"path": folder}})
+    client.execute()
+    return [cell.outputs for cell in book.cells]
+
+
+def test_a_cell_that_needs_an_exercise_not_yet_written_says_so_and_every_other_error_is_as_ever(small_course):
+    stub = "import matplotlib.pyplot as plt\ndef multiply(numbers):\n    raise NotImplementedError('multiply')\n"
+    stub += "class count_down:\n    def step(self):\n        raise NotImplementedError('count_down.step')"
+    *_, drawn, method, other, error, wrong_name = run(
+        small_course,
+        "import atlas\nlab = atlas.open('perceptron-and-mlp')",
+        stub,
+        "plt.figure()\nplt.plot([1, 2])\nmultiply([2])",
+        "count_down().step()",
+        "def later():\n    raise NotImplementedError('later')\nlater()",
+        "1 / 0",
+        "atlas.open('perceptrn-and-mlp')",
+    )
+    (said,) = drawn  # and no figure
+    assert (said.ename, said.evalue) == ("NotImplementedError", "multiply"), "an error to whatever runs the notebook"
+    assert said.traceback == [
+        "NotImplementedError: multiply is not written yet, and this cell needs it.",
+        'Do the exercise "Multiply" first: lab.hint(multiply) helps. Or go on with the answer:',
+        'multiply = lab.catch_up("multiply")',
+    ]
+    assert 'count_down = lab.catch_up("count_down")' in method[0].traceback
+    assert "later()" in "".join(other[0].traceback) and len(other[0].traceback) > 3
+    assert "ZeroDivisionError" in error[0].traceback[-1]
+    assert wrong_name[0].traceback == [
+        "There is no workshop 'perceptrn-and-mlp'. Did you mean 'perceptron-and-mlp'? `atlas` lists them all."
+    ]
+
+
+@pytest.mark.parametrize("module", ["torch", "numpy"])
+def test_a_file_of_the_learners_that_hides_a_package_is_named_and_nothing_is_a_traceback(small_course, module):
+    file = write(small_course / "workshops" / FIRST / f"{module}.py", "")
+    checks = file.with_name("checks.py")
+    checks.write_text("import torch\ntorch.nn.Linear\n" + checks.read_text())
+    imported, opened = run(file.parent, "import atlas", "lab = atlas.open('perceptron-and-mlp')")
+    assert f"{module}.py in this folder hides the package {module}: rename {module}.py" in imported[0].text
+    (error,) = [output for output in opened if output.output_type == "error"]
+    assert len(error.traceback) == 1 and str(file) in error.traceback[0]
+
+
+def test_checks_that_are_not_the_kits_any_more_are_named_with_the_cure(small_course):
+    (small_course / ".git").mkdir()
+    file = small_course / "workshops" / FIRST / "checks.py"
+    for text, why in (("x = ", "cannot be used: SyntaxError"), ("", "has no check for perceptron_step")):
+        file.write_text(text)
+        with pytest.raises(course.CourseError, match=f"{why}.*git restore workshops/{FIRST}/checks.py"):
+            lab.open("perceptron-and-mlp")
+    (small_course / ".git").rmdir()
+    with pytest.raises(
+        course.CourseError, match=r"download the kit once more and copy workshops/.*/checks\.py out of it"
+    ):
+        lab.open("perceptron-and-mlp")
+
+
+def test_letters_that_a_terminal_lacks_are_others_that_say_the_same(small_course):
+    program = "import atlas; lab = atlas.open('1'); lab.check(len)\nprint('✔ ✘ ○ … → é ŷ')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "+ x o ... -> e y"
+
+
 def test_opening_a_workshop_imports_no_framework(small_course):
     program = (
         "import sys, atlas; lab = atlas.open('perceptron-and-mlp'); lab.hint('multiply')\n"
@@ -152,119 +234,3 @@ def test_opening_a_workshop_imports_no_framework(small_course):
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-
-
-# ---------------------------------------------------------------------------------------------- reading files
-
-
-def notebook(path, *cells):
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
-    return path
-
-
-def script(tmp_path, text):
-    file = tmp_path / "train.py"
-    file.write_text(text)
-    return file
-
-
-def test_only_definitions_are_run(tmp_path):
-    found = lab.collect(
-        script(
-            tmp_path,
-            "import math\n"
-            "print('never')\n"
-            "raise SystemExit\n"
-            "while True: pass\n"
-            "SIDE: int = 28\n"
-            "INPUTS = SIDE * SIDE\n"
-            "A, (B, C) = 1, (-2, [3])\n"
-            "KIND = math.pi\n"
-            "if (n := 5): pass\n"
-            "data = open('missing')\n"
-            "SIDE += 1\n"
-            "NAMES = {'a': [1, 2]} \n"
-            "try:\n    import nowhere\nexcept ImportError:\n    nowhere = None\n"
-            "def area(): return INPUTS\n"
-            "def area(): return INPUTS + 1\n"
-            "if __name__ == '__main__': print('never')\n",
-        )
-    )
-    assert found["area"]() == 28 * 28 + 1
-    assert (found["A"], found["B"], found["C"], found["NAMES"], found["nowhere"]) == (1, -2, [3], {"a": [1, 2]}, None)
-    assert "n" not in found and "data" not in found and found.problems == []
-
-
-def test_decorators_dataclasses_and_annotations_of_the_future_work(tmp_path):
-    found = lab.collect(
-        script(
-            tmp_path,
-            "from __future__ import annotations\n"
-            "from dataclasses import dataclass\n"
-            "from functools import cache\n"
-            "from typing import TYPE_CHECKING, ClassVar\n"
-            "if TYPE_CHECKING:\n    from nowhere import Tensor\n"
-            "@dataclass\nclass Point:\n    x: int\n    kind: ClassVar[str] = 'p'\n"
-            "@cache\ndef origin(at: Tensor = 0) -> Point: return Point(at)\n",
-        )
-    )
-    assert found["origin"]().x == 0
-    assert inspect.getsource(found["Point"]).startswith("@dataclass")
-
-
-def test_what_only_a_full_run_provides_is_left_out_and_named(tmp_path):
-    found = lab.collect(script(tmp_path, "base = type('Base', (), {})\nclass Mine(base): pass\ndef f(): return 1\n"))
-    assert found["f"]() == 1 and "Mine" not in found
-    assert found.problems == ["train.py, line 2: Mine is not defined: NameError: name 'base' is not defined"]
-
-
-def test_a_notebooks_magics_await_and_other_languages_are_no_obstacle(tmp_path):
-    found = lab.collect(
-        notebook(
-            tmp_path / "n.ipynb",
-            "%matplotlib inline\n!pip list \\\n  --quiet\nfiles = !ls\n%timeit 1 + 1\nx = %time 3\ndef a(): return 1",
-            "%%time\n\ndef b(): return 2",
-            "%%bash\nwhile true; do",
-            "await something()\ny = await other()\nprint?\ndef c():\n    %time\n    return 3",
-        )
-    )
-    assert [found[name]() for name in "ab"] == [1, 2] and "c" in found and found.problems == []
-
-
-def test_a_syntax_error_hides_one_cell_of_a_notebook_and_is_named(tmp_path):
-    found = lab.collect(notebook(tmp_path / "n.ipynb", "def a(): return 1", "def b(:\n  1", "def c(): return 3"))
-    assert found["a"]() == 1 and found["c"]() == 3
-    (problem,) = found.problems
-    assert problem.startswith("n.ipynb, code cell 2, line 1: ") and "def b(:" in problem
-
-
-def test_a_syntax_error_in_a_script_names_the_line(tmp_path):
-    with pytest.raises(CourseError, match=r"train.py, line 2: .*def b\(:"):
-        lab.collect(script(tmp_path, "def a(): return 1\ndef b(:\n"))
-
-
-def test_a_missing_module_names_the_line_and_the_doctor(tmp_path):
-    with pytest.raises(CourseError, match=r"train.py, line 2: No module named 'nowhere'.*atlas doctor"):
-        lab.collect(script(tmp_path, "import math\nimport nowhere\n"))
-
-
-@pytest.mark.parametrize("text", ["", "no notebook", "[]", json.dumps({"cells": 3})])
-def test_a_damaged_notebook_names_the_command_that_replaces_it(tmp_path, text):
-    file = tmp_path / "n.ipynb"
-    file.write_text(text)
-    with pytest.raises(CourseError, match="atlas reset n"):
-        lab.collect(file)
-
-
-def test_a_message_names_the_line_in_the_cell_of_the_notebook(small_course):
-    answer(small_course, multiply="product = 1\n    return product / 0")
-    found = lab.collect(small_course / "workshops" / FIRST / "perceptron-and-mlp.ipynb")
-    said = checking.run_check(lab.Lab(lab.course.find("perceptron")).checks["multiply"], found["multiply"]).text()
-    assert "of perceptron-and-mlp.ipynb, code cell 3, in multiply:  return product / 0" in said
-
-
-def test_a_definition_is_shown_with_its_decorators_and_the_last_one_counts(tmp_path):
-    file = script(tmp_path, "def f(): return 0\n\n@first\n@second(\n  1)\ndef f():\n    return 1\n\nprint(f)\n")
-    assert lab.definition(file, "f") == "@first\n@second(\n  1)\ndef f():\n    return 1"
-    with pytest.raises(CourseError, match="defines no g"):
-        lab.definition(file, "g")

@@ -1,5 +1,6 @@
 """Progress: nothing is lost, whatever happens to the file and to the processes that write it."""
 
+import errno
 import json
 import os
 import random
@@ -235,6 +236,33 @@ def test_a_lock_that_is_held_too_long_is_a_warning_and_no_exception(file, capsys
     assert set(exercises("w")) == {"one", "two"}
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_on_a_file_system_without_locks_progress_is_kept_and_the_danger_is_said_once(file, capsys, monkeypatch, number):
+    def no_locks(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    progress.record("w", "one", "passed")
+    progress.record("w", "two", "passed")
+    assert set(exercises("w")) == {"one", "two"}
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "files cannot be locked. Progress is kept" in message
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_belongs_to_somebody_else_is_told_once_with_what_helps(file, capsys, monkeypatch, number):
+    def not_yours(*_, **__):
+        raise OSError(number, os.strerror(number), str(file.parent))
+
+    monkeypatch.setattr(Path, "mkdir", not_yours)
+    progress.read()
+    progress.opened("w")
+    progress.record("w", "e", "passed")
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "sudo chown -R $USER ." in message and "ATLAS_STATE" in message and str(file.parent) in message
+
+
 def test_a_folder_that_cannot_be_written_is_a_warning_and_the_course_goes_on(file, capsys, monkeypatch):
     file.parent.parent.joinpath("not-a-folder").write_text("")
     monkeypatch.setenv("ATLAS_STATE", str(file.parent.parent / "not-a-folder" / "state"))
@@ -243,7 +271,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_the_course_goes_on(fil
     progress.record("w", "e", "passed")
     assert progress.record_hint("w", "e") == 0
     progress.record("w", "e", "passed")
-    assert capsys.readouterr().err.count("was not kept") == 1, "once, not after every check"
+    assert capsys.readouterr().err.count("is not kept") == 1, "once, not after every check"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -255,7 +283,7 @@ def test_a_read_only_folder_is_a_warning_and_old_progress_is_read(file, capsys):
         assert exercises("w")["e"]["status"] == "failed"
     finally:
         file.parent.chmod(0o700)
-    assert "was not kept" in capsys.readouterr().err
+    assert "is not kept" in capsys.readouterr().err
 
 
 def test_a_disk_that_is_full_keeps_the_old_file(file, capsys, monkeypatch):

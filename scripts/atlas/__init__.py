@@ -1,9 +1,13 @@
 """The kit's Python package: what would distract in a notebook (data, checks, plots, device), and no deep learning.
 
-Attributes are loaded when first used, so that `import atlas` costs milliseconds and no framework.
+Attributes are loaded when first used, so that `import atlas` costs milliseconds and no framework. It says on stderr
+what hides a package of the course, such as a torch.py beside the notebook.
 """
 
 import importlib
+import sys
+
+from atlas import surroundings
 
 _WHERE = {
     "open": ("atlas.lab", "open"),
@@ -20,7 +24,16 @@ def __getattr__(name: str):
     if name not in _WHERE:
         raise AttributeError(f"module 'atlas' has no attribute {name!r}; it has {', '.join(__all__)}")
     module, attribute = _WHERE[name]
-    loaded = importlib.import_module(module)
+    try:
+        loaded = importlib.import_module(module)
+    except Exception as error:
+        if hidden := surroundings.shadows():
+            raise surroundings.Hidden(hidden) from error
+        raise
     value = getattr(loaded, attribute) if attribute else loaded
     globals()[name] = value
     return value
+
+
+for _shadow in surroundings.shadows():
+    print(_shadow, file=sys.stderr)

@@ -9,14 +9,21 @@ import sys
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
-from atlas import course, progress
-from atlas.course import CourseError, Workshop
+from atlas import surroundings
 
 try:
+    from typing import Annotated
+
     import typer
-except ModuleNotFoundError as missing:
+
+    from atlas import course, progress
+    from atlas.course import CourseError, Workshop
+except Exception as missing:
+    if surroundings.shadows():  # `import atlas` has named them
+        sys.exit(f"atlas: {missing}. First mend what is named above.")
+    if not isinstance(missing, ModuleNotFoundError):
+        raise
     sys.exit(f"atlas: {missing}. This environment is not complete; to repair it: scripts/setup")
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -61,7 +68,7 @@ Datasets = Annotated[list[str] | None, typer.Argument(metavar="DATASET", hidden=
 def main(arguments: list[str] | None = None) -> None:
     """The console entry: runs the command and exits; no exception of it reaches the terminal as a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")
+        surroundings.print_plainly(stream)
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         if "_ATLAS_COMPLETE" in os.environ:  # the shell asks what could come next
@@ -71,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
             app(arguments, prog_name="atlas")
         else:  # what one types most often: without the pydantic that typer loads to parse arguments, 0.1 s
             path()
-    except CourseError as error:
+    except (CourseError, surroundings.Hidden) as error:
         _error(str(error))
         sys.exit(2)
     except BrokenPipeError:  # the reader has seen enough, as in `atlas | head`; nothing is left to flush at the exit
@@ -81,6 +88,9 @@ def main(arguments: list[str] | None = None) -> None:
         _error(f"{error}\n`atlas doctor` looks at disk, rights and what is missing.")
         sys.exit(1)
     except Exception as error:
+        if hidden := surroundings.shadows():
+            _error("\n".join(map(str, hidden)))
+            sys.exit(2)
         _error(f"This is the kit's fault, not yours: {type(error).__name__}: {error}\n{_keep_traceback()}")
         sys.exit(1)
 
@@ -119,37 +129,42 @@ def start(
 def check(name: Either = None, exercises: Exercises = None) -> None:
     """Check what you wrote in notebook and script.
 
-    All exercises of the workshop, or those that you name. Save the files first. Only their imports, functions and
-    classes are run.
+    All exercises of the workshop, or those that you name. Save the files first. Only what the exercises need of them
+    is run.
     """
-    from atlas import checking, lab
+    from atlas import checking, collect, lab
 
     workshop, chosen = _workshop_and_exercises(name, exercises)
-    checks = checking.load_checks(workshop.folder)
+    for hidden in surroundings.shadows(workshop.folder):
+        _error(str(hidden))
+    checks = lab.load_checks(workshop)
+    before = progress.statuses(workshop, progress.read())
     passed = 0
     for where in dict.fromkeys(each.where for each in chosen):
         file = workshop.notebook if where == "notebook" else workshop.folder / where
-        try:
-            found = lab.collect(file)
-        except FileNotFoundError:
-            _error(f"{_shown(file)} is missing. To get a fresh one: atlas reset {workshop.name}")
+        names = [each.name for each in chosen if each.where == where]
+        shown = _shown(file)
+        if not file.exists():
+            _error(f"{shown} is missing. To get a fresh one: atlas reset {workshop.name}")
             continue
+        try:
+            with collect.beside(file.parent):
+                found = collect.collect(file, names)
+                for problem in found.problems:
+                    _error(problem)
+                for exercise in names:
+                    if exercise not in found:
+                        _outcome("error", f"! {exercise}   is not defined in {shown}, or only by running all of it")
+                        continue
+                    outcome = checking.run_check(checks[exercise], found[exercise])
+                    if outcome.status in progress.STATUSES:
+                        progress.record(workshop.name, exercise, outcome.status)
+                    _outcome(outcome.status, outcome.text())
+                    if before[exercise] == "passed" and outcome.status in (checking.FAILED, checking.UNTOUCHED):
+                        print("  You passed it before, and progress keeps that: the file has been changed since.")
+                    passed += outcome.passed
         except CourseError as error:
             _error(str(error))
-            continue
-        for problem in found.problems:
-            _error(problem)
-        for exercise in chosen:
-            if exercise.where != where:
-                continue
-            if exercise.name not in found:
-                _outcome("error", f"! {exercise.name}   is not defined in {_shown(file)}, or only by running all of it")
-                continue
-            outcome = checking.run_check(checks[exercise.name], found[exercise.name])
-            if outcome.status in progress.STATUSES:
-                progress.record(workshop.name, exercise.name, outcome.status)
-            _outcome(outcome.status, outcome.text())
-            passed += outcome.passed
     print(f"\n{passed} of {len(chosen)} passed.", end=" ")
     if passed < len(chosen):
         print(f"A hint: atlas hint {workshop.name}")
@@ -169,6 +184,21 @@ def hint(name: Either = None, exercises: Exercises = None) -> None:
     done = progress.statuses(workshop, progress.read())
     open_ones = [each for each in chosen if done[each.name] != "passed"]
     Lab(workshop).hint((open_ones or chosen)[0].name)
+
+
+@app.command(epilog="Example: atlas solution perceptron-and-mlp perceptron_step")
+def solution(name: Either = None, exercises: Exercises = None) -> None:
+    """Show one way to write the exercise that you name.
+
+    Another may be as good: the check decides.
+    """
+    from atlas.lab import Lab
+
+    workshop, chosen = _workshop_and_exercises(name, exercises)
+    if len(chosen) > 1 and not exercises:
+        raise CourseError(f"Say which: atlas solution {workshop.name} {'|'.join(each.name for each in chosen)}")
+    for exercise in chosen:
+        Lab(workshop).solution(exercise.name)
 
 
 @app.command(epilog="Example: atlas reset perceptron-and-mlp")
@@ -197,6 +227,10 @@ def reset(
     if worked_in:
         print(f"Your files are kept in {_shown(reset(fresh))}")
         print(f"Fresh: {', '.join(map(_shown, fresh))}. If one is open, close it without saving and open it again.")
+        kept = list(progress.statuses(workshop, progress.read()).values()).count("passed")
+        if kept and not forget:
+            print(f"Progress still says {kept} passed, and `atlas check` will not, until they are solved anew.")
+            print(f"To forget it too: atlas reset {workshop.name} --progress")
     if forget:
         progress.forget(workshop.name)
         print(f"The progress in {workshop.name} is forgotten.")
@@ -396,12 +430,11 @@ def _split(words: list[str]) -> tuple[Workshop, list[str]]:
     if not owners:
         try:
             return course.find(words[0]), words[1:]
-        except CourseError:
+        except course.NoSuchWorkshop:
             exercises = [exercise.name for each in workshops for exercise in each.exercises]
-            if not course.did_you_mean(words[0], exercises):
-                raise
             meant = course.did_you_mean(words[0], exercises + [each.name for each in workshops])
-            raise CourseError(f"There is no workshop and no exercise {words[0]!r}.{meant}") from None
+            where = " `atlas` lists the workshops, `atlas progress WORKSHOP` its exercises." if not meant else ""
+            raise CourseError(f"There is no workshop and no exercise {words[0]!r}.{meant}{where}") from None
     if len(owners) == 1:
         return owners[0], words
     if course.here() in owners:

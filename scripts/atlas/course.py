@@ -58,6 +58,14 @@ KINDS = ("talk", "code-along", "exercise", "discussion", "break")
 class CourseError(Exception):
     """A slip of whoever uses or edits the course; the message says how to repair it."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in the place of a traceback: the message says all."""
+        return [str(self)]
+
+
+class NoSuchWorkshop(CourseError):
+    """A name that is nobody's."""
+
 
 @dataclass(frozen=True)
 class AgendaItem:
@@ -187,12 +195,27 @@ def select(names: list[str]) -> list[Workshop]:
 
 
 def did_you_mean(slip: str, known) -> str:
-    """' Did you mean ...?' with the nearest of the known words, or nothing when none is near."""
+    """' Did you mean ...?' with the nearest of the known words, or nothing when none is near.
+
+    A word is near by its spelling, or by that of its beginning or of one of its parts ("smoothed" of smoothed_loss).
+    """
     from difflib import get_close_matches
 
-    known = {word.lower(): word for word in known}
-    near = get_close_matches(slip.lower(), known, n=2, cutoff=0.6)
-    return f" Did you mean {' or '.join(repr(known[word]) for word in near)}?" if near else ""
+    slip = slip.lower().replace("_", "-")
+    words = {word.lower().replace("_", "-"): word for word in known}
+    near = [words[word] for word in get_close_matches(slip, words, n=2, cutoff=0.6)]
+    parts = {word: [*word.split("-"), word[: len(slip)]] for word in words}
+    if not near and len(slip) > 2:
+        near = [words[word] for word in words if get_close_matches(slip, parts[word], n=1, cutoff=0.8)][:3]
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def bring_back(path: str | Path) -> str:
+    """How to get a file or folder of the kit back: a command, or without git where to copy it from."""
+    shown = _shown(Path(path)) if Path(path).is_absolute() else str(path)
+    if (root() / ".git").exists():
+        return f"git restore {shown}"
+    return f"download the kit once more and copy {shown} out of it"
 
 
 def _find_id(name: str, also=()) -> str:
@@ -213,7 +236,7 @@ def _find_id(name: str, also=()) -> str:
     if name and Path(name).resolve() in (root(), *root().parents):
         raise CourseError(f"{name!r} is not the folder of one workshop; `atlas` lists them.")
     hint = did_you_mean(wanted.rpartition("/")[2] or name, [*by_name, *also])
-    raise CourseError(f"There is no workshop {name!r}.{hint} `atlas` lists them all.")
+    raise NoSuchWorkshop(f"There is no workshop {name!r}.{hint} `atlas` lists them all.")
 
 
 def _id_of_path(path: Path) -> str | None:
@@ -232,7 +255,7 @@ def _shown(file: Path) -> str:
 
 
 def _restore(file: Path) -> str:
-    return f"\nTo get back the version of the kit: git restore {_shown(file)}"
+    return f"\nTo get back the version of the kit: {bring_back(file)}"
 
 
 _TEXT, _COUNT, _TEXTS, _TABLES = "a text", "a whole number above 0", "a list of texts", "a list of tables"

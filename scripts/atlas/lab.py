@@ -1,33 +1,49 @@
 """What a learner holds: `lab = atlas.open("perceptron-and-mlp")`, then check, hint, solution, catch_up."""
 
-import __future__
-
-import ast
-import contextlib
-import difflib
 import html
-import json
-import linecache
 import re
 import sys
-import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from atlas import checking, course, progress
+from atlas import checking, course, progress, surroundings
+from atlas.collect import collect, definition
 
 
 def open(name: str) -> "Lab":
     """Open a workshop: shows its banner (what, how long, device, data, progress) and returns its Lab.
 
     name: "perceptron-and-mlp" or "dl-foundations/perceptron-and-mlp".
+    In a notebook, an error that comes from an exercise not yet written is from then on told in a sentence.
     """
     workshop = course.find(name)
     progress.opened(workshop.name)
     lab = Lab(workshop)
-    lab._banner()
+    try:
+        lab._banner()
+    except Exception as error:  # such as a torch that is none
+        if hidden := surroundings.shadows():
+            raise surroundings.Hidden(hidden) from error
+        raise
+    _explain_stubs(workshop)
     return lab
+
+
+def load_checks(workshop: course.Workshop) -> dict[str, checking.Check]:
+    """The workshop's checks by exercise; CourseError where its checks.py is not what the kit put there."""
+    file = workshop.folder / "checks.py"
+    try:
+        checks = checking.load_checks(workshop.folder)
+        missing = [exercise.name for exercise in workshop.exercises if exercise.name not in checks]
+        why = f"has no check for {', '.join(missing)}" if missing else ""
+    except Exception as error:
+        if hidden := surroundings.shadows(workshop.folder):
+            raise surroundings.Hidden(hidden) from error
+        why = f"cannot be used: {type(error).__name__}: {error}"
+    if why:
+        raise course.CourseError(f"{file} {why}. To get the kit's own back: {course.bring_back(file)}")
+    return checks
 
 
 class Lab:
@@ -35,7 +51,7 @@ class Lab:
 
     def __init__(self, workshop: course.Workshop):
         self.workshop = workshop
-        self.checks = checking.load_checks(workshop.folder)
+        self.checks = load_checks(workshop)
         self._hints = Counter()  # so that hints go on where progress cannot be kept
 
     def __repr__(self) -> str:
@@ -59,6 +75,8 @@ class Lab:
         if checking.strict() and not outcome.passed:
             raise checking.CheckFailed(outcome.text())
         _show(outcome.text(), outcome.html())
+        if outcome.status == checking.BROKEN and (hidden := surroundings.shadows(self.workshop.folder)):
+            _note("First mend this", "\n".join(map(str, hidden)))
 
     def hint(self, exercise: Any = None) -> None:
         """Show the next hint to an exercise, a little more each time; after the last one they begin again."""
@@ -68,7 +86,12 @@ class Lab:
         used = max(progress.record_hint(self.workshop.name, check.name), self._hints[check.name])
         self._hints[check.name] = used + 1
         number = used % len(check.hints)
-        _note(f"Hint {number + 1} of {len(check.hints)} to {check.name}", check.hints[number])
+        title = f"Hint {number + 1} of {len(check.hints)} to {check.name}"
+        again = number == 0 and used > 0
+        if again:
+            title += ", from the first again: you have seen them all"
+        answer = f"`lab.solution({check.name})`" if _notebook() else f"`atlas solution {check.name}`"
+        _note(title, check.hints[number] + (f"\nStill stuck? {answer} shows one way to write it." if again else ""))
 
     def solution(self, exercise: Any = None) -> None:
         """Show the reference code of an exercise. Another way of writing it may be as good: the check decides."""
@@ -92,7 +115,7 @@ class Lab:
         if check is None:
             return None
         try:
-            reference = collect(self._source(check.name))[check.name]
+            reference = collect(self._source(check.name), [check.name])[check.name]
         except (course.CourseError, KeyError) as error:
             _note("No solution to hand out", str(error))
             return None
@@ -133,15 +156,16 @@ class Lab:
         if name is None or name == "<lambda>":
             what = "a lambda" if name else checking.summary(given)
             return f"This is {what}. Hand in the function {itself}by its name and without parentheses: one of {known}."
-        near = difflib.get_close_matches(name, self.checks, 1, 0.5)
-        guess = f"Did you mean {near[0]}? " if near else ""
-        return f"{self.workshop.name} has no exercise called {name}. {guess}Its exercises: {known}."
+        guess = course.did_you_mean(name, self.checks)
+        return f"{self.workshop.name} has no exercise called {name}.{guess} Its exercises: {known}."
 
     def _source(self, exercise: str) -> Path:
         where = next((e.where for e in self.workshop.exercises if e.name == exercise), "notebook")
         file = self.workshop.source if where == "notebook" else self.workshop.solution_folder / where
         if not file.exists():
-            raise course.CourseError(f"{file.name} is missing. To bring the answers back: git checkout -- solutions")
+            raise course.CourseError(
+                f"{file.name} is missing. To get the answers back: {course.bring_back('solutions')}"
+            )
         return file
 
     def _banner(self) -> None:
@@ -157,118 +181,43 @@ class Lab:
         _show(f"{self.workshop.title}\n  {facts}\n  {use}", checking.card(title, use, colour="#3b7dd8"))
 
 
-# ------------------------------------------------------------------------------------------------ reading files
+# ------------------------------------------------------------------------------------------------ in a notebook
 
 
-class Definitions(dict):
-    """Name → object, as `collect` found them; `problems` says, a line each, what it could not take and why."""
+def _notebook() -> Any:
+    """The IPython shell of the notebook in which this runs, or None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell if hasattr(shell, "kernel") else None
 
-    def __init__(self):
-        super().__init__()
-        self.problems: list[str] = []
 
+def _explain_stubs(workshop: course.Workshop) -> None:
+    """Let the notebook say what to do where a cell needs an exercise that is not written yet.
 
-def collect(path: Path) -> Definitions:
-    """What a script or notebook defines, without running its other lines.
-
-    Runs only imports, functions, classes and constants (literals, and arithmetic on them and on names that are known),
-    so a training loop costs nothing here. What needs something that only a full run provides is left out; so is a
-    notebook cell with a syntax error. Both are in `.problems` of the result.
-    Raises CourseError where a script has a syntax error, where a module is missing, or where it is no notebook at all.
+    The cell still ends in its NotImplementedError; instead of the traceback it shows a sentence, and the figures that
+    it had only begun are not shown.
     """
-    module = types.ModuleType(f"atlas_collected_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up
-    found, flags = Definitions(), 0
-    for name, text in _chunks(path):
-        try:
-            tree = ast.parse(text, name)
-        except SyntaxError as error:
-            problem = f"{Path(name).name}, line {error.lineno}: {error.msg}:  {(error.text or '').strip()}"
-            if path.suffix != ".ipynb":
-                raise course.CourseError(problem) from None
-            found.problems.append(problem)
-            continue
-        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-        for node in filter(_declares, tree.body):
-            if isinstance(node, ast.ImportFrom) and node.module == "__future__":
-                flags |= sum(getattr(__future__, each.name).compiler_flag for each in node.names)
-            where = f"{Path(name).name}, line {node.lineno}"
-            try:
-                exec(compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True), vars(module))
-            except ImportError as error:
-                raise course.CourseError(f"{where}: {error}. `atlas doctor` tells what is missing.") from None
-            except Exception as error:  # such as a base class or a decorator that only a full run makes
-                if hasattr(node, "name"):
-                    found.problems.append(f"{where}: {node.name} is not defined: {type(error).__name__}: {error}")
-    found.update((name, value) for name, value in vars(module).items() if not name.startswith("__"))
-    return found
+    shell = _notebook()
+    if not hasattr(shell, "set_custom_exc"):
+        return
+    titles = {exercise.name: exercise.title for exercise in workshop.exercises}
 
+    def explain(shell, kind, error, trace, tb_offset=None):
+        missing = str(error)
+        exercise, _, method = missing.partition(".")
+        if exercise in titles and (not method or method.isidentifier()):
+            text = f"{kind.__name__}: {missing} is not written yet, and this cell needs it.\n"
+            text += (
+                f'Do the exercise "{titles[exercise]}" first: lab.hint({exercise}) helps. Or go on with the answer:\n'
+            )
+            text += f'{exercise} = lab.catch_up("{exercise}")'
+            error._render_traceback_ = text.splitlines
+            pyplot = sys.modules.get("matplotlib.pyplot")
+            if pyplot and "inline" in pyplot.get_backend():
+                pyplot.close("all")
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
 
-def definition(path: Path, name: str) -> str:
-    """The source text of the function or class `name` in a script or notebook, decorators included.
-
-    Raises CourseError where there is none; the last one where there are several.
-    """
-    for _, text in reversed(_chunks(path)):
-        with contextlib.suppress(SyntaxError):
-            for node in reversed(ast.parse(text).body):
-                if getattr(node, "name", None) == name:
-                    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
-                    return "\n".join(text.splitlines()[first - 1 : node.end_lineno])
-    raise course.CourseError(f"{path.name} defines no {name}.")
-
-
-def _chunks(path: Path) -> list[tuple[str, str]]:
-    """What a script, or each code cell of a notebook, is called in messages, and its Python text."""
-    if path.suffix != ".ipynb":
-        return [(str(path), path.read_text(encoding="utf-8"))]
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    except (ValueError, KeyError, TypeError):
-        fix = f"`atlas reset {path.stem}` keeps a copy and puts a fresh one there."
-        raise course.CourseError(f"{path.name} is not a notebook any more. {fix}") from None
-    return [(f"{path}, code cell {number}", _python(source)) for number, source in enumerate(sources, 1)]
-
-
-def _python(cell: str) -> str:
-    """A cell's text with IPython's own syntax made Python, line by line; a cell in another language is empty."""
-    try:
-        ast.parse(cell)
-        return cell
-    except SyntaxError:
-        if cell.lstrip().startswith("%%"):
-            magic, _, rest = cell.lstrip().partition("\n")
-            return f"\n{_python(rest)}" if magic.split()[0] in ("%%time", "%%timeit", "%%capture", "%%prun") else ""
-        from IPython.core.inputtransformer2 import TransformerManager
-
-        return TransformerManager().transform_cell(cell)
-
-
-_CONSTANT = (
-    *(ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.Name, ast.Attribute, ast.Starred),
-    *(ast.UnaryOp, ast.BinOp, ast.unaryop, ast.operator, ast.expr_context),
-)
-
-
-def _declares(node: ast.stmt) -> bool:
-    """Whether a statement only declares: an import (also one in a try), a function, a class, a constant."""
-    if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return True
-    if isinstance(node, ast.Try):
-        parts = [
-            *node.body,
-            *node.orelse,
-            *node.finalbody,
-            *(each for handler in node.handlers for each in handler.body),
-        ]
-        return all(map(_declares, parts))
-    if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        names = all(isinstance(each, ast.Name | ast.Tuple | ast.List) for each in targets)
-        return names and all(isinstance(each, _CONSTANT) for each in ast.walk(node.value))
-    return False
+    shell.set_custom_exc((NotImplementedError,), explain)
 
 
 # ------------------------------------------------------------------------------------------------ showing
@@ -276,18 +225,17 @@ def _declares(node: ast.stmt) -> bool:
 
 def _note(title: str, text: str = "", code: str = "") -> None:
     body = (text or code).splitlines()
-    _show(
-        "\n".join([title, *(f"  {line}" for line in body)]), checking.card(f"<b>{html.escape(title)}</b>", text, code)
-    )
+    rich = re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(text)).replace("\n", "<br>")
+    heading = f"<b>{html.escape(title)}</b>" + (f"<br>{rich}" if text else "")
+    _show("\n".join([title, *(f"  {line}" for line in body)]), checking.card(heading, pre=code))
 
 
 def _show(text: str, as_html: str) -> None:
     """HTML where a notebook displays it, plain text elsewhere."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if shell is not None and hasattr(shell, "kernel"):
+    if _notebook():
         from IPython.display import display
 
         display({"text/html": as_html, "text/plain": text}, raw=True)
     else:
+        surroundings.print_plainly(sys.stdout)
         print(text)

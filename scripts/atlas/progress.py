@@ -2,20 +2,23 @@
 
 Every change reads, changes and atomically replaces the file under a lock, so that two kernels at once lose nothing, and
 a kill at any moment leaves the old file or the new one. A file that cannot be understood is set aside, not overwritten.
+On a file system without locks it is kept too; then two notebooks at the same moment may disturb each other.
 Nothing here raises in a learner's hands: what cannot be kept is said once on stderr, and the course goes on.
 
     {"version": 1, "workshops": {name: {"opened": iso, "exercises":
         {exercise: {"status", "attempts", "hints", "first_passed": iso, "last": iso}}}}}
 """
 
+import errno
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from atlas.course import Workshop, state_dir
+from atlas.course import Workshop, root, state_dir
 
 VERSION = 1
 STATUSES = ("untouched", "failed", "caught_up", "passed")
@@ -40,7 +43,7 @@ def read() -> dict:
     except _Damaged:
         return _change(lambda data: data)
     except (_Newer, OSError) as error:
-        _say(f"Progress cannot be read: {error}. The course goes on without it.")
+        _say(_not_kept(error))
         return _empty()
 
 
@@ -106,12 +109,10 @@ def complete(workshop: Workshop, data: dict) -> bool:
 
 def _change(change: Callable[[dict], object]) -> dict:
     """Apply the change to the file under the lock; returns the data as it is then, kept or not."""
-    from filelock import FileLock, Timeout  # 30 ms that a mere read does not need
-
     data = _empty()
     try:
         file = _file()
-        with FileLock(file.with_suffix(".lock"), timeout=LOCK_SECONDS):
+        with _locked(file):
             try:
                 data = _parse(file)
             except _Damaged as damage:
@@ -120,13 +121,42 @@ def _change(change: Callable[[dict], object]) -> dict:
             change(data)
             if _text(data) != before:
                 _replace(file, _text(data))
-    except Timeout:
-        change(data)
-        _say(f"Progress was not kept: another program has held {_file().with_suffix('.lock')} for {LOCK_SECONDS:g} s.")
     except (_Newer, OSError) as error:
         change(data)
-        _say(f"Progress was not kept: {error}. The course goes on without it.")
+        _say(_not_kept(error))
     return data
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout  # 30 ms that a mere read does not need
+
+    lock = FileLock(
+        file.with_suffix(".lock"), timeout=LOCK_SECONDS, fallback_to_soft=False
+    )  # a soft one survives a kill
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OSError(f"another program has held {file.with_suffix('.lock')} for {LOCK_SECONDS:g} s") from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        _say(f"{file.parent} lies where files cannot be locked. Progress is kept; work in one notebook at a time.")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+"""What flock raises on a network drive or a shared folder that has none."""
+
+
+def _not_kept(error: Exception) -> str:
+    text = f"Progress is not kept: {error}. The course goes on without it."
+    if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+        text += " To keep it: sudo chown -R $USER . in the course's folder, or set ATLAS_STATE to a folder of yours."
+    return text
 
 
 def _parse(file: Path) -> dict:
@@ -140,10 +170,14 @@ def _parse(file: Path) -> dict:
     if type(version) is not int or version < VERSION:
         raise _Damaged(f"version is {version!r}, not {VERSION}")
     if version > VERSION:
-        raise _Newer(f"{file} was written by a newer kit (format {version}); update this one: git pull")
+        raise _Newer(f"{file} was written by a newer kit (format {version}); update this one{_by_git()}")
     if not _well_formed(data):
         raise _Damaged("not the layout of a progress file")
     return data
+
+
+def _by_git() -> str:
+    return ": git pull" if (root() / ".git").exists() else ""
 
 
 def _well_formed(data: dict) -> bool:

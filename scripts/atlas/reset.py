@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from atlas import build
-from atlas.course import CourseError, Workshop, root, state_dir
+from atlas.course import CourseError, Workshop, bring_back, root, state_dir
 
 
 def starters(workshop: Workshop) -> dict[Path, str]:
@@ -41,7 +41,7 @@ def _source(path: Path) -> tuple[str, str]:
     shown = path.relative_to(root()).as_posix()
     if not path.exists():
         raise CourseError(
-            f"{shown} is missing, which the fresh files are made from. To get it back: git restore {shown}"
+            f"{shown} is missing, which the fresh files are made from. To get it back: {bring_back(path)}"
         )
     return path.read_text(encoding="utf-8"), shown
 

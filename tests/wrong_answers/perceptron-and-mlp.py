@@ -1377,9 +1377,11 @@ def border(picture):
 
 def place_like_mnist(ink):
     """The script's own, which a learner gets ready-made."""
-    from atlas import course, lab
+    from atlas import course
+    from atlas.collect import collect
 
-    return lab.collect(course.find("perceptron-and-mlp").solution_folder / "train_mlp.py")["place_like_mnist"](ink)
+    file = course.find("perceptron-and-mlp").solution_folder / "train_mlp.py"
+    return collect(file, ["place_like_mnist"])["place_like_mnist"](ink)
 
 
 @wrong("prepare_image", says="Dark ink lies below the paper")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from atlas import checking, course, lab
+from atlas import checking, course
 from atlas.authoring import completeness
+from atlas.collect import collect
 from atlas.course import Exercise, Workshop
 
 KINDS = ("solution", "starter", "wrong", "right", "mistake")
@@ -44,10 +45,11 @@ class Material:
 
 def material(workshop: Workshop) -> Material:
     """Load it. Raises what loading raises, CourseError and OSError among it."""
-    solution, starter = lab.collect(workshop.source), lab.collect(workshop.notebook)
+    names = [exercise.name for exercise in workshop.exercises]
+    solution, starter = collect(workshop.source, names), collect(workshop.notebook, names)
     if workshop.script:
-        solution = _of(workshop, solution, lab.collect(workshop.solution_folder / workshop.script))
-        starter = _of(workshop, starter, lab.collect(workshop.folder / workshop.script))
+        solution = _of(workshop, solution, collect(workshop.solution_folder / workshop.script, names))
+        starter = _of(workshop, starter, collect(workshop.folder / workshop.script, names))
     checks = checking.load_checks(workshop.folder)
     maps = (MappingProxyType(found) for found in (checks, solution, starter))
     return Material(workshop, *maps, tuple(load_answers(workshop)))

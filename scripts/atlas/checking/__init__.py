@@ -10,8 +10,9 @@ A workshop's `checks.py` holds one check per exercise:
 `learner` is the learner's function (or class), watched: its inputs must come back unchanged, the same input must
 give the same result, an endless loop is ended. `expect` compares; its first complaint ends the check. `mistakes`
 are functions (or classes) with the exercise's signature that make a known mistake on purpose: where the check says
-the same of one of them as of the learner's, its docstring is what the learner reads; elsewhere `likely`, what
-`readings` finds in the numbers, or `advice` in an exception. A check draws what is random from `rng` only, so that it can run again.
+the same of one of them as of the learner's, its docstring is what the learner reads (mistakes.py); elsewhere `likely`,
+what `readings` finds in the numbers, or `advice` in an exception. The kinds of input to try come from families.py. A
+check draws what is random from `rng` only, so that it can run again.
 Nothing here imports a framework.
 """
 

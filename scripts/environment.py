@@ -8,13 +8,16 @@ Environment variables: ATLAS_VENV, where the virtual environment is made instead
 
 import argparse
 import contextlib
-import fcntl
+import errno
+import functools
+import getpass
 import hashlib
 import importlib.util
 import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = Path(os.environ.get("ATLAS_VENV") or ROOT / ".venv").absolute()
 PYTHON = VENV / "bin" / "python"
+ISOLATED = ("-I", "-X", "utf8")  # from what is set for other Pythons, and from the locale (a path may not fit into it)
 STATE = VENV / ".setup"  # stamps, the lock against a second set-up, pip's temporary files
 LOG = ROOT / ".atlas" / "setup.log"
 LOCKS = ROOT / "scripts" / "locks"
@@ -35,13 +39,23 @@ LOCKS = ROOT / "scripts" / "locks"
 # (CUDA 13) and TensorFlow 2.21 (CUDA 12) bring as wheels overwrite each other's files (nvidia/nccl/lib/libnccl.so.2).
 # The kernel goes there for the workshops that say so (scripts/atlas/kernel.py).
 TENSORFLOW_PYTHON = VENV.with_name(VENV.name + "-tensorflow") / "bin" / "python"
-# Every Python of the environment runs this line. OpenMP's threads spin while they wait, by default; where a second
+# The locks' platforms, as in [tool.uv] of pyproject.toml, and the glibc that the wheels of both frameworks need.
+PLATFORMS = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")}
+GLIBC = (2, 28)
+# Every Python of the environment runs these lines. OpenMP's threads spin while they wait, by default; where a second
 # program wants a core, two spinning threads train ten times slower than two that sleep (measured on 2 cores). OpenBLAS,
 # NumPy's, spins whatever one sets: one thread. torch has threads of its own and keeps both cores.
-AT_EVERY_START = (
-    'import os; os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE"); '
-    'os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")\n'
-)
+# The others take back what a person has set for other work, where it would break the course: another backend for Keras
+# (which is not installed), the settings of Keras, IPython and Matplotlib in the home folder, and in a kernel a program
+# that begins first and a Matplotlib that draws elsewhere than in the notebook.
+AT_EVERY_START = """\
+import os; os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE"); os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+import os; os.environ["KERAS_BACKEND"] = "tensorflow"; os.environ.pop("TF_USE_LEGACY_KERAS", None)
+import os, sys; os.environ.setdefault("KERAS_HOME", os.path.join(sys.prefix, "share", "keras"))
+import os, sys; os.environ.setdefault("IPYTHONDIR", os.path.join(sys.prefix, "share", "ipython"))
+import os; os.environ.setdefault("MATPLOTLIBRC", os.devnull)
+import os, sys; [os.environ.pop(n, 0) for n in ("MPLBACKEND", "PYTHONSTARTUP") if "ipykernel_launcher" in sys.orig_argv]
+"""
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 # measured: the environment, pip's cache and what pip unpacks on the way, with a margin
 NEEDED_GB = {"cpu": 5.0, "cuda": 16.0, "cuda-tensorflow": 14.0}
@@ -50,6 +64,17 @@ MEMORY_STOP_GB, MEMORY_WARN_GB = 3.0, 7.0
 NO_INDEX = (
     r"NewConnectionError|Max retries|timed out|Temporary failure|ConnectionError|ProxyError|No matching distribution"
 )
+# of what a person has set for pip: where packages come from, and how they are fetched; not what is installed, nor where
+PIP_KEPT = {
+    f"PIP_{name}"
+    for name in (
+        *("INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "NO_INDEX", "TRUSTED_HOST", "PROXY", "CERT", "CLIENT_CERT"),
+        *("TIMEOUT", "DEFAULT_TIMEOUT", "RETRIES", "CACHE_DIR", "NO_CACHE_DIR", "CONFIG_FILE", "KEYRING_PROVIDER"),
+    )
+}
+CERTIFICATES = {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT", "PIP_CLIENT_CERT"}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Stop(Exception):
@@ -61,6 +86,88 @@ class CommandFailed(Exception):
 
 
 # --- checks: before anything is downloaded ---------------------------------------------------------------------------
+
+
+def check_platform() -> None:
+    """Stop where no wheels are: pip would only say that it finds none, after minutes."""
+    if sys.platform in ("win32", "cygwin", "msys"):
+        raise Stop(
+            "this is a Python of Windows; the course runs in the Linux that Windows brings along (WSL).\n"
+            "  In PowerShell: wsl --install        then open Ubuntu from the start menu, clone the repository there\n"
+            "  (in its home folder, not under /mnt/c) and call scripts/start in it.\n"
+            "Or open the repository in Codespaces or a Dev Container: nothing else is needed there."
+        )
+    known = (sys.platform, platform.machine()) in PLATFORMS and sys.maxsize > 2**32
+    library, version = platform.libc_ver() if sys.platform == "linux" else ("", "")
+    if known and sys.platform == "linux":
+        known = library == "glibc" and tuple(map(int, version.split(".")[:2])) >= GLIBC
+    if not known:
+        described = f"{platform.system()} on {platform.machine()} {platform.architecture()[0]}".strip()
+        described += f" with {library or 'another C library than glibc'} {version}".rstrip() * (sys.platform == "linux")
+        raise Stop(
+            f"for this Python ({described}) there is no PyTorch and TensorFlow.\n"
+            "  They are made for Linux with glibc 2.28 or newer (x86_64, aarch64) and for Macs with Apple silicon\n"
+            "  (on such a Mac this Python is one for Intel: install one for arm64).\n"
+            "Or open the repository in Codespaces or a Dev Container: there it does not matter."
+        )
+
+
+def check_place() -> None:
+    """Stop where the course or its environment cannot live: before anything is made, and each time."""
+    for folder in (ROOT, ROOT / ".atlas", LOG, VENV, STATE, STATE / "lock"):
+        nearest = existing(folder)
+        if not os.access(nearest, os.W_OK):
+            raise Stop(refused(nearest))
+    if os.pathsep in str(VENV):
+        raise Stop(f"{VENV}: with a `{os.pathsep}` in its path no environment works. {elsewhere()}")
+    if os.statvfs(existing(VENV)).f_flag & getattr(os, "ST_NOEXEC", 0):
+        raise Stop(f"{VENV} would lie on a disk from which nothing may be run (noexec). {elsewhere()}")
+
+
+def check_links() -> None:
+    """Stop where an environment cannot be made because the file system knows no symbolic links (exFAT, some shares)."""
+    link = STATE / "link"
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(STATE)
+        link.unlink()
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise Stop(f"{VENV} would lie on a disk without symbolic links. {elsewhere()}") from None
+
+
+def refused(path: Path) -> str:
+    """What to do about a file or folder that may not be written."""
+    if os.statvfs(existing(path)).f_flag & os.ST_RDONLY:
+        return f"{path} lies on a disk that can only be read. Copy the course's folder to a place of your own."
+    me, owner = user(), "somebody else"
+    with contextlib.suppress(OSError, KeyError):
+        owner = path.owner()
+    mine = VENV if path.is_relative_to(VENV) else ROOT
+    return (
+        f"{path} cannot be written: it belongs to {owner}, and you are {me}.\n"
+        f"  To make it yours: sudo chown -R {shlex.quote(me)} {shlex.quote(str(mine))}\n"
+        "  Or copy the course's folder to a place of your own, and go on there."
+    )
+
+
+def elsewhere() -> str:
+    return "Put the environment elsewhere: ATLAS_VENV=/another/place/atlas scripts/start"
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in some containers
+        return str(os.getuid())
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not os.path.exists(path) and path != path.parent:
+        path = path.parent
+    return path
 
 
 def check_python() -> str:
@@ -77,9 +184,7 @@ def check_python() -> str:
 
 
 def free_gb(folder: Path) -> float:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free / 1e9
+    return shutil.disk_usage(existing(folder)).free / 1e9
 
 
 def check_disk(needed: float) -> str:
@@ -117,10 +222,13 @@ def check_memory() -> str:
 
 
 def quiet_environment() -> dict[str, str]:
-    """The environment for pip: as configured by the user, without what would install elsewhere than in VENV."""
-    keep = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME", "PIP_TARGET", "PIP_PREFIX"}}
+    """The environment for what is called here: the user's, without what would install something else, or elsewhere."""
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_")) or k in PIP_KEPT}
+    for name in CERTIFICATES & keep.keys():
+        if not os.path.exists(keep[name]):
+            del keep[name]
     quiet = {"PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
-    return keep | quiet | {"PIP_USER": "0", "TMPDIR": str(STATE / "tmp")}
+    return keep | quiet | {"PIP_USER": "0", "PYTHONUTF8": "1", "TMPDIR": str(STATE / "tmp")}
 
 
 def run(*command: object, check: bool = True) -> str:
@@ -128,7 +236,7 @@ def run(*command: object, check: bool = True) -> str:
     LOG.parent.mkdir(exist_ok=True)
     (STATE / "tmp").mkdir(parents=True, exist_ok=True)
     with LOG.open("a+b") as log:
-        log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
+        log.write(os.fsencode("\n$ " + " ".join(map(str, command)) + "\n"))
         log.flush()
         begin = log.tell()
         process = subprocess.Popen(
@@ -153,7 +261,20 @@ def run(*command: object, check: bool = True) -> str:
 
 
 def pip(*arguments: object) -> str:
-    return run(PYTHON, "-I", "-m", "pip", *arguments)
+    return run(PYTHON, *ISOLATED, "-m", "pip", *arguments)
+
+
+@functools.cache
+def check_pip_configuration() -> None:
+    """A variable can be left out of pip's environment; what its own files say cannot, without their package index."""
+    found = re.findall(r"^(?:global|install)\.(?:target|prefix|root|python|no-binary)=.*", pip("config", "list"), re.M)
+    if found:
+        raise Stop(
+            f"pip's own configuration would install something else, or elsewhere: {', '.join(found)}\n"
+            f"  To take that out: python3 -m pip config unset {found[0].partition('=')[0]}\n"
+            "  Where it stands: python3 -m pip config debug\n"
+            "  To do without it this time: PIP_CONFIG_FILE=/dev/null scripts/setup"
+        )
 
 
 class Display:
@@ -199,21 +320,49 @@ def last_line(log: Path) -> str:
 def diagnose(output: str) -> str:
     """What to do about a command that failed, from what it printed."""
     end = "\n".join("    " + line for line in output.strip().splitlines()[-6:])
-    if "No space left on device" in output:
-        cure = f"The disk is full ({free_gb(VENV):.1f} GB free). Make room, then call the same command again."
+    if re.search("No space left on device|Disk quota exceeded", output) or free_gb(VENV) < 0.1:
+        cure = disk_is_full()
+    elif re.search("Permission denied|Read-only file system", output):
+        cure = f"{VENV} cannot be written. {elsewhere()}"
     elif "DO NOT MATCH THE HASHES" in output:
         cure = (
             "A downloaded file is not the one that the lock names: a broken download, or a mirror that changes files.\n"
             "Call the same command again with PIP_NO_CACHE_DIR=1; if it stays, ask whoever runs the package index."
         )
-    elif re.search(NO_INDEX, output):
+    elif re.search("CERTIFICATE_VERIFY_FAILED|TLS CA certificate bundle", output):
         cure = (
-            "The package index did not answer, or does not have the package. Check the network (behind a proxy: set\n"
-            "HTTPS_PROXY; a company's index: `pip config set global.index-url ...`), then call the same command again."
+            "The package index shows a certificate that pip does not trust, or pip is told of one that is not there:\n"
+            "`pip config list` (cert) and SSL_CERT_FILE, REQUESTS_CA_BUNDLE say which; behind a company's proxy it is "
+            "the company's.\nThen call the same command again."
+        )
+    elif re.search(NO_INDEX, output):
+        proxies = sorted(name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy"))
+        proxy = f"{' and '.join(proxies)}: is that proxy there?" if proxies else "behind a proxy: set HTTPS_PROXY"
+        cure = (
+            f"The package index did not answer, or does not have the package. Check the network ({proxy};\n"
+            "a company's index: `pip config set global.index-url ...`), then call the same command again."
         )
     else:
-        cure = f"Call the same command again; if it stays, `rm -rf {VENV}` makes a fresh start."
+        fresh = f"rm -rf {shlex.quote(str(VENV))}"
+        cure = f"Call the same command again; if it stays, `{fresh}` makes a fresh start."
     return f"a command failed:\n{end}\n{cure} What is done stays done.\nEverything that was printed: {LOG}"
+
+
+def disk_is_full() -> str:
+    return f"The disk is full ({free_gb(VENV):.1f} GB free). Make room, then call the same command again."
+
+
+def explain(error: Exception) -> str:
+    """Why set-up stopped, and what to do."""
+    if isinstance(error, CommandFailed):
+        return diagnose(str(error))
+    if isinstance(error, Stop):
+        return str(error)
+    if error.errno in FULL:
+        return f"{error}\n{disk_is_full()} What is done stays done."
+    if error.errno in REFUSED:
+        return refused(Path(error.filename or VENV))
+    return str(error)
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -262,9 +411,10 @@ def torch_pin() -> str:
 def works() -> bool:
     """Is VENV a virtual environment that runs, of this Python version, and at the place it was made for?"""
     try:
-        command = [PYTHON, "-I", "-c", "import sys; print(sys.prefix, *sys.version_info[:2])"]
+        question = "import sys; print(sys.prefix, *sys.version_info[:2])"
+        command = [PYTHON, *ISOLATED, "-c", question]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        return answer.stdout.split("\n")[0] == f"{VENV} 3 11" and str(VENV) in (VENV / "bin" / "pip").read_text()[:300]
+        return answer.stdout.split("\n")[0] == f"{VENV} 3 11" and str(VENV) in (VENV / "bin" / "pip").read_text()
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -286,6 +436,7 @@ def clear_environment() -> None:
 
 
 def make_venv() -> None:
+    check_links()
     clear_environment()
     run(sys.executable, "-m", "venv", VENV)
 
@@ -302,6 +453,7 @@ def remove_half_installed() -> None:
 
 def install(requirements: Path, *options: object) -> None:
     remove_half_installed()
+    check_pip_configuration()
     # pip would compile on one core while it installs: compile_all does it on all
     pip("install", "--no-deps", "--no-compile", "--require-hashes", "-r", requirements, *options)
 
@@ -382,12 +534,14 @@ def install_packages() -> None:
 
 def compile_all() -> None:
     """Bytecode on all cores, without the packages' tests. Some files are templates and do not compile: no matter."""
-    run(PYTHON, "-I", "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/|/testing/", VENV / "lib", check=False)
+    run(PYTHON, *ISOLATED, "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/|/testing/", VENV / "lib", check=False)
 
 
 def install_course() -> None:
     pip("install", "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT)
-    (VENV / "lib" / "python3.11" / "site-packages" / "openmlatlas.pth").write_text(AT_EVERY_START)
+    # once more than pip's own .pth, which Python misreads where the path has other letters than the locale
+    path = f"import os, sys; p = os.fsdecode({os.fsencode(ROOT / 'scripts')!r}); p in sys.path or sys.path.append(p)\n"
+    (VENV / "lib" / "python3.11" / "site-packages" / "openmlatlas.pth").write_text(AT_EVERY_START + path)
 
 
 def tensorflow() -> list[Path]:
@@ -396,7 +550,7 @@ def tensorflow() -> list[Path]:
 
 
 def install_kernel() -> None:
-    run(PYTHON, "-I", "-m", "atlas.kernel", *tensorflow())
+    run(PYTHON, *ISOLATED, "-m", "atlas.kernel", *tensorflow())
 
 
 def data_state() -> str:
@@ -408,7 +562,11 @@ def verify_data() -> None:
     try:
         run(VENV / "bin" / "atlas", "data", "verify")
     except CommandFailed as failed:
+        if "Traceback" in str(failed):
+            raise
         cure = "`git checkout -- datasets` restores it."
+        if not (ROOT / ".git").exists():
+            cure = "Unpack the download again, and copy its folder `datasets` over this one."
         raise Stop(f"the data that ships with the course is not as it should be:\n{failed}\n  {cure}") from None
 
 
@@ -459,6 +617,8 @@ def choose_accelerator(asked: str | None) -> None:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Hold the lock: a second set-up of the same environment waits for the first."""
+    import fcntl  # Windows has none; check_platform has spoken by now
+
     STATE.mkdir(parents=True, exist_ok=True)
     with (STATE / "lock").open("w") as file:
         try:
@@ -466,7 +626,18 @@ def alone() -> Iterator[None]:
         except BlockingIOError:
             print("another set-up of this environment is at work: waiting for it", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # some network drives
+            print("this disk has no locks: see that no second set-up of this environment runs", flush=True)
         yield
+
+
+def restore_execute_bits() -> None:
+    """Give back to the scripts what Windows or a browser took; in a repository it is its owner's to commit."""
+    if (ROOT / ".git").exists():
+        return
+    for file in (*ROOT.glob("scripts/*"), *ROOT.glob(".devcontainer/*")):
+        if file.is_file() and not os.access(file, os.X_OK) and file.read_bytes()[:2] == b"#!":
+            file.chmod(file.stat().st_mode | 0o111)
 
 
 def adopt_or_reset() -> None:
@@ -481,6 +652,7 @@ def adopt_or_reset() -> None:
 
 def set_up(arguments: argparse.Namespace) -> None:
     begin = time.monotonic()
+    restore_execute_bits()
     choose_accelerator(arguments.accelerator)
     adopt_or_reset()
     (STATE / "accelerator").write_text(accelerator())
@@ -496,7 +668,8 @@ def set_up(arguments: argparse.Namespace) -> None:
     shutil.rmtree(STATE / "tmp", ignore_errors=True)
     if pending:
         print(f"Set up in {time.monotonic() - begin:.0f} s.", end=" ")
-    print("Ready. Type: scripts/start" if arguments.only is None else "The environment is ready.")
+    start = "scripts/start" if os.access(ROOT / "scripts" / "start", os.X_OK) else "sh scripts/start"
+    print(f"Ready. Type: {start}" if arguments.only is None else "The environment is ready.")
 
 
 def checks(accelerator: str) -> list[str]:
@@ -511,15 +684,16 @@ def main() -> int:
     parser.add_argument("--no-data", dest="data", action="store_false", help="leave out verifying the data")
     arguments = parser.parse_args()
     try:
+        check_platform()
         if arguments.check:
             print("\n".join(checks(arguments.accelerator or accelerator())))
         else:
+            check_place()
             refuse_foreign_folder()
             with alone():
                 set_up(arguments)
     except (Stop, CommandFailed, OSError) as problem:
-        text = diagnose(str(problem)) if isinstance(problem, CommandFailed) else str(problem)
-        print(f"{display.clear()}set-up stopped: {text}", file=sys.stderr)
+        print(f"{display.clear()}set-up stopped: {explain(problem)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{display.clear()}stopped; call the same command again to go on from here", file=sys.stderr)

@@ -107,7 +107,8 @@ def test_the_files_that_a_configuration_names_are_there(file):
     assert (here / config["build"]["dockerfile"]).samefile(FOLDER / "Dockerfile")
     assert (here / config["build"]["context"]).samefile(REPOSITORY)
     for command in (config["updateContentCommand"], config["postCreateCommand"]):
-        assert os.access(REPOSITORY / command, os.X_OK)
+        shell, script = command.split()
+        assert shell == "bash" and (REPOSITORY / script).exists(), "by name it fails without its execute bit"
     assert all((REPOSITORY / name).exists() for name in config["customizations"]["codespaces"]["openFiles"])
 
 
@@ -256,19 +257,20 @@ def test_atlas_is_completed_with_commands_workshops_and_exercises(terminal, type
 def test_a_step_that_fails_says_how_to_recover(tmp_path):
     (tmp_path / ".devcontainer").mkdir()
     (tmp_path / "scripts").mkdir()
-    shutil.copy(FOLDER / "prepare", tmp_path / ".devcontainer")
+    prepare = tmp_path / ".devcontainer" / "prepare"
+    prepare.write_text((FOLDER / "prepare").read_text())  # without its execute bit, as after an upload in the browser
     setup = tmp_path / "scripts" / "setup"
     setup.write_text('#!/bin/sh\necho "$ATLAS_VENV" >> calls\nexit 1\n')
-    setup.chmod(0o755)
     environment = os.environ | {"ATLAS_VENV": str(tmp_path / "venv")}
-    failed = subprocess.run([tmp_path / ".devcontainer" / "prepare"], env=environment, capture_output=True, text=True)
+    command = ["bash", prepare]
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert failed.returncode == 1 and "scripts/setup     goes on" in failed.stderr and "Rebuild" in failed.stderr
     (tmp_path / "venv-tensorflow").mkdir()
     setup.write_text('#!/bin/sh\nexpr "$ATLAS_VENV" : ".*/venv$"\n')
-    failed = subprocess.run([tmp_path / ".devcontainer" / "prepare"], env=environment, capture_output=True)
+    failed = subprocess.run(command, env=environment, capture_output=True)
     assert failed.returncode == 1, "one of two environments has failed"
     setup.write_text('#!/bin/sh\necho "$ATLAS_VENV" >> calls\n')
-    subprocess.run([tmp_path / ".devcontainer" / "prepare"], env=environment, check=True)
+    subprocess.run(command, env=environment, check=True)
     assert (tmp_path / "calls").read_text().split()[1:] == [f"{tmp_path}/venv-tensorflow", f"{tmp_path}/venv"]
 
 

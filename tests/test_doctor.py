@@ -1,6 +1,8 @@
 """`atlas doctor` finds what is wrong and names the command that repairs it. Faults are simulated; none is caused."""
 
+import errno
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas import doctor, progress
+from atlas import doctor, progress, settings
 from atlas.course import KERNEL
 from atlas.doctor import OK, PROBLEM, WARNING, Finding
 
@@ -22,7 +24,12 @@ def kit(small_course, monkeypatch):
     shutil.copy(REPOSITORY / "pyproject.toml", small_course)
     shutil.copytree(REPOSITORY / "scripts" / "locks", small_course / "scripts" / "locks")
     monkeypatch.setattr(doctor, "_PROBES", answers())
+    monkeypatch.setattr(settings, "found", lambda *_: [])  # what this machine sets is looked at in test_settings.py
+    monkeypatch.setattr(doctor, "REACHES_FRAMEWORKS", "BREAKS_")
+    monkeypatch.setattr(settings, "foreign_encoding", lambda: "")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("ATLAS_VENV", sys.prefix)
+    (small_course / ".git").mkdir()
     return small_course
 
 
@@ -49,7 +56,7 @@ def found(name: str) -> Finding:
 def test_a_sound_machine_is_ready(kit):
     findings = list(doctor.examine(full=True))
     assert [finding.name for finding in findings] == [
-        *("Python", "packages", "kernel", "torch", "tensorflow", "memory", "disk", "data", "git", "progress")
+        *("Python", "folder", "packages", "kernel", "torch", "tensorflow", "memory", "disk", "data", "git", "progress")
     ]
     assert not [finding for finding in findings if finding.status == PROBLEM]
     assert doctor.verdict(findings).name == "ready"
@@ -130,23 +137,203 @@ def test_more_kernels_than_the_kits_are_a_warning(kit):
 
 
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "says", "cure"),
     [
-        ("import no_such_framework", "cannot be used: ModuleNotFoundError: No module named 'no_such_framework'"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashes (SIGILL)"),
-        ("import sys; sys.exit(3)", "cannot be used: no message"),
-        ("import time; time.sleep(60)", "does not come up within 1 s"),
+        ("import no_such", "cannot be used: ModuleNotFoundError: No module named 'no_such'", "rm -rf"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashes (SIGSEGV)", "rm -rf"),
+        ("import sys; sys.exit(3)", "cannot be used: no message", "rm -rf"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "crashes (SIGILL)", "in a codespace"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "crashes (SIGKILL)", "shut down other kernels"),
+        ("import time; time.sleep(60)", "does not come up within 1 s", "close other programs"),
+        ("raise OSError(28, 'No space left on device')", "No space left on device", "free some disk"),
+        ("raise MemoryError('too big')", "MemoryError: too big", "shut down other kernels"),
     ],
 )
-def test_a_framework_that_is_broken_takes_nothing_else_with_it(kit, monkeypatch, code, says):
+def test_a_framework_that_is_broken_takes_nothing_else_with_it(kit, monkeypatch, code, says, cure):
+    """And the environment is thrown away for its own faults alone."""
     monkeypatch.setattr(doctor, "IMPORT_SECONDS", 1.0)
     monkeypatch.setattr(doctor, "_PROBES", answers(tensorflow=code))
     findings = {finding.name: finding for finding in doctor.examine()}
-    assert findings["tensorflow"].text == says
+    assert says in findings["tensorflow"].text
     assert findings["tensorflow"].status == PROBLEM
-    assert "scripts/setup" in findings["tensorflow"].remedy
+    assert cure in findings["tensorflow"].remedy
+    assert ("rm -rf" in findings["tensorflow"].remedy) == (cure == "rm -rf")
     assert findings["torch"].status == findings["data"].status == OK
-    assert len(findings) == 10
+    assert len(findings) == 11
+
+
+# ------------------------------------------------------------------------------------------------ who and where one is
+
+
+@pytest.fixture
+def not_mine(monkeypatch):
+    """Let what lies at or below a path belong to somebody else, also where the tests run as root."""
+
+    def refuse(*places: Path) -> None:
+        def access(path, mode) -> bool:
+            return mode != os.W_OK or not any(Path(path).is_relative_to(place) for place in places)
+
+        monkeypatch.setattr(os, "access", access)
+
+    return refuse
+
+
+def test_a_course_that_belongs_to_somebody_else_is_a_problem_before_it_is_started(kit, not_mine):
+    notebook = next(kit.glob("workshops/**/*.ipynb"))
+    log = kit / ".atlas" / "jupyter.log"
+    log.parent.mkdir(exist_ok=True)
+    log.touch()
+    for place in (kit, kit / ".atlas", log, notebook.parent, notebook, next(notebook.parent.glob("count.py"))):
+        not_mine(place)
+        finding = only(doctor.folder())
+        assert finding.status == PROBLEM
+        assert finding.text == f"{place} belongs to {place.owner()} and cannot be written by you"
+        assert finding.remedy == f"sudo chown -R $(id -u) {kit}"
+    assert doctor.verdict(list(doctor.examine())).status == PROBLEM
+
+
+def test_a_disk_that_can_only_be_read_is_not_to_be_made_ones_own(kit, not_mine, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: type("Disk", (), {"f_flag": os.ST_RDONLY}))
+    not_mine(kit)
+    assert only(doctor.folder()).remedy == "copy the course's folder to a place of your own"
+
+
+def test_progress_that_goes_to_a_place_that_cannot_be_is_a_problem(kit, monkeypatch):
+    (kit / "a file").touch()
+    monkeypatch.setenv("ATLAS_STATE", str(kit / "a file" / "below"))
+    assert only(doctor.folder()).status == PROBLEM
+
+
+def test_without_a_home_folder_it_says_which_one_would_do(kit, not_mine, monkeypatch):
+    assert doctor.home() == []
+    monkeypatch.setenv("HOME", str(kit / "nowhere" / "at all"))
+    assert doctor.home() == [], "what is missing and can be made is made when it is needed"
+    not_mine(kit)
+    finding = only(doctor.home())
+    assert (finding.status, finding.remedy) == (WARNING, f"export HOME={kit}/.atlas/home")
+    assert "nowhere/at all is missing or cannot be written" in finding.text
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    assert "HOME is not set" in only(doctor.home()).text
+
+
+def test_a_framework_is_tried_with_a_home_folder_that_it_can_use(kit, monkeypatch):
+    monkeypatch.setattr(doctor, "home", lambda: [Finding(WARNING, "home", "none")])
+    answer, _ = doctor._result(doctor._start("import os; print('{\"home\": \"' + os.environ['HOME'] + '\"}')"))
+    assert answer["home"] == f"{kit}/.atlas/home"
+
+
+def test_scripts_without_their_execute_bit_are_a_warning_with_two_ways_out(kit):
+    setup = kit / "scripts" / "setup"
+    setup.write_text("#!/bin/sh\n")
+    setup.chmod(0o644)
+    _, finding = doctor.folder()
+    assert (finding.status, finding.remedy) == (WARNING, "chmod +x scripts/setup")
+    assert "type sh scripts/setup" in finding.text
+    assert doctor.again() == "sh scripts/setup", "a remedy that cannot be called is none"
+    setup.chmod(0o755)
+    assert doctor.again() == "scripts/setup" and len(doctor.folder()) == 1
+
+
+def test_a_disk_without_locks_is_a_warning_that_says_where_progress_can_be_kept(kit, monkeypatch):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    finding = only(doctor.progress_file())
+    assert (finding.status, "without locks" in finding.text) == (WARNING, True)
+    assert 'export ATLAS_STATE="$HOME/.atlas"' in finding.text
+
+
+@pytest.mark.parametrize("full", ["home", "temporary"])
+def test_a_full_home_or_temporary_folder_is_a_problem_though_the_courses_disk_has_room(kit, monkeypatch, full):
+    monkeypatch.setenv("HOME", str(kit / "home"))
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", lambda: str(kit / "temporary"))
+    (kit / "home").mkdir()
+
+    def usage(place) -> object:
+        return shutil._ntuple_diskusage(2**40, 0, 0 if Path(place).name == full else 2**39)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    finding = only(doctor.disk())
+    assert (finding.status, finding.text) == (PROBLEM, f"{kit / full} is full")
+
+
+def test_no_command_that_deletes_is_printed_with_a_path_that_a_shell_would_split(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "my course's" / ".venv"))
+    assert shlex.split(doctor.anew())[:3] == ["rm", "-rf", str(tmp_path / "my course's" / ".venv")]
+    monkeypatch.setattr(doctor, "STAMPS", tmp_path / "my course's")
+    (tmp_path / "my course's").mkdir()
+    (tmp_path / "my course's" / "kernel").touch()
+    assert shlex.split(doctor.again("kernel"))[:3] == ["rm", "-f", str(tmp_path / "my course's" / "kernel")]
+
+
+# ------------------------------------------------------------------------------------------------ what is set
+
+
+def test_a_module_beside_a_notebook_or_on_pythonpath_is_to_be_renamed_and_the_environment_to_be_kept(kit, monkeypatch):
+    folder = next(kit.glob("workshops/**/*.ipynb")).parent
+    other = kit / "elsewhere"
+    (other / "numpy").mkdir(parents=True)
+    for file in (folder / "torch.py", folder / "test.py", folder / "my_neuron.py", other / "numpy" / "__init__.py"):
+        file.touch()
+    monkeypatch.setenv("PYTHONPATH", str(other))
+    monkeypatch.syspath_prepend(other)
+    monkeypatch.setattr(doctor, "_PROBES", answers(torch="import torch, numpy; print('{}')"))
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert "rm -rf" not in "".join(finding.remedy for finding in findings.values())
+    by_pythonpath, beside = sorted(doctor.imports(["random"]), key=lambda finding: "rename" in finding.remedy)
+    assert by_pythonpath.text == f"{other}, which PYTHONPATH names, hides the course's numpy: unset PYTHONPATH"
+    shown = (folder / "torch.py").relative_to(kit)
+    assert beside.text == f"{shown} hides torch from what runs in that folder: rename it", "no framework loads `test`"
+    assert (beside.status, beside.remedy) == (PROBLEM, f"rename {shown}")
+    (folder / "random.py").touch()
+    assert "random" in "".join(finding.text for finding in doctor.imports(["random"]))
+
+
+def test_packages_are_counted_in_the_environment_and_not_on_pythonpath(kit, monkeypatch):
+    info = kit / "elsewhere" / "numpy-0.1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
+    monkeypatch.syspath_prepend(info.parent)
+    assert only(doctor.packages()).status == OK
+
+
+@pytest.mark.parametrize("set_here", [("BREAKS_IT",), ("BREAKS_IT", "BREAKS_NOTHING"), ("BREAKS_NOTHING",)])
+def test_a_framework_that_a_variable_breaks_has_that_variable_for_its_cure(kit, monkeypatch, set_here):
+    breaks = "import os, sys; sys.exit('Unknown flag') if 'BREAKS_IT' in os.environ else print('{}')"
+    probe = breaks if "BREAKS_IT" in set_here else "import sys; sys.exit('Unknown flag')"
+    monkeypatch.setattr(doctor, "_PROBES", answers(tensorflow=probe))
+    for name in set_here:
+        monkeypatch.setenv(name, "1")
+    finding = found("tensorflow")
+    assert finding.status == PROBLEM and "Unknown flag" in finding.text
+    if "BREAKS_IT" in set_here:
+        assert finding.remedy == "unset BREAKS_IT"
+        assert finding.text.endswith("not so without BREAKS_IT (set in this terminal)")
+    else:
+        assert "rm -rf" in finding.remedy
+
+
+def test_a_framework_that_needs_another_locale_gets_it_for_a_cure(kit, monkeypatch):
+    monkeypatch.setattr(settings, "foreign_encoding", lambda: "ISO-8859-1")
+    monkeypatch.setenv("LC_ALL", "POSIX")
+    fails = "import os, sys; sys.exit('not found') if os.environ['LC_ALL'] == 'POSIX' else print('{}')"
+    monkeypatch.setattr(doctor, "_PROBES", answers(torch=fails))
+    assert found("torch").remedy == "export LC_ALL=C.UTF-8"
+
+
+def test_what_is_set_elsewhere_is_a_warning_with_its_cure(kit, monkeypatch):
+    said = settings.Setting("PYTHONOPTIMIZE is set to '2': Python leaves out every `assert`", "unset PYTHONOPTIMIZE")
+    monkeypatch.setattr(settings, "found", lambda *_: [said])
+    finding = found("settings")
+    assert (finding.status, finding.remedy) == (WARNING, "unset PYTHONOPTIMIZE")
+    assert finding.text.endswith("every `assert`. Without it: unset PYTHONOPTIMIZE")
 
 
 def test_noise_around_a_frameworks_answer_is_swallowed(kit, monkeypatch, capfd):
@@ -209,6 +396,13 @@ def test_damaged_data_is_a_problem(kit):
     assert only(doctor.data()).status == PROBLEM
 
 
+def test_in_a_copy_without_git_nothing_is_to_be_checked_out(kit):
+    (kit / "datasets" / "mnist" / "tiny.bin").write_text("hallo")
+    (kit / ".git").rmdir()
+    remedy = only(doctor.data(full=True)).remedy
+    assert remedy == "download the course again, and copy datasets/mnist from there"
+
+
 def test_a_broken_catalog_is_a_problem(kit):
     (kit / "datasets" / "catalog.toml").write_text("[mnist")
     finding = only(doctor.data())
@@ -217,6 +411,7 @@ def test_a_broken_catalog_is_a_problem(kit):
 
 
 def test_git_tells_branch_and_changes_and_is_not_needed(kit, monkeypatch):
+    (kit / ".git").rmdir()
     assert only(doctor.git()).status == WARNING
     assert "no repository to update from" in only(doctor.git()).text
     subprocess.run(["git", "init", "-q", "-b", "mine", str(kit)], check=True)
@@ -309,6 +504,12 @@ def test_only_one_framework_that_sees_the_gpu_is_a_warning_about_the_other(nvidi
     card, finding = nvidia("good", **{sees: True})
     assert (card.status, finding.status) == (OK, WARNING)
     assert finding.text.startswith(f"{blind} computes on the CPU; driver and card would do")
+
+
+def test_a_card_that_a_variable_hides_is_not_blamed_on_the_environment(nvidia, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    for finding in nvidia("good"):
+        assert "CUDA_VISIBLE_DEVICES is '-1', which hides the card: unset it" in finding.text
 
 
 def test_without_the_container_toolkit_it_says_so_and_that_the_cpu_serves(nvidia, monkeypatch, tmp_path):

@@ -1,7 +1,10 @@
 """scripts/setup on a made-up machine: the scripts are the real ones, the environment's Python is a stand-in."""
 
+import contextlib
+import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -50,13 +53,15 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.root, self.venv = folder, folder / "checkout", folder / "a venv"
-        for name in ("pyproject.toml", "scripts/setup", "scripts/environment.py", "scripts/locks", "scripts/atlas"):
+        names = ("pyproject.toml", "scripts/setup", "scripts/start", "scripts/environment.py", "scripts/locks")
+        for name in (*names, "scripts/atlas"):
             target = self.root / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
             copy(REPOSITORY / name, target)
         self.packages = self.venv / "lib" / "python3.11" / "site-packages"
         self.packages.mkdir(parents=True)
+        (self.root / ".git").mkdir()
         (self.packages / "pip").symlink_to(Path(pip.__file__).parent)
         (self.venv / "bin").mkdir()
         (self.venv / "pyvenv.cfg").touch()
@@ -278,14 +283,14 @@ def test_the_data_is_verified_when_it_changed(machine):
 def test_without_python_3_11_it_says_how_to_get_it(machine, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in ("bash", "dirname", "cat"):
+    for name in ("bash", "dirname", "cat", "readlink"):
         (tools / name).symlink_to(shutil.which(name))
     python = tools / "python3"
     python.write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 3.13.2\nexit 1\n")
     python.chmod(0o755)
     code, output = machine.set_up(PATH=str(tools))
     assert code == 1
-    assert "Python 3.13.2" in output and "apt install python3.11" in output
+    assert "Python 3.13.2" in output and "apt install python3.11" in output and "inside WSL" in output
 
 
 def test_a_python3_of_the_right_version_will_do_where_python3_11_is_an_empty_shim(machine, tmp_path):
@@ -364,12 +369,305 @@ def test_a_folder_that_is_no_environment_is_never_emptied(machine):
     assert (machine.venv / "thesis.txt").exists() and not machine.calls()
 
 
-def test_what_a_user_has_set_for_other_pythons_does_not_get_in(here, monkeypatch):
-    for name, value in {"PYTHONPATH": "/other", "PIP_TARGET": "/other", "PIP_USER": "1", "PIP_INDEX_URL": "x"}.items():
+# ------------------------------------------------------------------------------------------------ what is set
+
+
+def test_what_a_user_has_set_for_other_pythons_does_not_get_in(here, monkeypatch, tmp_path):
+    foreign = {"PYTHONPATH", "PYTHONHOME", "PYTHONWARNINGS", "PIP_TARGET", "PIP_PYTHON", "PIP_NO_BINARY"}
+    for name in foreign:
+        monkeypatch.setenv(name, "/other")
+    kept = {"PIP_INDEX_URL": "x", "SSL_CERT_FILE": str(tmp_path)}
+    for name, value in (kept | {"PIP_USER": "1", "PIP_CERT": "/nowhere"}).items():
         monkeypatch.setenv(name, value)
     used = here.quiet_environment()
-    assert "PYTHONPATH" not in used and "PIP_TARGET" not in used
-    assert used["PIP_USER"] == "0" and used["PIP_INDEX_URL"] == "x"
+    assert not foreign & used.keys()
+    assert kept.items() <= used.items() and used["PIP_USER"] == "0"
+    assert "PIP_CERT" not in used, "a certificate that is not there helps nobody"
+
+
+def test_a_broken_python_home_and_modules_on_pythonpath_do_not_stop_the_set_up(machine, tmp_path):
+    (tmp_path / "json.py").write_text("raise SystemExit('not the one of Python')")
+    code, output = machine.set_up(PYTHONPATH=str(tmp_path), PYTHONHOME="/nowhere", PYTHONWARNINGS="error")
+    assert code == 0, output
+
+
+@pytest.mark.parametrize("setting", ["global.target='/x'", "install.prefix='/x'", "global.no-binary=':all:'"])
+def test_a_pip_that_is_configured_to_install_elsewhere_is_named_with_the_cure_before_it_does(machine, setting):
+    machine.behaves(**{"config list": (0, f"global.index-url='/i'\n{setting}", 0)})
+    code, output = machine.set_up()
+    assert code == 1 and setting in output and f"pip config unset {setting.partition('=')[0]}" in output
+    assert not machine.calls("--require-hashes")
+    machine.behaves(**{"config list": (0, "global.index-url='/i'\nglobal.cert='/c'", 0)})
+    assert machine.set_up()[0] == 0, "where packages come from is the person's to say"
+
+
+def at_every_start(question: str, *arguments: str, **variables: str) -> str:
+    """What a Python of the environment answers, after the lines that each of them runs first."""
+    code = f"{environment.AT_EVERY_START}\nimport os, sys\nprint({question})"
+    command = [sys.executable, "-I", "-S", "-c", code, *arguments]
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_no_python_of_the_environment_takes_another_keras_or_the_settings_at_home():
+    for line in environment.AT_EVERY_START.splitlines():
+        assert line.startswith("import "), "Python runs no other line of a .pth file"
+    foreign = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1"}
+    asked = "os.environ['KERAS_BACKEND'], os.environ.get('TF_USE_LEGACY_KERAS')"
+    assert at_every_start(asked, **foreign) == "tensorflow None"
+    for name in ("KERAS_HOME", "IPYTHONDIR"):
+        assert at_every_start(f"os.environ[{name!r}].startswith(sys.prefix)") == "True"
+        assert at_every_start(f"os.environ[{name!r}]", **{name: "/mine"}) == "/mine", "whoever says so has it"
+    assert at_every_start("os.environ['MATPLOTLIBRC']") == os.devnull
+
+
+def test_the_courses_folder_is_found_whatever_letters_it_has_and_whatever_the_locale(machine):
+    machine.root = machine.root.rename(machine.folder / "Übung's 日本")
+    assert machine.set_up()[0] == 0
+    lines = (machine.packages / "openmlatlas.pth").read_bytes()
+    assert lines.isascii() and lines.startswith(environment.AT_EVERY_START.encode())
+    code = f"{lines.decode()}\nimport os, sys; print(ascii(os.fsencode(sys.path[-1]).decode()))"
+    for encoding in ({"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"PYTHONUTF8": "1"}):
+        done = subprocess.run([sys.executable, "-S", "-c", code], env=encoding, capture_output=True, text=True)
+        assert done.stdout.strip() == ascii(str(machine.root / "scripts"))
+
+
+def test_a_kernel_draws_in_the_notebook_and_begins_with_no_program_of_the_persons_own():
+    asked = "os.environ.get('MPLBACKEND'), os.environ.get('PYTHONSTARTUP')"
+    foreign = {"MPLBACKEND": "TkAgg", "PYTHONSTARTUP": "/mine.py"}
+    assert at_every_start(asked, "-m", "ipykernel_launcher", **foreign) == "None None"
+    assert at_every_start(asked, "train.py", **foreign) == "TkAgg /mine.py", "a script may draw where it likes"
+
+
+# ------------------------------------------------------------------------------------------------ how it is called
+
+
+@pytest.fixture
+def started(machine):
+    """Call scripts/start: its exit code, what it printed, and the variables that `atlas start` was given."""
+    atlas = machine.venv / "bin" / "atlas"
+    atlas.write_text(f'#!/bin/sh\necho "$@" > {shlex.quote(str(machine.folder))}/started\nenv\n')
+    atlas.chmod(0o755)
+
+    def start(*command: object, cwd: Path = machine.root, **variables: str) -> tuple[int, str, dict[str, str]]:
+        env = {key: value for key, value in (os.environ | {"ATLAS_VENV": str(machine.venv)} | variables).items()}
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+        lines = [line.partition("=") for line in done.stdout.splitlines()]
+        return done.returncode, done.stdout + done.stderr, {name: value for name, _, value in lines}
+
+    return start
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", ""])
+def test_start_works_in_each_shell_from_each_folder_through_a_link_and_without_execute_bits(machine, started, shell):
+    if shell and not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here")
+    script, link = machine.root / "scripts" / "start", machine.folder / "to the course"
+    link.symlink_to(script)
+    calls = [script, link]
+    if shell:
+        for name in ("start", "setup"):
+            (machine.root / "scripts" / name).chmod(0o644)
+        calls.append("start")
+    for call in calls:
+        cwd = machine.root / "scripts" if call == "start" else machine.folder
+        code, output, _ = started(*[shell] * bool(shell), call, "perceptron", cwd=cwd, CDPATH="/usr:/")
+        assert code == 0, output
+        assert (machine.folder / "started").read_text() == "start perceptron\n"
+        (machine.folder / "started").unlink()
+
+
+@pytest.mark.parametrize("name", ["start", "setup"])
+def test_read_in_by_source_it_says_how_to_call_it_and_leaves_the_terminal_open(machine, name):
+    typed = f". scripts/{name}; echo still here"
+    done = subprocess.run(["bash", "-c", typed], cwd=machine.root, capture_output=True, text=True)
+    assert done.stdout == "still here\n"
+    assert f"Type scripts/{name} in the course's folder, without `source`" in done.stderr
+
+
+def test_the_course_starts_without_what_is_set_for_other_pythons(started):
+    names = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONSAFEPATH")
+    code, output, used = started("scripts/start", **dict.fromkeys(names, "/nowhere"))
+    assert code == 0, output
+    assert not used.keys() & set(names)
+
+
+@pytest.mark.parametrize("home", ["", "/nowhere/at/all"])
+def test_somebody_without_a_home_folder_gets_one_in_the_course(machine, started, home):
+    code, output, used = started("scripts/start", HOME=home)
+    assert code == 0 and "home folder is missing or cannot be written" in output
+    assert Path(used["HOME"]).samefile(machine.root / ".atlas" / "home")
+    assert "home folder" not in started("scripts/start", HOME=str(machine.folder))[1]
+
+
+def test_after_a_zip_or_an_upload_the_scripts_can_be_called_by_name_again(machine):
+    scripts = [machine.root / "scripts" / "start", machine.root / "scripts" / "setup"]
+    for script in scripts:
+        script.chmod(0o644)
+    assert subprocess.run(["sh", scripts[1]], env=os.environ | {"ATLAS_VENV": str(machine.venv)}).returncode == 0
+    assert not os.access(scripts[0], os.X_OK), "in a repository that would be a change to commit"
+    (machine.root / ".git").rmdir()
+    subprocess.run(["sh", scripts[1]], env=os.environ | {"ATLAS_VENV": str(machine.venv)}, check=True)
+    assert all(os.access(script, os.X_OK) for script in scripts)
+    assert not os.access(machine.root / "scripts" / "environment.py", os.X_OK)
+
+
+def test_what_to_type_next_works_where_the_execute_bit_is_lost(machine):
+    (machine.root / "scripts" / "start").chmod(0o644)
+    assert machine.set_up()[1].endswith("Ready. Type: sh scripts/start\n")
+
+
+def test_a_checkout_on_windows_keeps_the_line_ends_that_shells_need(tmp_path):
+    git = ["git", "-C", tmp_path, "-c", "core.autocrlf=true", "-c", "core.eol=crlf"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    shutil.copy(REPOSITORY / ".gitattributes", tmp_path)
+    script = tmp_path / "setup"
+    shutil.copy(REPOSITORY / "scripts" / "setup", script)
+    subprocess.run([*git, "add", "."], check=True, capture_output=True)
+    script.unlink()
+    subprocess.run([*git, "checkout", "-q", "."], check=True)
+    assert b"\r" not in script.read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------ where and who one is
+
+
+@pytest.mark.parametrize(
+    ("system", "machine_name", "library", "said"),
+    [
+        ("win32", "AMD64", ("", ""), "wsl --install"),
+        ("cygwin", "x86_64", ("", ""), "wsl --install"),
+        ("darwin", "x86_64", ("", ""), "this Python is one for Intel"),
+        ("linux", "armv7l", ("glibc", "2.36"), "Codespaces or a Dev Container"),
+        ("linux", "x86_64", ("", ""), "another C library than glibc"),
+        ("linux", "x86_64", ("glibc", "2.17"), "glibc 2.17"),
+        ("linux", "x86_64", ("glibc", "2.36"), ""),
+        ("darwin", "arm64", ("", ""), ""),
+    ],
+)
+def test_where_the_frameworks_do_not_exist_it_says_what_to_do_instead(monkeypatch, system, machine_name, library, said):
+    monkeypatch.setattr(environment.sys, "platform", system)
+    monkeypatch.setattr(environment.platform, "machine", lambda: machine_name)
+    monkeypatch.setattr(environment.platform, "libc_ver", lambda: library)
+    with pytest.raises(environment.Stop, match=said) if said else contextlib.nullcontext():
+        environment.check_platform()
+
+
+def test_on_windows_it_can_be_loaded_at_all():
+    blocked = "import sys; sys.modules['fcntl'] = None; import runpy; sys.platform = 'win32'; sys.argv = ['setup'];"
+    code = f"{blocked} runpy.run_path({str(REPOSITORY / 'scripts' / 'environment.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "wsl --install" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_folder_of_somebody_else_is_named_with_the_command_that_makes_it_ones_own(here, monkeypatch):
+    monkeypatch.setattr(here, "user", lambda: "ada")
+    for place, mine in ((here.ROOT, here.ROOT), (here.VENV / "bin", here.VENV)):
+        text = here.explain(PermissionError(errno.EACCES, "Permission denied", str(place)))
+        assert f"{place} cannot be written: it belongs to {here.ROOT.owner()}, and you are ada" in text
+        assert f"sudo chown -R ada {shlex.quote(str(mine))}" in text
+    monkeypatch.setattr(here.os, "access", lambda path, mode: not str(path).startswith(str(here.VENV)))
+    with pytest.raises(here.Stop, match="sudo chown -R ada"):
+        here.check_place()
+
+
+@pytest.fixture
+def on_a_disk(here, monkeypatch):
+    """The made-up machine on a disk with these flags."""
+
+    def mount(flags: int) -> None:
+        disk = type("Disk", (), {"f_flag": flags})
+        monkeypatch.setattr(here.os, "statvfs", lambda path: disk)
+
+    return mount
+
+
+def test_a_disk_that_can_only_be_read_is_told_apart_from_one_of_somebody_else(here, on_a_disk):
+    on_a_disk(os.ST_RDONLY)
+    assert "can only be read. Copy the course's folder" in here.refused(here.ROOT)
+
+
+@pytest.mark.skipif(not hasattr(os, "ST_NOEXEC"), reason="Linux says how a disk is mounted")
+def test_an_environment_goes_nowhere_where_nothing_may_be_run(here, on_a_disk):
+    here.check_place()
+    on_a_disk(os.ST_NOEXEC)
+    with pytest.raises(here.Stop, match=r"noexec(.|\n)*ATLAS_VENV=/another/place"):
+        here.check_place()
+
+
+def test_a_path_with_a_colon_is_refused_and_one_with_spaces_quotes_and_letters_of_all_kinds_is_not(here, monkeypatch):
+    here.check_place()
+    monkeypatch.setattr(here, "VENV", here.VENV.with_name("a:b"))
+    with pytest.raises(here.Stop, match="with a `:` in its path"):
+        here.check_place()
+
+
+@pytest.mark.parametrize("name", ["Übung & Co's (2)", "x" * 200, "日本"])
+def test_wherever_the_course_lies_a_second_call_has_nothing_to_do_in_any_locale(tmp_path, name):
+    machine = Machine(tmp_path / name / ("y" * 100))
+    assert machine.set_up(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")[0] == 0
+    code, output = machine.set_up(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (code, output) == (0, "Ready. Type: scripts/start\n")
+
+
+def test_a_disk_without_symbolic_links_is_named_before_an_environment_is_made(here, monkeypatch):
+    here.STATE.mkdir()
+    here.check_links()
+    assert not list(here.STATE.iterdir())
+
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(here.Stop, match=r"without symbolic links(.|\n)*ATLAS_VENV="):
+        here.make_venv()
+
+
+def test_on_a_disk_without_locks_the_set_up_goes_on_and_says_so(here, monkeypatch, capsys):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with here.alone():
+        assert "no locks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_fills_up_between_the_steps_is_called_full(here, code):
+    assert "The disk is full" in here.explain(OSError(code, "no room", "stamp"))
+
+
+def test_a_command_that_fails_without_saying_why_on_a_full_disk_fails_because_of_it(here, monkeypatch):
+    assert "The disk is full" not in here.diagnose("ensurepip returned non-zero exit status 1")
+    monkeypatch.setattr(here, "free_gb", lambda folder: 0.0)
+    assert "The disk is full" in here.diagnose("ensurepip returned non-zero exit status 1")
+
+
+def test_a_proxy_that_is_set_is_named_when_no_index_answers(here, monkeypatch):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    assert "set HTTPS_PROXY" in here.diagnose("ProxyError")
+    monkeypatch.setenv("https_proxy", "http://ada:secret@nowhere")
+    assert "https_proxy: is that proxy there?" in here.diagnose("ProxyError")
+    assert "secret" not in here.diagnose("ProxyError")
+
+
+def test_no_command_that_deletes_is_printed_with_a_path_that_a_shell_would_split(here):
+    assert f"rm -rf {shlex.quote(str(here.VENV))}`" in here.diagnose("something new")
+
+
+def test_without_git_damaged_data_comes_from_the_download_again(machine, here, monkeypatch):
+    def fail(*_):
+        raise here.CommandFailed("digits.gz: wrong checksum")
+
+    monkeypatch.setattr(here, "run", fail)
+    (machine.root / ".git").rmdir()
+    with pytest.raises(here.Stop, match="Unpack the download again"):
+        here.verify_data()
+
+
+# ------------------------------------------------------------------------------------------------ kernels
 
 
 def test_beside_a_cuda_build_of_torch_the_kernel_is_told_where_tensorflows_environment_is(machine, here, monkeypatch):

@@ -18,16 +18,16 @@ CGROUP = Path("/sys/fs/cgroup")
 DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # NVIDIA on Linux and in containers; in WSL
 
 
-def threads() -> int:
-    """How many cores this process may use: by affinity and by the container's limit, not the host's number.
+def cores() -> int:
+    """How many cores this process may use: by affinity and by the container's limit, not the host's number."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, _cgroup_cores()))
 
-    OMP_NUM_THREADS, where set, has the last word.
-    """
+
+def threads() -> int:
+    """How many threads to compute with: as many as there are cores, unless OMP_NUM_THREADS says otherwise."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]  # OpenMP allows one number a nesting level
-    if asked.isdecimal() and int(asked) > 0:
-        return int(asked)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _cgroup_cores()))
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else cores()
 
 
 def device(name: str | None = None) -> "torch.device":
@@ -51,8 +51,8 @@ def describe() -> str:
 
     Before torch is loaded a GPU is named only by its make: whether it works, device() finds out.
     """
-    cores = threads()
-    return f"{_processor()}, {cores} core{'s' if cores > 1 else ''}"
+    used = threads()
+    return f"{_processor()}, {used} core{'s' if used > 1 else ''}"
 
 
 def seed(n: int = 0) -> None:

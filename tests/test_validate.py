@@ -64,7 +64,7 @@ def found() -> set[str]:
         (SOURCE, "def first_step", "def other_step", f"{SOURCE}: region in other_step, which is no exercise here"),
         (SOURCE, "def first_step", "def other_step", f"{SOURCE}: exercise first_step has no region between `### BEGIN SOLUTION` and `### END SOLUTION`"),
         (SCRIPT, '    """Halve every entry.\n\n    x: (B, D). Returns (B, D).\n    """\n', "", f"{SCRIPT}: second_step has no docstring"),
-        (STARTER, "(15 min)", "(15 minutes)", f"{STARTER}: heading without minutes: ## 1 · The first step (15 minutes)"),
+        (STARTER, "(15 min)", "(15 minutes)", f"{STARTER}: heading without minutes: ## 2 · The first step (15 minutes)"),
         (STARTER, "atlas.open(", "open(", f"{STARTER}: does not open with one cell that loads everything"),
         (STARTER, "lab.check(first_step)", "", f"{STARTER}: never checks first_step"),
         (GUIDE, "## On the board", "## Chalk", f"{GUIDE}: has no section about: on the board"),

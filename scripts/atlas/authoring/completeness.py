@@ -12,6 +12,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from atlas import build, course
+from atlas.authoring import minutes, pages
+from atlas.authoring.pages import count_words
 from atlas.build import Problem
 from atlas.course import Workshop
 
@@ -50,6 +52,7 @@ MISCONCEPTIONS, QUIZ_QUESTIONS = 3, 5
 def shortfalls(workshop: Workshop, answers: list) -> list[Problem]:
     """What the workshop lacks, and which of its files are unknown; `answers` as tests/answers.py registers."""
     parts = (files, readme, figures, agenda, exercises, notebook, sources, instructor, datasets)
+    parts += (minutes.shortfalls, pages.shortfalls)
     found = [problem for part in parts for problem in part(workshop)]
     return found + list(_answers(workshop, answers))
 
@@ -328,14 +331,6 @@ def _answers(workshop: Workshop, answers: list) -> Iterator[Problem]:
 
 
 # ---------------------------------------------------------------------------------------------- reading
-
-
-def count_words(markdown: str) -> int:
-    """Words of the prose: without code, generated tables, HTML, link targets; a formula counts as one."""
-    text = re.sub(r"<!-- atlas:(\w+) -->.*?<!-- /atlas:\1 -->", "", markdown, flags=re.DOTALL)
-    text = re.sub(r"```.*?```|<!--.*?-->|<[^>]+>", " ", text, flags=re.DOTALL)
-    text = re.sub(r"\$\$.*?\$\$|\$[^$\n]+\$", " formula ", text, flags=re.DOTALL)
-    return len(re.findall(r"[^\W_][^\s|]*", text))
 
 
 def _sections(markdown: str) -> dict[str, str]:

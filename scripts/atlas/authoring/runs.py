@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from atlas import build, course
+from atlas.authoring import minutes, pages
 from atlas.authoring.offline import without_network
 from atlas.course import Workshop
 
@@ -67,7 +68,8 @@ def run_all(workshop: Workshop) -> Iterator[Run]:
 
 
 def solved_notebook(workshop: Workshop) -> Run:
-    """The solved notebook by nbmake: no error, every check passed (strict), within the budgets. Kept in the report."""
+    """The solved notebook by nbmake: no error, every check passed (strict), within the budgets, nothing stray below a
+    figure, no cell longer than the text says. Kept in the report."""
     with _folder(workshop, solved=True) as folder:
         ended, cells = _nbmake(folder / workshop.notebook.name, strict=True)
     errors = _errors(cells)
@@ -76,7 +78,8 @@ def solved_notebook(workshop: Workshop) -> Run:
     _report(run)
     if ended.code:
         return replace(run, error="\n".join([*errors, ended.output]))
-    return replace(run, error=_over_budget(run))
+    untold = minutes.untold([(cell, _seconds(cell)) for cell in cells], run.share)
+    return replace(run, error="\n".join(filter(None, [_over_budget(run), *pages.strays(cells), *untold])))
 
 
 def starter_notebook(workshop: Workshop) -> Run:

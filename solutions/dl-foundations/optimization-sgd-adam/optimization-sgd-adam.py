@@ -1,14 +1,11 @@
 # %% [markdown]
 # # Optimization: SGD to AdamW
 #
-# In *perceptron-and-mlp* you trained with AdamW and a learning rate that rises and then falls, and took both on trust. In the next
-# 90 minutes you take them apart: you write SGD with momentum, RMSprop, Adam and AdamW, each equal to PyTorch's to the last digit, measure how noisy a
-# batch's gradient is, find a learning rate by experiment, and run a race in which every optimiser gets the same chance. Derivations are in the README
-# beside this notebook.
+# In *perceptron-and-mlp* you trained with AdamW and a learning rate that rises and then falls, and took both on trust. Now you take them apart:
+# you write SGD with momentum, RMSprop, Adam and AdamW, each equal to PyTorch's, measure how noisy a
+# batch's gradient is, find a learning rate by experiment, and run a race in which every optimiser gets the same chance. All derivations are in the [README](README.md).
 
 # %%
-import time
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -22,9 +19,9 @@ fashion = atlas.data.load("fashion-mnist")
 fashion
 
 # %% [markdown]
-# ## 1 · A step in a ravine (7 min)
+# ## 1 · A step in a ravine (6 min)
 #
-# The last workshops made gradients and kept them healthy. What to do with a gradient is the question now. The answer so far is *gradient
+# What to do with a gradient? The answer so far is *gradient
 # descent*, $w \leftarrow w - \eta\, g$ with $g = \nabla L(w)$. Try it on the simplest landscape that shows its trouble, a *ravine*: steep across, flat along.
 #
 # $$L(w) = \tfrac12\,(\lambda_1 w_1^2 + \lambda_2 w_2^2), \qquad g = (\lambda_1 w_1,\ \lambda_2 w_2), \qquad \lambda_1 = 1,\ \lambda_2 = 25$$
@@ -38,7 +35,7 @@ START = torch.tensor([-9.0, 1.5], dtype=torch.float64)
 
 
 def walk(step, first, gradient, start, steps, **settings):
-    """Follow an optimiser: step(w, g, state, **settings) returns (w, state). Returns all points, (steps + 1, 2)."""
+    """Follow an optimiser, step(w, g, state, **settings). Returns all points, (steps + 1, 2)."""
     w, state, points = start, first, [start]
     for _ in range(steps):
         w, state = step(w, gradient(w), state, **settings)
@@ -63,23 +60,24 @@ def draw_paths(ax, paths, loss, xs, ys, title):
     x, y = np.meshgrid(np.linspace(*xs, 121), np.linspace(*ys, 121))
     heights = loss(torch.tensor(np.stack([x, y], -1))).numpy()
     ax.contour(x, y, heights, levels=14, colors="0.8", linewidths=0.7)
-    for (name, points), colour, mark in zip(paths.items(), plot.COLOURS, plot.MARKERS, strict=False):
+    for k, (name, points) in enumerate(paths.items()):
         inside = points.clamp(torch.tensor([xs[0], ys[0]]), torch.tensor([xs[1], ys[1]])).numpy()
-        ax.plot(*inside.T, marker=mark, markersize=3, linewidth=1.1, color=colour, label=name)
+        style = {"color": plot.COLOURS[k], "marker": plot.MARKERS[k], "markersize": 3}
+        ax.plot(*inside.T, **style, label=name)
     ax.set(xlim=xs, ylim=ys, xlabel="w₁")
     ax.set_title(title, loc="left", size=10, weight="bold")
 
 
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained", sharey=True)
 ends = {}
-for ax, eta, says in zip(axes, (0.02, 0.07, 0.081), ("creeps", "zigzags, arrives", "flies off"), strict=True):
+fates = {0.02: "creeps", 0.07: "zigzags, arrives", 0.081: "flies off"}
+print(f"loss at the start {ravine_loss(START):.1f}")
+for ax, (eta, says) in zip(axes, fates.items(), strict=True):
     points = walk(descent_step, None, ravine_gradient, START, 40, eta=eta)
     ends[eta] = ravine_loss(points[-1]).item()
-    draw_paths(ax, {f"η = {eta}": points}, ravine_loss, (-10, 3), (-4, 4), f"η = {eta}: {says}")
-axes[0].set_ylabel("w₂")
-print(
-    "loss after 40 steps, from", ravine_loss(START).item(), "at the start:", {k: round(v, 3) for k, v in ends.items()}
-)
+    draw_paths(ax, {"": points}, ravine_loss, (-10, 3), (-4, 4), f"η = {eta}: {says}")
+    print(f"after 40 steps with η = {eta}: {ends[eta]:.2f}")
+_ = axes[0].set_ylabel("w₂")
 
 # %% [markdown]
 # **Question.** Which of the two coordinates makes η = 0.081 fail, and by what factor does it grow in a step? Which one makes η = 0.02 slow?
@@ -87,8 +85,8 @@ print(
 # <details><summary>Answer</summary>
 #
 # $w_2$: its factor is $1 - 0.081 \cdot 25 = -1.025$, so it changes sign in each step and grows by 2.5 %. With η = 0.02 it is $w_1$, whose factor is
-# $0.98$: after 40 steps $0.98^{40} = 45$ % are left. No single η suits both. The ratio $\kappa = \lambda_2/\lambda_1$, the *condition number*, says how bad it is; 25 is
-# harmless, networks have millions.
+# $0.98$: after 40 steps $0.98^{40} = 45$ % are left. No single η suits both. The ratio $\kappa = \lambda_2/\lambda_1$, the *condition number*, says how bad it is, and 25 is
+# harmless.
 #
 # </details>
 
@@ -99,7 +97,7 @@ w_slow = walk(descent_step, None, ravine_gradient, START, 40, eta=0.02)[-1, 0] /
 assert abs(w_slow - 0.98**40) < 1e-9 and abs(w_slow - 0.45) < 0.005
 
 # %% [markdown]
-# ## 2 · Momentum (9 min)
+# ## 2 · Momentum (11 min)
 #
 # Across the ravine the gradient changes sign from step to step; along it, it stays. So add gradients up: what alternates cancels, what persists
 # grows. The *velocity* $v$ starts at zero, and $\mu$ (often 0.9) says how much of it survives a step:
@@ -111,8 +109,7 @@ assert abs(w_slow - 0.98**40) < 1e-9 and abs(w_slow - 0.45) < 0.005
 #
 # $$v \leftarrow \mu v + g, \qquad w \leftarrow w - \eta\,(g + \mu v)$$
 #
-# This is PyTorch's convention: η multiplies the velocity as a whole. Other texts put η inside, $v \leftarrow \mu v - \eta g$. With a constant η both are the same; when a schedule
-# changes η they are not. And some damp the gradient, $(1 - \mu)\,g$, which needs an η ten times larger.
+# This is PyTorch's convention: η multiplies the velocity as a whole. (Other texts put η inside, $v \leftarrow \mu v - \eta g$, or damp the gradient, $(1 - \mu)\,g$, which needs an η ten times larger.)
 #
 # By hand: $w = 1$, $g = 2$, $v = 3$, $\eta = 0.1$, $\mu = 0.5$. The new $v = 1.5 + 2 = 3.5$. Plain: $w = 1 - 0.35 = 0.65$. Nesterov: $w = 1 - 0.1\,(2 + 1.75) = 0.625$.
 #
@@ -123,8 +120,8 @@ assert abs(w_slow - 0.98**40) < 1e-9 and abs(w_slow - 0.45) < 0.005
 def momentum_step(w, g, v, eta, mu=0.9, nesterov=False):
     """One step of SGD with momentum, in PyTorch's convention.
 
-    w, g, v: tensors of one shape, any: weights, gradient, velocity (zeros before the first step). eta: η, mu: μ.
-    Returns (w, v), both new. The tensors passed in stay as they are.
+    w, g, v: tensors of one shape, any: weights, gradient, velocity (zeros before the first step).
+    eta: η, mu: μ. Returns (w, v), both new. The tensors passed in stay as they are.
     """
     # TODO: the new velocity, then the step along it, or along g + μv with the new v for Nesterov.
     ### BEGIN SOLUTION
@@ -139,18 +136,20 @@ lab.check(momentum_step)
 ZERO = torch.zeros(2, dtype=torch.float64)
 paths = {
     "plain, η = 0.07": walk(descent_step, None, ravine_gradient, START, 60, eta=0.07),
-    "momentum 0.8, η = 0.03": walk(momentum_step, ZERO, ravine_gradient, START, 60, eta=0.03, mu=0.8),
-    "Nesterov 0.8, η = 0.03": walk(momentum_step, ZERO, ravine_gradient, START, 60, eta=0.03, mu=0.8, nesterov=True),
 }
+for name, nesterov in (("momentum 0.8, η = 0.03", False), ("Nesterov 0.8, η = 0.03", True)):
+    settings = {"eta": 0.03, "mu": 0.8, "nesterov": nesterov}
+    paths[name] = walk(momentum_step, ZERO, ravine_gradient, START, 60, **settings)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", width_ratios=(1.3, 1))
-draw_paths(axes[0], paths, ravine_loss, (-10, 3), (-2.5, 2.5), "Momentum overshoots, Nesterov brakes earlier")
+title = "Momentum overshoots, Nesterov brakes earlier"
+draw_paths(axes[0], paths, ravine_loss, (-10, 3), (-2.5, 2.5), title)
 axes[0].set_ylabel("w₂")
 axes[0].legend(frameon=False, fontsize=8, loc="upper right")
-for (_, points), colour in zip(paths.items(), plot.COLOURS, strict=False):
+for (name, points), colour in zip(paths.items(), plot.COLOURS, strict=False):
     axes[1].semilogy(ravine_loss(points), color=colour)
+    print(f"{name}: loss after 60 steps {ravine_loss(points[-1]):.1e}")
 axes[1].set(xlabel="step", ylabel="loss")
-axes[1].set_title("After 60 steps: orders of magnitude", loc="left", size=10, weight="bold")
-print({name: f"{ravine_loss(points[-1]).item():.1e}" for name, points in paths.items()})
+_ = axes[1].set_title("Lower by orders of magnitude", loc="left", size=10, weight="bold")
 
 # %% tags=["instructor"]
 last = [ravine_loss(points[-1]).item() for points in paths.values()]
@@ -167,9 +166,9 @@ assert last[1] < last[0] / 10 and last[2] < last[1] / 10
 # </details>
 
 # %% [markdown]
-# ## 3 · RMSprop: a step size for each weight (6 min)
+# ## 3 · RMSprop: a step size for each weight (8 min)
 #
-# Momentum still has one η for all. In the ravine one wants a small η for $w_2$ and a large one for $w_1$. RMSprop (Hinton's lectures, 2012) divides each entry of the gradient by its own recent size,
+# In the ravine one wants a small η for $w_2$ and a large one for $w_1$. RMSprop (Hinton's lectures, 2012) divides each entry of the gradient by its own recent size,
 # the root of a running mean of its squares:
 #
 # $$s \leftarrow \alpha s + (1 - \alpha)\, g^2, \qquad w \leftarrow w - \eta\, \frac{g}{\sqrt{s} + \varepsilon}$$
@@ -183,8 +182,8 @@ assert last[1] < last[0] / 10 and last[2] < last[1] / 10
 def rmsprop_step(w, g, s, eta, alpha=0.99, eps=1e-8):
     """One step of RMSprop, in PyTorch's convention.
 
-    w, g, s: tensors of one shape, any: weights, gradient, running mean of squares (zeros before the first step).
-    Returns (w, s), both new.
+    w, g, s: tensors of one shape, any: weights, gradient, running mean of squares (zeros before
+    the first step). Returns (w, s), both new.
     """
     # TODO: the new mean of squares, then the step, each entry divided by its own root plus ε.
     ### BEGIN SOLUTION
@@ -196,34 +195,34 @@ def rmsprop_step(w, g, s, eta, alpha=0.99, eps=1e-8):
 lab.check(rmsprop_step)
 
 # %%
-turned = {}
-for name, stretch in (("λ₂ = 25", 1), ("λ₂ = 2,500", 100)):
-    turned[name] = walk(
-        rmsprop_step, ZERO, lambda w, s=stretch: torch.tensor([1.0, s]) * CURVATURE * w, START, 60, eta=0.1, alpha=0.9
-    )
-first_moves = (turned["λ₂ = 25"][1] - START).tolist()
-print("first step:", np.round(first_moves, 3), " largest difference between the two paths:", end=" ")
-print(f"{(turned['λ₂ = 25'] - turned['λ₂ = 2,500']).abs().max():.1e}")
+walks = {}
+for curvature in (25.0, 2500.0):
+    steep = torch.tensor([1.0, curvature], dtype=torch.float64)
+    settings = {"eta": 0.1, "alpha": 0.9}
+    walks[curvature] = walk(rmsprop_step, ZERO, lambda w, c=steep: c * w, START, 60, **settings)
+first_moves = (walks[25.0][1] - START).tolist()
+print("first step:", np.round(first_moves, 3))
+difference = (walks[25.0] - walks[2500.0]).abs().max()
+print(f"largest difference between the paths with λ₂ = 25 and with λ₂ = 2,500: {difference:.1e}")
 
 # %% [markdown]
 # **Question.** A hundred times steeper, and the path stays the same. Why? And why is the first step 0.316 in both coordinates, three times η?
 #
 # <details><summary>Answer</summary>
 #
-# A factor of 100 on $g_2$ is a factor of 100 on $\sqrt{s_2}$: it cancels (but for ε). What scales a coordinate does not matter, and the ravine is no ravine. In the first step
-# $s = (1 - \alpha)\, g^2 = 0.1\, g^2$, so $g/\sqrt{s} = \pm 1/\sqrt{0.1} = \pm 3.16$. The mean is still too small, for it began at zero. With α = 0.99 the first step would be 10 η. Adam repairs this.
+# A factor of 100 on $g_2$ is a factor of 100 on $\sqrt{s_2}$: it cancels (but for ε), and the ravine is no ravine. In the first step
+# $s = (1 - \alpha)\, g^2 = 0.1\, g^2$, so $g/\sqrt{s} = \pm 1/\sqrt{0.1} = \pm 3.16$. The mean is still too small, for it began at zero. Adam repairs this.
 #
 # </details>
 
 # %% tags=["instructor"]
 assert np.allclose(np.abs(first_moves), 0.1 / 0.1**0.5, rtol=1e-5)
-assert (turned["λ₂ = 25"] - turned["λ₂ = 2,500"]).abs().max() < 1e-5
+assert difference < 1e-5
 
 # %% [markdown]
-# ## 4 · Adam (11 min)
+# ## 4 · Adam (13 min)
 #
-# Adam (Kingma and Ba, 2015) has both: a running mean $m$ of gradients, like momentum, and a running mean $v$ of squares, like RMSprop. (Here $v$ is the mean of squares, as in the paper; the
-# velocity was another $v$.) Both begin at zero and are at first too small. How much too small is known: with a steady gradient $g$, after $t$ steps
+# Adam (Kingma and Ba, 2015) has both: a running mean $m$ of gradients, like momentum, and a running mean $v$ of squares, like RMSprop. (Here $v$ is the mean of squares, as in the paper.) Both begin at zero and are at first too small. How much too small is known: with a steady gradient $g$, after $t$ steps
 #
 # $$m_t = (1 - \beta_1) \sum_{i=1}^{t} \beta_1^{\,t-i}\, g = (1 - \beta_1^{\,t})\, g$$
 #
@@ -236,15 +235,15 @@ assert (turned["λ₂ = 25"] - turned["λ₂ = 2,500"]).abs().max() < 1e-5
 # The state keeps $m$ and $v$ *uncorrected*; the corrected ones serve this step only.
 #
 # By hand: first step, $w = 1$, $g = 2$, $\beta_1 = 0.9$, $\beta_2 = 0.99$, $\eta = 0.1$, $\varepsilon = 0$. $m = 0.2$, $v = 0.04$; $\hat m = 0.2/0.1 = 2$, $\hat v = 0.04/0.01 = 4$, and
-# $w = 1 - 0.1 \cdot 2/2 = 0.9$. Without the correction it would be $1 - 0.1 \cdot 0.2/0.2 = 0.9$ as well, by chance; with the usual $\beta_2 = 0.999$ it would be $1 - 0.1 \cdot 0.2/0.0632 = 0.684$.
+# $w = 1 - 0.1 \cdot 2/2 = 0.9$.
 
 
 # %%
 def adam_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     """One step of Adam.
 
-    w, g: tensors of one shape, any. state: (m, v, t), tensors like w and the number of steps taken so far; before the
-    first step (zeros, zeros, 0).
+    w, g: tensors of one shape, any. state: (m, v, t), tensors like w and the number of steps taken
+    so far; before the first step (zeros, zeros, 0).
     Returns (w, (m, v, t)), all new.
     """
     # TODO: count the step, the two running means, their corrected versions, and the step.
@@ -262,8 +261,8 @@ def adam_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
 lab.check(adam_step)
 
 # %% [markdown]
-# See both on a *saddle*, where one direction goes up and another one down. $L = \frac12 w_1^2 + \frac14 w_2^4 - \frac12 w_2^2$ has a saddle at $(0, 0)$ and two minima at $w_2 = \pm 1$. We begin almost on the ridge,
-# at $w_2 = 10^{-4}$, where the gradient in the only useful direction is ten thousand times smaller than the other.
+# See it on a *saddle*, where one direction goes up and another one down. $L = \frac12 w_1^2 + \frac14 w_2^4 - \frac12 w_2^2$ has a saddle at $(0, 0)$ and two minima at $w_2 = \pm 1$. We begin almost on the ridge,
+# at $w_2 = 10^{-4}$, where the gradient in the only useful direction is over ten thousand times smaller than the other.
 
 
 # %%
@@ -276,13 +275,15 @@ def saddle_loss(points):
 
 
 near_ridge = torch.tensor([-1.5, 1e-4], dtype=torch.float64)
+with_momentum = {"eta": 0.1, "mu": 0.8}
 paths = {
-    "SGD, η = 0.1": walk(descent_step, None, saddle_gradient, near_ridge, 160, eta=0.1),
-    "momentum 0.8, η = 0.1": walk(momentum_step, ZERO, saddle_gradient, near_ridge, 160, eta=0.1, mu=0.8),
-    "Adam, η = 0.1": walk(adam_step, (ZERO, ZERO, 0), saddle_gradient, near_ridge, 160, eta=0.1),
+    "SGD": walk(descent_step, None, saddle_gradient, near_ridge, 160, eta=0.1),
+    "momentum 0.8": walk(momentum_step, ZERO, saddle_gradient, near_ridge, 160, **with_momentum),
+    "Adam": walk(adam_step, (ZERO, ZERO, 0), saddle_gradient, near_ridge, 160, eta=0.1),
 }
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-draw_paths(axes[0], paths, saddle_loss, (-1.8, 0.9), (-0.4, 1.6), "SGD walks into the saddle, Adam past it")
+title = "η = 0.1: SGD walks into the saddle, Adam past it"
+draw_paths(axes[0], paths, saddle_loss, (-1.8, 0.9), (-0.4, 1.6), title)
 axes[0].set_ylabel("w₂")
 escape = {}
 for (name, points), colour in zip(paths.items(), plot.COLOURS, strict=False):
@@ -304,12 +305,10 @@ print("steps until w₂ > 0.5:", escape)
 # </details>
 
 # %% tags=["instructor"]
-assert 85 <= escape["SGD, η = 0.1"] <= 95
-assert escape["momentum 0.8, η = 0.1"] < 45
-assert escape["Adam, η = 0.1"] <= 12
+assert escape == {"SGD": 91, "momentum 0.8": 38, "Adam": 6}  # no chance in it; README, INSTRUCTOR
 
 # %% [markdown]
-# ## 5 · AdamW: decay set apart (8 min)
+# ## 5 · AdamW: decay set apart (9 min)
 #
 # *Weight decay* pulls every weight towards zero, by $\eta\lambda w$ a step (the next workshop asks what it is good for). For SGD that is the same as adding $\frac{\lambda}{2}\lVert w \rVert^2$ to the loss, whose gradient is $\lambda w$. For Adam it is
 # not: a $\lambda w$ inside $g$ is divided by $\sqrt{\hat v}$ with the rest, so weights with large gradients hardly decay. AdamW (Loshchilov and Hutter, 2019) keeps the decay out of $m$ and $v$:
@@ -321,9 +320,9 @@ assert escape["Adam, η = 0.1"] <= 12
 
 # %%
 def adamw_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
-    """One step of AdamW: Adam with decoupled weight decay. lam: the decay λ, the rest as in adam_step.
+    """One step of AdamW: Adam with decoupled weight decay.
 
-    Returns (w, (m, v, t)), all new.
+    lam: the decay λ, the rest as in adam_step. Returns (w, (m, v, t)), all new.
     """
     # TODO: Adam's step on the pure gradient (call adam_step), and the decay of the old w besides.
     ### BEGIN SOLUTION
@@ -335,12 +334,12 @@ def adamw_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
 lab.check(adamw_step)
 
 # %% [markdown]
-# An experiment: two weights get nothing but noise as gradient, of standard deviation 0.1 and 10. Only the decay acts on average. Both begin at 1; with λ = 0.1 and η = 0.01 they should fall like $(1 - 0.001)^t$.
+# An experiment: two weights get nothing but noise as gradient, of standard deviation 0.1 and 10. Only the decay acts on average. Both begin at 1; with λ = 0.1 and η = 0.01 they should fall like $0.999^t$.
 
 
 # %%
 def decayed(coupled, steps=3000, eta=0.01, lam=0.1, copies=400):
-    """Mean path of two kinds of weights under gradients that are noise of size 0.1 and 10. Returns (steps, 2)."""
+    """Mean path of weights whose gradients are noise of size 0.1 and of 10. Returns (steps, 2)."""
     generator = torch.Generator().manual_seed(0)
     w = torch.ones(copies, 2)
     state, means = (torch.zeros_like(w), torch.zeros_like(w), 0), []
@@ -366,7 +365,8 @@ ax = plot.curves(
     ylabel="mean weight",
     title="AdamW decays all weights alike; through the gradient, the decay depends on the noise",
 )
-print("left after 1,000 steps: AdamW", decoupled[999].numpy().round(2), " Adam + L2", coupled[999].numpy().round(2))
+for name, path in (("AdamW", decoupled), ("Adam + L2", coupled)):
+    print(f"{name:9} left after 1,000 steps:", path[999].numpy().round(2))
 
 # %% tags=["instructor"]
 assert np.allclose(decoupled[999], 0.999**1000, atol=0.05)
@@ -378,26 +378,31 @@ assert coupled[999, 1] > 0.8, "much noise: hardly decays"
 #
 # <details><summary>Answer</summary>
 #
-# $\sqrt{\hat v}$ is about the gradient's size. For noise 10 the decay comes out ten times too slow; for noise 0.1 about ten times too fast. Only where the noise has size 1 do both agree. So with coupled decay the λ that you
-# set says nothing until you know the gradients, and each weight has another one.
+# $\sqrt{\hat v}$ is about the gradient's size. For noise 10 the decay comes out ten times too slow; for noise 0.1 about ten times too fast. Only where the noise has size 1 do both agree: with coupled decay each weight has another λ.
 #
 # </details>
 
 # %% [markdown]
-# ## 6 · The noise of a batch (9 min)
+# **Break.** After it: real data.
+
+# %% [markdown]
+# ## 6 · The noise of a batch (11 min)
 #
-# Now real data: Fashion-MNIST, 70,000 photographs of clothes in ten classes (Xiao, Rasul and Vollgraf, 2017; licence MIT). To keep things fast we train on 10,000.
+# Now real data: Fashion-MNIST, 70,000 photographs of clothes in ten classes (Xiao, Rasul and Vollgraf, 2017; licence MIT). We train on 10,000.
 
 # %%
 device = lab.device
-images = torch.tensor(fashion.x_train, dtype=torch.float32, device=device).flatten(1)  # (60000, 784)
-labels = torch.tensor(fashion.y_train, device=device)
+images, test_images = (
+    torch.tensor(x, dtype=torch.float32, device=device).flatten(1)  # (N, 784)
+    for x in (fashion.x_train, fashion.x_test)
+)
+labels, y_test = (torch.tensor(y, device=device) for y in (fashion.y_train, fashion.y_test))
 MEAN, SPREAD = images[:10_000].mean(), images[:10_000].std()  # of the training images only
-images = (images - MEAN) / SPREAD
-x_train, y_train, x_val, y_val = images[:10_000], labels[:10_000], images[50_000:55_000], labels[50_000:55_000]
-x_test = (torch.tensor(fashion.x_test, dtype=torch.float32, device=device).flatten(1) - MEAN) / SPREAD
-y_test = torch.tensor(fashion.y_test, device=device)
-plot.images(fashion.x_train[:10], columns=10, titles=[fashion.classes[k] for k in fashion.y_train[:10]])
+images, x_test = (images - MEAN) / SPREAD, (test_images - MEAN) / SPREAD
+x_train, y_train = images[:10_000], labels[:10_000]
+x_val, y_val = images[50_000:55_000], labels[50_000:55_000]
+names = [fashion.classes[k] for k in fashion.y_train[:10]]
+plot.images(fashion.x_train[:10], names, columns=10, title="The first ten training images")
 
 # %% [markdown]
 # SGD never sees the gradient $\bar g$ of all examples, only the mean over $B$ of them, drawn at random. How far off is it? Let $g_i$, shape (P,), be the gradient for example $i$ alone. Each entry of $g_i$ has a variance $\sigma_p^2$ over
@@ -410,9 +415,10 @@ plot.images(fashion.x_train[:10], columns=10, titles=[fashion.classes[k] for k i
 
 # %%
 def gradient_noise(G, B):
-    """How far the mean gradient of B random examples is from the true mean: root of the mean squared distance.
+    """How far the mean gradient of B random examples is from the mean of all.
 
-    G: (N, P), one example's gradient in each row. B: size of the batch. Returns a number (or a tensor that holds one).
+    G: (N, P), one example's gradient in each row. B: size of the batch.
+    Returns the root of the mean squared distance, a number (or a tensor that holds one).
     """
     # TODO: the variance of each column (divide by N - 1), added up, divided by B, and its root.
     ### BEGIN SOLUTION
@@ -451,7 +457,7 @@ generator = torch.Generator().manual_seed(0)
 measured = []
 for B in sizes:
     drawn = torch.randint(len(G), (40, B), generator=generator)  # 40 batches, with replacement
-    share = torch.zeros(40, len(G)).scatter_add_(1, drawn, torch.ones(40, B)) / B  # how often each example counts
+    share = torch.zeros(40, len(G)).scatter_add_(1, drawn, torch.ones(40, B)) / B  # of each example
     measured.append((share.to(device) @ G - G.mean(0)).square().sum(1).mean().sqrt().item())
 expected = [float(gradient_noise(G, B)) for B in sizes]
 slope = np.polyfit(np.log(sizes), np.log(measured), 1)[0]
@@ -474,8 +480,8 @@ print(f"noise and gradient are equally long at B = {critical:.0f}, before traini
 #
 # <details><summary>Answer</summary>
 #
-# Where noise is longer than the gradient (left of the crossing), the batch mostly points at random, and a larger one buys direction. To the right, the gradient is known well enough, and more examples buy little: more steps would be
-# better. Later the gradient gets small and the examples disagree, so the crossing moves to the right: large batches pay late. McCandlish et al. (2018) call it the *noise scale*. The other way to less noise is a smaller η, which averages over
+# Where noise is longer than the gradient (left of the crossing), the batch mostly points at random, and a larger one buys direction. To the right, more examples buy little: more steps would be
+# better. Later the gradient gets small and the examples disagree, so the crossing moves to the right: large batches pay late (McCandlish et al., 2018). The other way to less noise is a smaller η, which averages over
 # steps: this is why rates fall towards the end.
 #
 # </details>
@@ -486,27 +492,23 @@ assert np.allclose(measured, expected, rtol=0.25)
 assert 2 < critical < 60, critical
 
 # %% [markdown]
-# ## 7 · Which learning rate, and when? (11 min)
+# ## 7 · Which learning rate, and when? (15 min)
 #
 # One loop for all your steps: they have the same first four arguments.
 
 
 # %%
-def zeros(w):
-    return torch.zeros_like(w)
-
-
 def adam_start(w):
     return torch.zeros_like(w), torch.zeros_like(w), 0
 
 
-OPTIMISERS = {  # name: (first state, step), each with its usual settings
-    "SGD": (zeros, lambda w, g, state, eta: momentum_step(w, g, state, eta, mu=0.0)),
-    "momentum": (zeros, momentum_step),
-    "Nesterov": (zeros, lambda w, g, state, eta: momentum_step(w, g, state, eta, nesterov=True)),
-    "RMSprop": (zeros, rmsprop_step),
-    "Adam": (adam_start, adam_step),
-    "AdamW": (adam_start, lambda w, g, state, eta: adamw_step(w, g, state, eta, lam=0.1)),
+OPTIMISERS = {  # name: (first state, step, settings)
+    "SGD": (torch.zeros_like, momentum_step, {"mu": 0.0}),
+    "momentum": (torch.zeros_like, momentum_step, {}),
+    "Nesterov": (torch.zeros_like, momentum_step, {"nesterov": True}),
+    "RMSprop": (torch.zeros_like, rmsprop_step, {}),
+    "Adam": (adam_start, adam_step, {}),
+    "AdamW": (adam_start, adamw_step, {"lam": 0.1}),
 }
 
 
@@ -514,16 +516,18 @@ OPTIMISERS = {  # name: (first state, step), each with its usual settings
 def evaluate(model, x, y):
     """Mean loss and accuracy."""
     logits = model(x)
-    return nn.functional.cross_entropy(logits, y).item(), (logits.argmax(1) == y).float().mean().item()
+    right = logits.argmax(1) == y
+    return nn.functional.cross_entropy(logits, y).item(), right.float().mean().item()
 
 
 def train(optimiser, rate_at, steps, seed=0, batch_size=128, change=None, every=None):
     """Train a new network on the 10,000 images with your steps.
 
-    rate_at(t): the learning rate of step t = 0, 1, ...; change(t, x, gradients) may replace a batch or gradients.
-    Returns the model and a history: losses of all batches, and validation results after each `every` steps.
+    rate_at(t): the learning rate of step t = 0, 1, ...; change(t, x, gradients) may replace a batch
+    or gradients. Returns the model and a history: losses of all batches, and validation results
+    after each `every` steps.
     """
-    start, step = OPTIMISERS[optimiser]
+    start, step, settings = OPTIMISERS[optimiser]
     model = make_model(seed=seed)
     parameters = list(model.parameters())
     states = [start(w) for w in parameters]
@@ -538,7 +542,7 @@ def train(optimiser, rate_at, steps, seed=0, batch_size=128, change=None, every=
         gradients = gradients if change is None else change(t, gradients=gradients)
         with torch.no_grad():
             for i, (w, g) in enumerate(zip(parameters, gradients, strict=True)):
-                new, states[i] = step(w, g, states[i], rate_at(t))
+                new, states[i] = step(w, g, states[i], rate_at(t), **settings)
                 w.copy_(new)
         history["loss"].append(loss.item())
         if every and (t + 1) % every == 0:
@@ -554,7 +558,7 @@ def train(optimiser, rate_at, steps, seed=0, batch_size=128, change=None, every=
 
 # %%
 def range_test(optimiser, low, high, steps=150):
-    """Train with a rate that grows geometrically from low to high. Returns the rates and the losses, (steps,)."""
+    """Train with a rate that grows geometrically. Returns the rates and the losses, (steps,)."""
     rates = np.geomspace(low, high, steps)
     _, history = train(optimiser, lambda t: float(rates[t]), steps)
     return rates, np.array(history["loss"])
@@ -571,15 +575,15 @@ def smooth(losses, beta=0.9):
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.3), layout="constrained", sharey=True)
 lowest, falls = {}, {}
-for ax, optimiser, (low, high) in zip(axes, ("SGD", "Adam"), ((1e-3, 30), (1e-6, 1)), strict=True):
-    rates, losses = range_test(optimiser, low, high)
+for ax, (optimiser, span) in zip(axes, {"SGD": (1e-3, 30), "Adam": (1e-6, 1)}.items(), strict=True):
+    rates, losses = range_test(optimiser, *span)
     curve = smooth(np.nan_to_num(losses, nan=1e3, posinf=1e3))
     lowest[optimiser], falls[optimiser] = rates[curve.argmin()], rates[(curve < 1.8).argmax()]
     ax.semilogx(rates, losses, color="0.75", linewidth=1)
     ax.semilogx(rates, curve, color=plot.COLOURS[0])
     ax.axvline(lowest[optimiser], color=plot.COLOURS[1], linestyle=":")
     ax.set(xlabel="learning rate η", ylim=(0, 4))
-    ax.set_title(f"{optimiser}: lowest at η = {lowest[optimiser]:.2g}", loc="left", size=10, weight="bold")
+    ax.set_title(f"{optimiser}: lowest at η = {lowest[optimiser]:.2g}", loc="left", weight="bold")
 axes[0].set_ylabel("loss of the batch")
 print("the smoothed loss passes 1.8 at", {name: f"{rate:.1e}" for name, rate in falls.items()})
 
@@ -587,7 +591,7 @@ print("the smoothed loss passes 1.8 at", {name: f"{rate:.1e}" for name, rate in 
 # Where the curve is lowest, η is already at the edge: a bit more and it diverges. A third of it, or less, is a good guess for a constant rate. And the two curves are shifted: Adam's loss begins to fall at a rate more than ten times smaller than SGD's.
 # Whoever compares them at one rate compares nothing.
 #
-# **The schedule.** High rates travel fast, low rates settle (section 6 says why). So begin high and end low. At the very start, though, the network is nothing yet, and Adam's $\hat v$ rests on one or two gradients: let η rise for some steps, the *warm-up*. With
+# **The schedule.** High rates travel fast, low rates settle (section 6 says why). So begin high and end low. At the very start, though, Adam's $\hat v$ rests on one or two gradients: let η rise for some steps, the *warm-up*. With
 # $T$ steps, $t = 0, \dots, T-1$, of which $W$ are warm-up:
 #
 # $$\eta_t = \begin{cases} \eta_{\max}\, \dfrac{t + 1}{W} & t < W \\[2ex] \eta_{\min} + (\eta_{\max} - \eta_{\min})\, \dfrac{1 + \cos(\pi u)}{2}, \quad u = \dfrac{t - W}{T - W} & t \ge W \end{cases}$$
@@ -613,7 +617,7 @@ def warmup_cosine(t, steps, warmup, eta_max, eta_min=0.0):
 lab.check(warmup_cosine)
 
 # %% [markdown]
-# Four schedules, with the same optimiser and the same highest rate, which we take on purpose rather high.
+# Four schedules, with the same optimiser and the same highest rate, on purpose rather high. About 8 s.
 
 # %%
 EPOCH = -(-len(x_train) // 128)  # 79 steps
@@ -621,7 +625,7 @@ STEPS, PEAK = 4 * EPOCH, 5e-3
 
 
 def one_cycle(t):
-    """Up to the peak and down again in two half-waves (Smith and Topin, 2018), as torch's OneCycleLR."""
+    """Up to the peak and down again in two half-waves, as torch's OneCycleLR."""
     top = int(0.3 * STEPS)
     low, u = (PEAK / 25, 1 - t / top) if t < top else (0, (t - top) / (STEPS - top))
     return low + (PEAK - low) * (1 + np.cos(np.pi * u)) / 2
@@ -633,34 +637,22 @@ SCHEDULES = {
     "warm-up + cosine": lambda t: float(warmup_cosine(t, STEPS, STEPS // 10, PEAK)),
     "one-cycle": one_cycle,
 }
-runs = {
-    name: [train("Adam", rate_at, STEPS, seed, every=EPOCH)[1] for seed in (0, 1)]
-    for name, rate_at in SCHEDULES.items()
-}
-final = {name: np.mean([run["val"][-1] for run in both], 0) for name, both in runs.items()}
+runs, final = {}, {}
+print("schedule            loss   accuracy  (validation, mean of two seeds)")
+for name, rate_at in SCHEDULES.items():
+    runs[name] = [train("Adam", rate_at, STEPS, seed, every=EPOCH)[1] for seed in (0, 1)]
+    final[name] = np.mean([run["val"][-1] for run in runs[name]], 0)
+    print("{:18} {:6.3f} {:9.1%}".format(name, *final[name]))
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-plot.curves(
-    {name: (np.arange(STEPS), [rate_at(t) for t in range(STEPS)]) for name, rate_at in SCHEDULES.items()},
-    xlabel="step",
-    ylabel="learning rate η",
-    title="Four schedules",
-    ax=axes[0],
-)
-some = {"constant": "constant", "cosine": "warm-up + cosine"}
-plot.curves(
-    {
-        f"{short}_{split}": [loss for loss, _ in runs[name][0][split]]
-        for short, name in some.items()
-        for split in ("train", "val")
-    },
-    ylabel="cross-entropy",
-    title="A rate that falls lets the loss settle",
-    ax=axes[1],
-)
-print("schedule            loss   accuracy  (validation, mean of two seeds)")
-for name, (loss, accuracy) in final.items():
-    print(f"{name:18} {loss:6.3f} {accuracy:9.1%}")
+rates = {name: [rate_at(t) for t in range(STEPS)] for name, rate_at in SCHEDULES.items()}
+plot.curves(rates, xlabel="step", ylabel="learning rate η", title="Four schedules", ax=axes[0])
+losses = {
+    f"{short}_{split}": [loss for loss, _ in runs[name][0][split]]
+    for short, name in (("constant", "constant"), ("cosine", "warm-up + cosine"))
+    for split in ("train", "val")
+}
+plot.curves(losses, ylabel="loss", title="A rate that falls lets the loss settle", ax=axes[1])
 
 # %% tags=["instructor"]
 for name in ("step", "warm-up + cosine", "one-cycle"):
@@ -673,12 +665,12 @@ assert all(falls[name] < lowest[name] for name in falls)
 #
 # <details><summary>Answer</summary>
 #
-# Give each its own best peak (a constant rate wants a lower one than a schedule that spends little time at the top), and enough seeds to know the spread. What is solid here is only: at this peak, falling beats not falling.
+# Give each its own best peak, and enough seeds to know the spread. What is solid here is only: at this peak, falling beats not falling.
 #
 # </details>
 
 # %% [markdown]
-# ## 8 · Clipping (6 min)
+# ## 8 · Clipping (8 min)
 #
 # One bad batch can undo an hour of training: its gradient is a hundred times longer, and the step with it. *Clipping by norm* (Pascanu, Mikolov and Bengio, 2013) limits the length of the whole gradient, all tensors together, and keeps its direction:
 #
@@ -721,17 +713,20 @@ def accident(name):
     return change
 
 
-after = {name: train("momentum", lambda t: 0.03, 200, change=accident(name))[1]["loss"] for name in norms}
+after = {}
+for name in norms:
+    _, history = train("momentum", lambda t: 0.03, 200, change=accident(name))
+    after[name] = history["loss"]
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 for (name, losses), colour in zip(after.items(), plot.COLOURS, strict=False):
     axes[0].semilogy(losses, color=colour, label=name)
     axes[1].semilogy(norms[name], color=colour, label=name)
+    print(f"{name:12} mean loss of the 50 steps after: {np.mean(losses[101:151]):.2f}")
 axes[0].set(xlabel="step", ylabel="loss of the batch")
-axes[1].set(xlabel="step", ylabel="norm of the gradient before clipping")
+axes[1].set(xlabel="step", ylabel="gradient norm, unclipped")
 axes[0].legend(frameon=False, fontsize=9, loc="upper left")
 axes[0].set_title("One bad batch, with and without clipping", loc="left", size=10, weight="bold")
-axes[1].set_title("One gradient is a hundred times longer", loc="left", size=10, weight="bold")
-print("mean loss of the 50 steps after:", {name: round(float(np.mean(run[101:151])), 2) for name, run in after.items()})
+_ = axes[1].set_title("One gradient is far longer", loc="left", size=10, weight="bold")
 
 # %% tags=["instructor"]
 assert norms["clipped at 2"][100] > 50 * np.median(norms["clipped at 2"][50:100])
@@ -742,13 +737,12 @@ assert np.mean(after["clipped at 2"][101:150]) < 0.8 < 3 < np.mean(after["unclip
 #
 # <details><summary>Answer</summary>
 #
-# The step itself is tame: $m$ and $\sqrt v$ grow together, to $(1 - \beta_1)\,|g| = 0.1\,|g|$ and $\sqrt{1 - \beta_2}\,|g| = 0.03\,|g|$, a step of about 3 η. But $v$ remembers: with $\beta_2 = 0.999$ for a thousand steps, in which all other steps are tiny.
-# Adam survives and then sleeps. Clipping helps it too.
+# The step itself is tame: $m$ and $\sqrt v$ grow together, to $(1 - \beta_1)\,|g| = 0.1\,|g|$ and $\sqrt{1 - \beta_2}\,|g| = 0.03\,|g|$, a step of about 3 η. But $v$ remembers: with $\beta_2 = 0.999$ for a thousand steps, all of them tiny. Clipping helps Adam too.
 #
 # </details>
 
 # %% [markdown]
-# ## 9 · A fair race (11 min)
+# ## 9 · A fair race (6 min)
 #
 # First the race as it is often run: everybody with η = 0.001, "the default".
 
@@ -757,16 +751,16 @@ RACE = 3 * EPOCH
 
 
 def race(optimiser, rate, seed=0):
-    """Three epochs with warm-up and cosine. Returns the model, and loss and accuracy on validation images."""
-    model, _ = train(optimiser, lambda t: float(warmup_cosine(t, RACE, RACE // 10, rate)), RACE, seed)
-    return model, *evaluate(model, x_val, y_val)
+    """Three epochs with warm-up and cosine. Returns the model and its validation accuracy."""
+    model, _ = train(optimiser, lambda t: warmup_cosine(t, RACE, RACE // 10, rate), RACE, seed)
+    return model, evaluate(model, x_val, y_val)[1]
 
 
-unfair = {name: race(name, 1e-3)[2] for name in OPTIMISERS}
-print("all with η = 0.001:", {name: f"{accuracy:.1%}" for name, accuracy in unfair.items()})
+unfair = {name: race(name, 1e-3)[1] for name in OPTIMISERS}
+print("all with η = 0.001:", {name: f"{accuracy:.0%}" for name, accuracy in unfair.items()})
 
 # %% [markdown]
-# Adam wins by many points, and it means nothing. The fair race: each gets **five rates**, a factor of about three apart, around where a range test points; the best on validation images is kept, and must not lie at the end of its list.
+# RMSprop and Adam win by far, and it means nothing. The fair race: each gets **five rates**, a factor of about three apart, around where a range test points; the best on validation images is kept, and must not lie at the end of its list. Thirty trainings, about 15 s.
 
 # %%
 GRID = {
@@ -777,29 +771,32 @@ GRID = {
     "Adam": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
     "AdamW": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
 }
-start = time.perf_counter()
-search = {name: [race(name, rate)[2] for rate in rates] for name, rates in GRID.items()}
-best = {name: GRID[name][int(np.argmax(accuracies))] for name, accuracies in search.items()}
-seconds = time.perf_counter() - start
+search, best = {}, {}
+for name, rates in GRID.items():
+    search[name] = [race(name, rate)[1] for rate in rates]
+    best[name] = rates[int(np.argmax(search[name]))]
+    print(f"{name:10} best η {best[name]:5g}: validation accuracy {max(search[name]):.1%}")
 
+apart = max(best.values()) / min(best.values())
 ax = plot.curves(
     {name: (GRID[name], 100 * np.array(search[name])) for name in GRID},
     xlabel="highest learning rate η",
     ylabel="validation accuracy (%)",
     xscale="log",
-    title=f"Tuned, all reach about the same height, at rates up to {max(best.values()) / min(best.values()):.0f} times apart",
+    title=f"Tuned, all reach about the same height, at rates up to {apart:.0f} times apart",
 )
-ax.set_ylim(65, 90)
-print(f"{sum(map(len, GRID.values()))} trainings in {seconds:.0f} s")
+_ = ax.set_ylim(65, 90)
 
 # %% [markdown]
-# Now the final: best rate, three new seeds, measured once on the test images. Plain SGD, tuned with the same budget, is the baseline.
+# Now the final: best rate, three new seeds, measured once on the test images. Plain SGD, tuned with the same budget, is the baseline. About 10 s.
 
 # %%
-finals = {name: [evaluate(race(name, best[name], seed)[0], x_test, y_test)[1] for seed in (1, 2, 3)] for name in GRID}
-print("optimiser   best η   validation (seed 0)   test, three seeds")
-for name, scores in finals.items():
-    print(f"{name:10} {best[name]:7g} {max(search[name]):12.1%} {np.mean(scores):18.1%} ± {np.std(scores, ddof=1):.1%}")
+finals = {}
+print("optimiser    test, three seeds")
+for name, rate in best.items():
+    models = [race(name, rate, seed)[0] for seed in (1, 2, 3)]
+    finals[name] = [evaluate(model, x_test, y_test)[1] for model in models]
+    print(f"{name:10} {np.mean(finals[name]):8.1%} ± {np.std(finals[name], ddof=1):.1%}")
 
 # %% tags=["instructor"]
 means = {name: np.mean(scores) for name, scores in finals.items()}
@@ -807,29 +804,29 @@ assert all(mean > 0.81 for mean in means.values())
 assert max(means.values()) - min(means.values()) < 0.035, "tuned, they are within about two points"
 assert all(best[name] not in (rates[0], rates[-1]) for name, rates in GRID.items()), "no best at the end of its list"
 assert best["SGD"] > 5 * best["Adam"]
-assert max(unfair.values()) - unfair["SGD"] > 0.1, "the unfair race"
+assert max(unfair.values()) - unfair["SGD"] > 0.3, "the unfair race"
 
 # %% [markdown]
 # **Question.** Write the honest sentence about this race. What does it not say?
 #
 # <details><summary>Answer</summary>
 #
-# "On 10,000 images, three epochs, an MLP with 128 hidden neurons and five rates each, the tuned optimisers lie within about two points; with one rate for all it was about forty." The seeds spread by a few tenths, so the largest gaps are more than luck for *this* setting, and neighbours in the table are level.
-# It does not say that the order is the same elsewhere: in Transformers, with their very unequal gradients, plain SGD falls clearly behind; with long training and convolutions
-# SGD with momentum is often as good or better. Nor does it say anything about momentum, betas or decay, which nobody tuned here. A real difference in use shows in the plot: how *wide* the good range of rates is, that is how little tuning is needed.
+# "On 10,000 images, three epochs, an MLP with 128 hidden neurons and five rates each, the tuned optimisers lie within about two points; with one rate for all it was over thirty." The seeds spread by a few tenths, so the largest gaps are more than luck for *this* setting, and neighbours in the table are level.
+# It does not say that the order is the same elsewhere: in Transformers plain SGD falls clearly behind; with long training and convolutions
+# SGD with momentum is often as good or better. Nor does it say anything about momentum, betas or decay, which nobody tuned here. A real difference shows in the plot: how *wide* the good range of rates is, that is how little tuning is needed.
 #
 # </details>
 
 # %% [markdown]
-# ## 10 · From notebook to program (7 min)
+# ## 10 · From notebook to program (8 min)
 #
-# `lr_finder.py`, beside this notebook, runs a range test, picks a rate, trains with it, and draws both. The pick is yours to write, `suggest_rate`: smooth the losses with Adam's corrected mean, find the lowest, step back from the edge. In a terminal:
+# [lr_finder.py](lr_finder.py) runs a range test, picks a rate, trains with it, and draws both. The pick is yours to write, `suggest_rate`: smooth the losses with Adam's corrected mean, find the lowest, step back from the edge.
+#
+# Open the script, fill in the TODO, and in a terminal beside the notebook, in its folder (from the course's: `cd workshops/dl-foundations/optimization-sgd-adam`):
 #
 #     atlas check suggest_rate
 #     python lr_finder.py --optimiser adamw
 #     python lr_finder.py --resume --epochs 10
 #
-# ### What you built, and what it leaves open
-#
-# Five optimisers equal to PyTorch's, a schedule, clipping, a measurement of noise, and a race that says only what it can. All of it lowers the *training* loss. That is not what we want in the end: in your curves the validation loss turns up, or stalls, while the training loss still falls.
+# **What you built, and what it leaves open.** Five optimisers equal to PyTorch's, a schedule, clipping, a measurement of noise, and a race that says only what it can. All of it lowers the *training* loss. That is not what we want in the end: in your curves the validation loss stalls while the training loss still falls.
 # And weight decay, which AdamW does so carefully: what is it for? Next workshop: **regularization-dropout-batchnorm**.

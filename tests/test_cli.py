@@ -436,7 +436,7 @@ def test_the_agenda_of_a_track_leaves_out_what_is_planned_and_says_so(atlas):
 
 def test_data_is_listed_fetched_and_verified(atlas, small_course):
     for line in ("data", "data list"):
-        assert re.search(r"mnist +0 +yes +MNIST +CC0-1.0", atlas(line)[1])
+        assert re.search(r"mnist +0\.0 +yes +MNIST +CC0-1.0", atlas(line)[1])
     assert atlas("data fetch mnist") == (0, "mnist: here and whole, in datasets/mnist\n", "")
     assert atlas("data verify")[0] == 0
     (small_course / "datasets" / "mnist" / "tiny.bin").write_text("hallo")

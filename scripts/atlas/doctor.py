@@ -530,7 +530,7 @@ def data(full: bool = False) -> list[Finding]:
 
     try:
         entries = data.catalog()
-        here = [entry for entry in entries.values() if entry.how == "shipped" or entry.folder.is_dir()]
+        here = [entry for entry in entries.values() if entry.expected]
         if full:
             broken = [(str(finding.file.name) + " " + finding.problem, finding.repair) for finding in data.verify()]
         else:

@@ -13,6 +13,7 @@ import pytest
 
 from atlas import data, formats
 
+pytestmark = pytest.mark.xdist_group("formats")  # so that one process loads each set once
 DATASETS = Path(__file__).resolve().parents[1] / "datasets"
 CATALOG = data.catalog()
 IMAGES = ["mnist", "fashion-mnist"]
@@ -233,14 +234,15 @@ def test_where_a_word_goes_depends_on_the_word_alone(tmp_path, monkeypatch):
 
 def made_up(tmp_path, monkeypatch, name: str, content: str | bytes, **splits: int):
     """The set `name` with this content in its first file, read as load does after the checksums."""
-    monkeypatch.setenv("ATLAS_ROOT", str(tmp_path))
-    entry = dataclasses.replace(CATALOG[name], splits=CATALOG[name].splits | splits)
-    path = entry.folder / entry.files[0].name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, str):
-        content = {"xz": lzma.compress, "gz": gzip.compress, "csv": bytes}[path.suffix[1:]](content.encode())
-    path.write_bytes(content)
-    return formats.READERS[entry.format](dataclasses.replace(entry, files=entry.files[:1]))
+    entry = dataclasses.replace(CATALOG[name], splits=CATALOG[name].splits | splits, files=CATALOG[name].files[:1])
+    with monkeypatch.context() as here:
+        here.setenv("ATLAS_ROOT", str(tmp_path))
+        path = entry.folder / entry.files[0].name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            content = {"xz": lzma.compress, "gz": gzip.compress, "csv": bytes}[path.suffix[1:]](content.encode())
+        path.write_bytes(content)
+        return formats.READERS[entry.format](entry)
 
 
 @pytest.mark.parametrize(

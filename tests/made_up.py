@@ -14,6 +14,7 @@ summary = "You build a sum."
 needs = ["Counting"]
 datasets = ["mnist"]
 script = "count.py"
+leaves = []
 
 [[agenda]]
 title = "Talk about sums"

@@ -8,7 +8,7 @@ import pytest
 
 from atlas import course
 from atlas.course import CourseError
-from made_up import FIRST, SECOND, WORKSHOP, write
+from made_up import FIRST, SECOND, SECOND_WORKSHOP, WORKSHOP, write
 
 
 def test_the_path_is_the_23_workshops_track_after_track():
@@ -77,6 +77,17 @@ def test_a_workshop_without_toml_is_planned_and_has_a_title(small_course):
         ('where = "count.py"', 'where = "cuont.py"', "Did you mean 'count.py'?"),
         ('script = "count.py"', "script_test = [1]", "script_test must be a list of texts, not [1]"),
         ("[[exercise]]", "[exercise]", "is not valid TOML"),
+        ("leaves = []", "", "key 'leaves' is missing: a list of figure, checkpoint, records, model, as count.py does"),
+        ("leaves = []", 'leaves = "figure"', "leaves must be a list of texts, not 'figure'"),
+        ("leaves = []", 'leaves = ["figur"]', "leaves: 'figur' is none of figure, checkpoint, records, model."),
+        ("leaves = []", 'leaves = ["figur"]', "Did you mean 'figure'?"),
+        ("leaves = []", 'leaves = ["figure", "figure"]', "leaves: 'figure' is there twice"),
+        ('datasets = ["mnist"]', 'no_dataset = ""', "no_dataset must be a text, not ''"),
+        (
+            'datasets = ["mnist"]',
+            'datasets = ["mnist"]\nno_dataset = "because"',
+            "no_dataset says why there is no dataset, and datasets names some: keep one of the two",
+        ),
     ],
 )
 def test_a_slip_in_workshop_toml_is_an_error_that_names_file_and_key(small_course, good, bad, says):
@@ -90,12 +101,22 @@ def test_a_slip_in_workshop_toml_is_an_error_that_names_file_and_key(small_cours
     assert f"git restore workshops/{FIRST}/workshop.toml" in str(error.value)
 
 
+def test_what_a_script_leaves_goes_with_a_script(small_course):
+    write(small_course / "workshops" / SECOND / "workshop.toml", 'leaves = ["figure"]' + SECOND_WORKSHOP)
+    with pytest.raises(CourseError, match="leaves says what the script leaves, and no script is named"):
+        course.load(SECOND)
+
+
 def test_optional_keys_may_be_there(small_course):
     more = 'script_test = ["--epochs", "1"]\nproject_test = []\nproject = "p.py"\nkernel = "openmlatlas-tensorflow"\n'
-    write(small_course / "workshops" / FIRST / "workshop.toml", more + WORKSHOP)
+    more += 'no_dataset = "because it counts fingers"\n'
+    given = WORKSHOP.replace('datasets = ["mnist"]', "").replace("leaves = []", 'leaves = ["figure", "model"]')
+    write(small_course / "workshops" / FIRST / "workshop.toml", more + given)
     workshop = course.load(FIRST)
     assert workshop.script_test == ("--epochs", "1")
     assert (workshop.project_test, workshop.project, workshop.kernel) == ((), "p.py", "openmlatlas-tensorflow")
+    assert (workshop.leaves, workshop.datasets) == (("figure", "model"), ())
+    assert workshop.no_dataset == "because it counts fingers"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ ENVIRONMENTS = ("openmlatlas", "openmlatlas-tensorflow")
 KINDS = ("talk", "code-along", "exercise", "discussion", "break")
 """What an agenda item can be."""
 
+LEAVES = {
+    "figure": (".png", ".svg", ".pdf"),
+    "checkpoint": (".pt", ".npz"),
+    "records": (".tfrecord", ".csv", ".json", ".jsonl"),
+    "model": (".onnx", ".pt2", ".safetensors", ".tflite", ".keras", ".md"),
+}
+"""What a script can leave, where its option of that name says (--figure), and how the names of such files end."""
+
 
 class CourseError(Exception):
     """A slip of whoever uses or edits the course; the message says how to repair it."""
@@ -94,12 +102,14 @@ class Workshop:
     planned: bool = False
     needs: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    no_dataset: str = ""  # why it needs none
     agenda: tuple[AgendaItem, ...] = ()
     exercises: tuple[Exercise, ...] = ()
     script: str | None = None
     project: str | None = None
     kernel: str = ENVIRONMENTS[0]
     script_test: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
     project_test: tuple[str, ...] = ()
 
     @property
@@ -272,10 +282,12 @@ _WORKSHOP = {
     "summary": (_TEXT, True),
     "needs": (_TEXTS, False),
     "datasets": (_TEXTS, False),
+    "no_dataset": (_TEXT, False),
     "script": (_TEXT, False),
     "project": (_TEXT, False),
     "kernel": (_TEXT, False),
     "script_test": (_TEXTS, False),
+    "leaves": (_TEXTS, False),
     "project_test": (_TEXTS, False),
     "agenda": (_TABLES, False),
     "exercise": (_TABLES, False),
@@ -307,6 +319,11 @@ class _Reader:
         if (kernel := data.get("kernel", ENVIRONMENTS[0])) not in ENVIRONMENTS:
             hint = did_you_mean(kernel, ENVIRONMENTS)
             raise self.error("", f"kernel {kernel!r} is none of {', '.join(ENVIRONMENTS)}.{hint}")
+        self.leaves(script, data.get("leaves"))
+        if data.get("datasets") and "no_dataset" in data:
+            raise self.error(
+                "", "no_dataset says why there is no dataset, and datasets names some: keep one of the two"
+            )
         return Workshop(id=id, agenda=agenda, exercises=exercises, **data)
 
     def agenda_item(self, number: int, item: dict) -> AgendaItem:
@@ -338,6 +355,20 @@ class _Reader:
                 if name not in names:
                     hint = did_you_mean(name, names)
                     raise self.error(f"[[agenda]] {number}", f"exercises: there is no [[exercise]] {name!r}.{hint}")
+
+    def leaves(self, script: str | None, leaves: tuple[str, ...] | None) -> None:
+        if script and leaves is None:
+            raise self.error(
+                "", f"key 'leaves' is missing: a list of {', '.join(LEAVES)}, as {script} does; [] for nothing"
+            )
+        if leaves and not script:
+            raise self.error("", "leaves says what the script leaves, and no script is named")
+        for number, name in enumerate(leaves or ()):
+            if name not in LEAVES:
+                hint = did_you_mean(name, LEAVES)
+                raise self.error("", f"leaves: {name!r} is none of {', '.join(LEAVES)}.{hint}")
+            if name in leaves[:number]:
+                raise self.error("", f"leaves: {name!r} is there twice")
 
     def table(self, where: str, data: dict, keys: dict) -> dict:
         """The data, checked against its keys, lists turned into tuples."""

@@ -40,6 +40,10 @@ INSTRUCTOR_SECTIONS = {
 WORDS = (1200, 2500)
 OUTCOMES = (3, 6)
 FIGURES = 2
+PHOTOGRAPHS, PHOTOGRAPH_BYTES = (".png", ".jpg", ".webp"), 200_000
+LICENCE = re.compile(r"\bCC0\b|\bCC[ -]BY\b|\bpublic domain\b|\bGPL\b|\bMIT\b|\bApache\b|\bBSD\b", re.IGNORECASE)
+"""What the text around a photograph must name."""
+REASON_WORDS = 5
 NOTEBOOK_EXERCISES, SCRIPT_EXERCISES = (4, 8), (1, 3)
 EXERCISE_MINUTES, WORKSHOP_MINUTES, WITHOUT_BREAK = (3, 12), (60, 120), 50
 HINTS = (2, 3)
@@ -97,7 +101,7 @@ def files(workshop: Workshop) -> Iterator[Problem]:
             generated = path.suffix == ".ipynb" or path == learner / str(workshop.script)
             yield _lacks(path, "missing", "atlas build" if generated else f"write it, or git restore {_shown(path)}")
     for path in [*_files(learner), *_files(solution)]:
-        if path not in wanted and not (path.parent == learner / "figures" and path.suffix == ".svg"):
+        if path not in wanted and not (path.parent == learner / "figures" and path.suffix in (".svg", *PHOTOGRAPHS)):
             yield _unknown(path, "is no part of a workshop")
 
 
@@ -131,16 +135,21 @@ def readme(workshop: Workshop) -> Iterator[Problem]:
 
 
 def figures(workshop: Workshop) -> Iterator[Problem]:
-    """Diagrams are there, well formed, and shown with alt text."""
+    """Diagrams are there, photographs may be; all of them whole, and shown with alt text."""
     drawn = sorted((workshop.folder / "figures").glob("*.svg"))
+    taken = [path for path in sorted((workshop.folder / "figures").glob("*")) if path.suffix in PHOTOGRAPHS]
     if len(drawn) < FIGURES:
         yield _lacks(workshop.folder / "figures", f"has {len(drawn)} SVG figures, not {FIGURES} or more", "draw them")
-    shown = dict(_images(_read(workshop.folder / "README.md") + _text_of_notebook(workshop)))
+    text = _read(workshop.folder / "README.md") + "\n\n" + _text_of_notebook(workshop)
+    shown = dict(_images(text))
     for path in drawn:
         try:
             ElementTree.parse(path)
         except ElementTree.ParseError as error:
             yield _lacks(path, f"is not well-formed SVG: {error}", "draw it again")
+    for path in taken:
+        yield from _photograph(path, text)
+    for path in [*drawn, *taken]:
         name = f"figures/{path.name}"
         if name not in shown:
             yield _lacks(path, "is shown nowhere", f"put ![what it shows]({name}) into the README, or remove it")
@@ -149,6 +158,28 @@ def figures(workshop: Workshop) -> Iterator[Problem]:
     for name in sorted(shown):
         if "://" not in name and not (workshop.folder / name).exists():
             yield _lacks(workshop.folder / "README.md", f"shows {name}, which is not there", "draw it, or take it out")
+
+
+def _photograph(path: Path, text: str) -> Iterator[Problem]:
+    """A photograph is an image, small, and the text around it names its licence."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (OSError, SyntaxError) as error:
+        yield _lacks(path, f"is no image that can be read: {error}", "save it again")
+    if (size := path.stat().st_size) > PHOTOGRAPH_BYTES:
+        what = f"has {size / 1000:,.0f} kB, not {PHOTOGRAPH_BYTES / 1000:,.0f} or less"
+        yield _lacks(path, what, "make it smaller, or save it as webp")
+    paragraphs = text.split("\n\n")
+    around = [
+        "\n".join(paragraphs[max(0, n - 1) : n + 2])
+        for n, each in enumerate(paragraphs)
+        if f"figures/{path.name}" in each
+    ]
+    if around and not any(map(LICENCE.search, around)):
+        yield _lacks(path, "is shown without its licence", "name source and licence beside it, for example CC BY 4.0")
 
 
 def agenda(workshop: Workshop) -> Iterator[Problem]:
@@ -301,7 +332,13 @@ def datasets(workshop: Workshop) -> Iterator[Problem]:
 
     toml = workshop.folder / "workshop.toml"
     if not workshop.datasets:
-        yield _lacks(toml, "names no dataset", 'add datasets = ["..."]; `atlas data list` shows them')
+        reason = len(workshop.no_dataset.split())
+        if not reason:
+            repair = 'add datasets = ["..."] (`atlas data list` shows them), or say why: no_dataset = "because ..."'
+            yield _lacks(toml, "names no dataset", repair)
+        elif reason < REASON_WORDS:
+            what = f"says in {reason} words why it needs no dataset, not in {REASON_WORDS} or more"
+            yield _lacks(toml, what, 'make a sentence of it: no_dataset = "because ..."')
         return
     known = catalog()
     text = _letters(_read(workshop.folder / "README.md") + _text_of_notebook(workshop))

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import skeleton_kit
 from atlas import course
@@ -55,6 +57,7 @@ def found() -> set[str]:
         (TOML, "minutes = 15", "minutes = 5", f"{TOML}: agenda item 'The first step' has 5 minutes for exercises of 6"),
         (TOML, "datasets = []", 'datasets = ["mist"]', f"{TOML}: dataset 'mist' is not in datasets/catalog.toml"),
         (TOML, "datasets = []", 'datasets = ["mnist"]', f"{README}: neither README nor notebook names the licence of mnist"),
+        (TOML, "datasets = []", 'no_dataset = "because"', f"{TOML}: says in 1 words why it needs no dataset, not in 5 or more"),
         (TOML, 'project = "project_cnn_basics.py"', "", f"{TOML}: names no reference of the project"),
         (CHECKS, "def second_step", "def third_step", f"{CHECKS}: has no check for second_step"),
         (CHECKS, "def second_step", "def third_step", f"{CHECKS}: checks third_step, which is no exercise"),
@@ -83,7 +86,8 @@ def test_a_shortfall_is_named(kit, file, old, new, finds):
     ("name", "finds"),
     [
         (f"{WORKSHOP}/notes.txt", "unknown file: is no part of a workshop"),
-        (f"{WORKSHOP}/figures/photo.png", "unknown file: is no part of a workshop"),
+        (f"{WORKSHOP}/figures/photo.gif", "unknown file: is no part of a workshop"),
+        (f"{WORKSHOP}/photo.png", "unknown file: is no part of a workshop"),
         (f"{SOLUTION}/old/first.py", "unknown file: is no part of a workshop"),
         ("workshops/computer-vision/notes.txt", "unknown file: belongs to no workshop"),
         ("solutions/computer-vision/transfer-learning/INSTRUCTOR.md", "unknown file: belongs to no workshop"),
@@ -96,6 +100,42 @@ def test_an_unknown_file_is_an_error(kit, name, finds):
     (kit / name).touch()
     (new,) = found() - before
     assert new.startswith(f"{name}: {finds}")
+
+
+def test_a_workshop_that_says_why_needs_no_dataset(kit):
+    assert f"{TOML}: names no dataset" in found()
+    edit(kit, TOML, "datasets = []", 'no_dataset = "because a server needs requests, and no data"')
+    assert not [each for each in found() if "dataset" in each]
+
+
+PHOTOGRAPH = f"{WORKSHOP}/figures/lantern.jpg"
+
+
+@pytest.mark.parametrize(
+    ("caption", "size", "finds"),
+    [
+        ("![A lantern](figures/lantern.jpg)\n\nPhotograph: A. Person, CC BY 4.0.", 100, ""),
+        ("Photograph by A. Person, public domain:\n\n![A lantern](figures/lantern.jpg)", 100, ""),
+        ("![A lantern](figures/lantern.jpg)\n\nPhotograph: A. Person.", 100, "is shown without its licence"),
+        ("![A lantern](figures/lantern.jpg)\n\nMore.\n\nAs in CC BY 4.0.", 100, "is shown without its licence"),
+        ("![](figures/lantern.jpg) CC0", 100, "is shown without alt text"),
+        ("A lantern, CC0.", 100, "is shown nowhere"),
+        ("![A lantern](figures/lantern.jpg) CC0", 600, "has "),
+    ],
+)
+def test_a_photograph_may_stand_beside_the_diagrams_if_it_is_small_shown_and_licensed(kit, caption, size, finds):
+    before = found()
+    edit(kit, README, "## Theory", f"{caption}\n\n## Theory")
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    Image.fromarray(noise).save(kit / PHOTOGRAPH, quality=95)
+    new = {each for each in found() - before if "words" not in each}
+    assert len(new) == bool(finds) and all(each.startswith(f"{PHOTOGRAPH}: {finds}") for each in new)
+
+
+def test_a_photograph_that_is_none_is_found_out(kit):
+    edit(kit, README, "## Theory", "![A lantern](figures/lantern.jpg) CC0\n\n## Theory")
+    (kit / PHOTOGRAPH).write_bytes(b"no picture")
+    assert any(each.startswith(f"{PHOTOGRAPH}: is no image that can be read") for each in found())
 
 
 @pytest.mark.parametrize("name", [README, STARTER, SOURCE, SCRIPT, GUIDE, ANSWERS, f"{SOLUTION}/project_cnn_basics.py"])
@@ -204,6 +244,7 @@ def test_a_planned_workshop_cannot_be_validated(kit):
 # ------------------------------------------------------------------------------------ runs
 
 OUTPUTS = "open('figure.png', 'w').write('x'), open('model.pt', 'w').write('x')"
+PROGRAM = 'if __name__ == "__main__":\n    program.run(main)'
 
 
 def test_a_solved_notebook_is_run_offline_with_strict_checks_and_measured(kit):
@@ -289,14 +330,29 @@ def test_a_starter_script_that_swallows_its_todo_is_found_out(kit):
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
-    [(OUTPUTS, ""), (OUTPUTS.replace(".png", ".txt"), "no figure"), (OUTPUTS.replace(".pt", ".svg"), "no checkpoint"), ("1 / 0", "ZeroDivision")],
-)  # fmt: skip
-def test_a_solved_script_runs_with_its_arguments_and_leaves_its_outputs(kit, line, says):
-    edit(kit, TOML, "script_test = []", 'script_test = ["--seed", "3"]')
-    edit(kit, SCRIPT, "    print(", f"    assert arguments.seed == 3\n    {line}\n    print(")
+    ("line", "leaves", "says"),
+    [
+        (OUTPUTS, ["figure", "checkpoint"], ""),
+        (OUTPUTS, ["checkpoint", "figure"], ""),
+        ("pass", [], ""),
+        (OUTPUTS.replace(".png", ".txt"), ["figure", "checkpoint"], "it left no figure (.png, .svg, .pdf)"),
+        (OUTPUTS.replace(".pt", ".svg"), ["figure", "checkpoint"], "it left no checkpoint (.pt, .npz)"),
+        (OUTPUTS, ["figure"], "it left model.pt, of kind checkpoint, and `leaves` in workshop.toml does not say so"),
+        (OUTPUTS, [], "it left figure.png, of kind figure"),
+        ("open('notes.abc', 'w')", [], "it left notes.abc, of no known kind"),
+        ("1 / 0", [], "ZeroDivision"),
+    ],
+)
+def test_a_solved_script_runs_with_its_arguments_and_leaves_exactly_what_the_workshop_says(kit, line, leaves, says):
+    edit(kit, TOML, 'script_test = ["--epochs", "1"]', 'script_test = ["--seed", "3"]')
+    edit(kit, TOML, 'leaves = ["figure", "checkpoint"]', f"leaves = {leaves}")
+    edit(kit, SCRIPT, PROGRAM, f"assert parse(None)[0].seed == 3\n{line}")
     error = runs.solved_script(skeleton_kit.workshop()).error
     assert says in error and bool(error) == bool(says)
+
+
+def test_the_script_of_a_skeleton_runs_and_leaves_what_its_workshop_says(kit):
+    assert not runs.solved_script(skeleton_kit.workshop()).error
 
 
 def test_a_project_runs_with_its_arguments(kit):
@@ -307,7 +363,7 @@ def test_a_project_runs_with_its_arguments(kit):
 
 
 def test_a_run_leaves_nothing_behind_in_the_workshop(kit):
-    edit(kit, SCRIPT, "    print(", f"    {OUTPUTS}\n    print(")
+    edit(kit, SCRIPT, PROGRAM, OUTPUTS)
     before = found()
     runs.solved_script(skeleton_kit.workshop())
     assert found() == before

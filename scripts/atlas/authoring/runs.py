@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,6 @@ SECONDS, CELL_SECONDS, PEAK_MB = 120, 45, 3000
 PATIENCE = 3
 """A run is ended by force after so many times its budget: other programs may hold the cores."""
 NO_WINDOW = {"MPLBACKEND": "Agg"}
-FIGURES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,12 @@ def starter_script(workshop: Workshop) -> Run:
 
 
 def solved_script(workshop: Workshop) -> Run:
-    """The solved script runs with `script_test` of workshop.toml, and leaves a figure and a checkpoint."""
+    """The solved script runs with `script_test` of workshop.toml, and leaves exactly what `leaves` says."""
     with _folder(workshop, solved=True) as folder:
         before = _below(folder)
         ended = _python([workshop.script, *workshop.script_test], folder, PATIENCE * SECONDS, NO_WINDOW)
-        made = {path.suffix for path in _below(folder) - before}
-    error = "" if not ended.code else ended.output
-    if not error and not made & set(FIGURES):
-        error = f"it wrote no figure ({', '.join(FIGURES)}) below its folder"
-    if not error and not made - set(FIGURES):
-        error = "it wrote no checkpoint below its folder"
+        made = {kind: [path.name for path in paths] for kind, paths in kinds(_below(folder) - before).items()}
+    error = ended.output if ended.code else "\n".join(_otherwise(made, workshop.leaves))
     return replace(_run(workshop, "solved script", workshop.solution_folder / workshop.script, ended), error=error)
 
 
@@ -133,6 +128,25 @@ def project(workshop: Workshop) -> Run:
         ended = _python([workshop.project, *workshop.project_test], folder, PATIENCE * SECONDS, NO_WINDOW)
     run = _run(workshop, "project", workshop.solution_folder / workshop.project, ended)
     return replace(run, error=ended.output if ended.code else "")
+
+
+def kinds(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Kind of what a script leaves → the files of that kind, by how their names end; "" for those of none."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(paths):
+        kind = next((kind for kind, endings in course.LEAVES.items() if path.name.endswith(endings)), "")
+        found.setdefault(kind, []).append(path)
+    return found
+
+
+def _otherwise(made: dict[str, list[str]], leaves: tuple[str, ...]) -> Iterator[str]:
+    """What was left otherwise than workshop.toml says."""
+    for kind in leaves:
+        if kind not in made:
+            yield f"it left no {kind} ({', '.join(course.LEAVES[kind])}) below its folder, and workshop.toml says so"
+    for kind in sorted(made.keys() - set(leaves)):
+        what = f"of kind {kind}" if kind else "of no known kind"
+        yield f"it left {', '.join(made[kind])}, {what}, and `leaves` in workshop.toml does not say so"
 
 
 # ---------------------------------------------------------------------------------------------- running

@@ -3,22 +3,20 @@
 python init_doctor.py                                   30 ReLU layers with He weights; draws runs/doctor.png
 python init_doctor.py --activation relu --init torch    the same with the defaults of torch.nn.Linear
 python init_doctor.py --init torch --repair --epochs 2  scale each layer on real digits, then train; keeps runs/doctor.pt
+python init_doctor.py --resume --epochs 4               go on with that training, to 4 epochs
 python init_doctor.py --examine runs/doctor.pt          examine the trained network
 """
 
 import argparse
 import math
-import pickle
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 import atlas
-from atlas import plot
+from atlas import plot, program
 
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu, "leaky": F.leaky_relu}
 ACTIVATIONS |= {"gelu": F.gelu, "silu": F.silu}
@@ -31,6 +29,8 @@ SPREADS = {
 }
 INITS = [*SPREADS, "orthogonal"]
 TINY = 1e-3  # a slope below it lets no gradient through
+CONFIG = {"activation": "relu", "init": "he", "depth": 30, "width": 100, "repair": False}
+CONFIG |= {"lr": 3e-3, "limit": 12_000, "seed": 0}
 
 
 # ------------------------------------------------------------------------------------------------ the network
@@ -163,12 +163,7 @@ def draw(path, examinations):
             for title, findings in examinations.items()
         }
         plot.curves(lines, xlabel="layer", ylabel=label, yscale=scale, title=label.capitalize(), ax=ax)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not know
-        sys.exit(f"Cannot draw {path}: {error}. Choose another place with --figure.")
-    print(f"figure {path}")
+    program.save_figure(figure, path)
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -185,18 +180,33 @@ def load_data(limit, device):
     return {"train": (x[:limit], y[:limit]), "val": (x[55_000:], y[55_000:]), "test": (x_test, y_test)}
 
 
-def train(network, x, y, epochs, lr, val):
-    """Gradient descent with momentum, in batches of 64, as many epochs; prints the validation accuracy of each."""
-    optimizer = torch.optim.SGD(network.parameters(), lr, momentum=0.9)
-    for epoch in range(1, epochs + 1):
+def train(network, data, options, config, saved):
+    """Train until options.epochs are done, or go on with the training of the checkpoint `saved`; one checkpoint an epoch.
+
+    Gradient descent with momentum, in batches of 64. Prints the validation accuracy of each epoch.
+    """
+    optimizer = torch.optim.SGD(network.parameters(), config["lr"], momentum=0.9)
+    history = {"train loss": [], "val accuracy": []}
+    if saved:
+        with program.reading(options.checkpoint):
+            network.load_state_dict(saved["network"])
+            optimizer.load_state_dict(saved["optimizer"])
+            history = saved["history"]
+            torch.set_rng_state(saved["random"])
+    x, y = data["train"]
+    for epoch in range(len(history["train loss"]) + 1, options.epochs + 1):
         order = torch.randperm(len(x)).to(x.device)
-        for batch in tqdm(order.split(64), f"epoch {epoch}", leave=False, disable=None):  # None: quiet without terminal
+        for batch in program.progress(order.split(64), f"epoch {epoch}"):
             loss = F.cross_entropy(network(x[batch]), y[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        history["train loss"].append(loss.item())
+        history["val accuracy"].append(accuracy(network, *data["val"]))
+        states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
+        program.save(options.checkpoint, {**states, "history": history, "config": config})
         print(
-            f"epoch {epoch:3}   training loss {loss.item():.3f}   validation accuracy {accuracy(network, *val):.2f} %"
+            f"epoch {epoch:3}   training loss {loss.item():.3f}   validation accuracy {history['val accuracy'][-1]:.2f} %"
         )
 
 
@@ -206,99 +216,74 @@ def accuracy(network, x, y):
     return 100 * (network(x).argmax(1) == y).float().mean().item()
 
 
-def save(path, network, config):
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"network": network.state_dict(), "config": config}, path)
-    except (OSError, RuntimeError) as error:
-        sys.exit(f"Cannot write {path}: {error}. Choose another place with --checkpoint.")
-
-
-def load(path, device):
-    """The network of a checkpoint, and its configuration; ends the program where there is none."""
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)  # data only: it cannot run foreign code
-        states, config = saved["network"], saved["config"]
-        network = Network([states[f"W.{i}"] for i in range(config["depth"] + 1)], config["activation"])
-        network.load_state_dict(states)
-        return network.to(device), config
-    except FileNotFoundError:
-        sys.exit(f"There is no checkpoint {path} yet. Train one first: python init_doctor.py --epochs 2")
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError):
-        sys.exit(f"{path} is damaged, or no checkpoint of this program. Move it away, and train a new one.")
-
-
 # ------------------------------------------------------------------------------------------------ the program
 
 
-def number(kind, low, high):
-    """An argparse type: a number of this kind from low to high."""
-
-    def parse(text):
-        if not low <= kind(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:,} to {high:,}")
-        return kind(text)
-
-    parse.__name__ = "whole number" if kind is int else "number"  # what argparse calls it in its messages
-    return parse
-
-
 def parse(arguments):
+    """The options of the command line, and the parser, for what is found wrong with them later."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--activation", choices=ACTIVATIONS, default="relu", help="after each hidden layer (relu)")
-    add("--init", choices=INITS, default="he", help="of the weights (he)")
-    add("--depth", type=number(int, 1, 200), default=30, help="hidden layers (30)")
-    add("--width", type=number(int, 1, 5_000), default=100, help="units in each (100)")
-    add("--repair", action="store_true", help="scale each layer to unit variance on real digits first")
-    add("--epochs", type=number(int, 0, 1000), default=0, help="train so long after the examination (0)")
-    add("--lr", type=number(float, 1e-7, 10), default=3e-3, help="learning rate (0.003)")
-    add("--limit", type=number(int, 500, 55_000), default=12_000, help="images to train on (12,000)")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=0, help="of weights and order (0)")
+    add("--activation", choices=ACTIVATIONS, help=f"after each hidden layer ({CONFIG['activation']})")
+    add("--init", choices=INITS, help=f"of the weights ({CONFIG['init']})")
+    add("--depth", type=program.number(int, 1, 200), help=f"hidden layers ({CONFIG['depth']})")
+    add("--width", type=program.number(int, 1, 5_000), help=f"units in each ({CONFIG['width']})")
+    add("--repair", action="store_true", default=None, help="scale each layer to unit variance on real digits first")
+    add(
+        "--epochs",
+        type=program.number(int, 0, 1000),
+        default=0,
+        help="train after the examination until so many are done (0)",
+    )
+    add("--lr", type=program.number(float, 1e-7, 10), help=f"learning rate ({CONFIG['lr']})")
+    add("--limit", type=program.number(int, 500, 55_000), help="images to train on (12,000)")
+    add("--seed", type=program.number(int, 0, 2**32 - 1), help="of weights and order (0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
     add("--checkpoint", type=Path, default=Path("runs/doctor.pt"), metavar="PATH", help="kept here (runs/doctor.pt)")
-    add("--figure", type=Path, default=Path("runs/doctor.png"), metavar="PATH", help="drawn here (runs/doctor.png)")
+    add("--figure", type=program.figure, metavar="PATH", help="drawn here (beside the checkpoint)")
+    add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
+    add("--overwrite", action="store_true", help="train anew in place of the checkpoint that is there")
     add("--examine", type=Path, metavar="PATH", help="examine the network of this checkpoint, and end")
     return parser.parse_args(arguments), parser
 
 
 def main(arguments=None):
     options, parser = parse(arguments)
-    try:
-        device = atlas.device(None if options.device == "auto" else options.device)
-    except ValueError as error:
-        parser.error(str(error))
-    data = load_data(options.limit, device)
-    x, y = (part[:500] for part in data["train"])
+    device = program.device(parser, options.device)
+    figure = options.figure or options.checkpoint.with_suffix(".png")
     if options.examine:
-        network, config = load(options.examine, device)
+        saved = program.load(options.examine, CONFIG)
+        config = saved["config"]
+    else:
+        saved = program.load(options.checkpoint, CONFIG) if options.resume else None
+        config = program.settings(parser, options, CONFIG, saved)
+        if options.epochs:
+            program.reserve(options)
+    activation, depth, width, init = (config[name] for name in ("activation", "depth", "width", "init"))
+    data = load_data(config["limit"], device)
+    x, y = (part[:500] for part in data["train"])
+    torch.manual_seed(config["seed"])
+    weights = draw_weights([x.shape[1]] + [width] * depth + [10], init, torch.Generator().manual_seed(config["seed"]))
+    network = Network(weights, activation).to(device)
+    if options.examine:
+        with program.reading(options.examine):
+            network.load_state_dict(saved["network"])
         findings = examine(network, x, y)
-        report(findings, f"{options.examine}: {config['activation']}, {config['depth']} hidden layers, trained")
-        return draw(options.figure, {"trained": findings})
+        report(findings, f"{options.examine}: {activation}, {depth} hidden layers, trained")
+        return draw(figure, {"trained": findings})
 
-    torch.manual_seed(options.seed)
-    widths = [x.shape[1]] + [options.width] * options.depth + [10]
-    weights = draw_weights(widths, options.init, torch.Generator().manual_seed(options.seed))
-    network = Network(weights, options.activation).to(device)
-    title = f"{options.init} weights"
-    examinations = {title: examine(network, x, y)}
-    report(examinations[title], f"{title}: {options.activation}, {options.depth} hidden layers of {options.width}")
-    if options.repair:
-        weights = unit_variance([W.to(device) for W in weights], x, ACTIVATIONS[options.activation])
-        network = Network(weights, options.activation).to(device)
+    examinations = {f"{init} weights": examine(network, x, y)}
+    report(examinations[f"{init} weights"], f"{init} weights: {activation}, {depth} hidden layers of {width}")
+    if config["repair"]:
+        network = Network(unit_variance([W.to(device) for W in weights], x, ACTIVATIONS[activation]), activation)
         examinations["repaired"] = examine(network, x, y)
         report(examinations["repaired"], "\nrepaired")
     if options.epochs:
         print()
-        try:
-            train(network, *data["train"], options.epochs, options.lr, data["val"])
-        except KeyboardInterrupt:
-            sys.exit("\nStopped.")
-        save(options.checkpoint, network, {"activation": options.activation, "depth": options.depth})
+        train(network, data, options, config, saved)
         print(f"test accuracy {accuracy(network, *data['test']):.2f} %; checkpoint {options.checkpoint}")
         examinations["trained"] = examine(network, x, y)
-    draw(options.figure, examinations)
+    draw(figure, examinations)
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)

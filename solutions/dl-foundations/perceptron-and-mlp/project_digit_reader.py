@@ -19,6 +19,7 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 import atlas
+from atlas import program
 
 # ------------------------------------------------------------------------------------------------ corruptions
 # x: (N, 28, 28) in 0...1 → the same shape and range
@@ -206,11 +207,11 @@ def report(out, summary, rows):
 def trained_model(options, device):
     """The model of train_mlp.py's checkpoint, or a new one, trained and kept in --out."""
     if options.checkpoint:
-        saved = train_mlp.load(options.checkpoint)
+        saved = program.load(options.checkpoint, train_mlp.CONFIG)
         model = train_mlp.make_model(saved["config"]["width"], saved["config"]["depth"]).to(device)
         model.load_state_dict(saved["model"])
         return model
-    settings = argparse.Namespace(resume=False, epochs=2 if options.quick else 8, checkpoint=options.out / "mlp.pt")
+    settings = argparse.Namespace(epochs=2 if options.quick else 8, checkpoint=options.out / "mlp.pt")
     config = {**train_mlp.CONFIG, "seed": options.seed, "limit": 12_000 if options.quick else 55_000}
     return train_mlp.train(settings, config, device)[0]
 

@@ -3,32 +3,26 @@
 python train_few.py                                       1,000 images, nothing against overfitting
 python train_few.py --dropout 0.3 --shift 1               with dropout, and images moved by up to a pixel
 python train_few.py --batch-norm --weight-decay 1 --patience 8    stops early, and restores the best weights
-python train_few.py --resume --epochs 80                  go on with that training, to 80 epochs
+python train_few.py --resume --epochs 80                  go on with the kept training, to 80 epochs
 python train_few.py --predict 8                           what the kept network says about 8 test images
 """
 
 import argparse
 import copy
-import io
-import os
-import pickle
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 import atlas
-from atlas import plot
+from atlas import plot, program
 
 CONFIG = {
     **{"images": 1000, "width": 256, "dropout": 0.0, "batch_norm": False, "weight_decay": 0.0, "shift": 0},
     **{"smoothing": 0.0, "patience": 0, "lr": 2e-3, "batch_size": 100, "seed": 0},
 }
 DECAY = 0.93  # of the learning rate, epoch by epoch: it has no end built in, so training can stop early or go on
-PARTS = ("model", "best", "optimizer", "history", "random", "config")  # of a checkpoint
 
 
 # ------------------------------------------------------------------------------------------------ the loss
@@ -114,47 +108,43 @@ def batches(n, size):
     return parts
 
 
-def train(options, config, data, background, device):
-    """Train, or go on with the checkpoint's training; one checkpoint an epoch. Returns the model to use, and history.
+def train(options, config, data, background, device, saved):
+    """Train, or go on with the training of the checkpoint `saved`; one checkpoint an epoch.
 
-    With patience the model is that of the lowest validation loss, otherwise that of the last epoch.
+    Returns the model to use and the history. With patience the model is that of the lowest validation loss, otherwise
+    that of the last epoch.
     """
     torch.manual_seed(config["seed"])
     model = make_model(config).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=config["weight_decay"], fused=True)
     history, best = {"train loss": [], "val loss": [], "val accuracy": []}, None
-    if options.resume:
-        saved = load(options.checkpoint)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        history, best = saved["history"], saved["best"]
-        torch.set_rng_state(saved["random"])
+    if saved:
+        with program.reading(options.checkpoint):
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            history, best = saved["history"], saved["best"]
+            torch.set_rng_state(saved["random"])
     (x, y), losses = data["train"], history["val loss"]
-    kept = len(losses)
-    try:
-        for epoch in tqdm(range(kept + 1, options.epochs + 1), "epochs", leave=False, disable=None):
-            if over(losses, config["patience"]):
-                break
-            model.train()
-            optimizer.param_groups[0]["lr"] = config["lr"] * DECAY ** (epoch - 1)
-            for batch in batches(len(x), config["batch_size"]):
-                batch = batch.to(device)
-                images = shifted(x[batch], config["shift"], background) if config["shift"] else x[batch]
-                loss = smoothed_cross_entropy(model(images), y[batch], config["smoothing"])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-            results = (scores(predict(model, x), y)[0], *scores(predict(model, data["val"][0]), data["val"][1])[:2])
-            for name, value in zip(history, results, strict=True):
-                history[name].append(value)
-            if losses.index(min(losses)) == len(losses) - 1:
-                best = copy.deepcopy(model.state_dict())
-            states = {"model": model.state_dict(), "best": best, "optimizer": optimizer.state_dict()}
-            save(options.checkpoint, {**states, "history": history, "random": torch.get_rng_state(), "config": config})
-            kept = epoch
-    except KeyboardInterrupt:
-        print(f"\nStopped. {options.checkpoint} holds {kept} whole epochs: --resume goes on." if kept else "\nStopped.")
-        sys.exit(130)
+    for epoch in program.progress(range(len(losses) + 1, options.epochs + 1), "epochs"):
+        if over(losses, config["patience"]):
+            break
+        model.train()
+        optimizer.param_groups[0]["lr"] = config["lr"] * DECAY ** (epoch - 1)
+        for batch in batches(len(x), config["batch_size"]):
+            batch = batch.to(device)
+            images = shifted(x[batch], config["shift"], background) if config["shift"] else x[batch]
+            loss = smoothed_cross_entropy(model(images), y[batch], config["smoothing"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        results = (scores(predict(model, x), y)[0], *scores(predict(model, data["val"][0]), data["val"][1])[:2])
+        for name, value in zip(history, results, strict=True):
+            history[name].append(value)
+        if losses.index(min(losses)) == len(losses) - 1:
+            best = copy.deepcopy(model.state_dict())
+        states = {"model": model.state_dict(), "best": best, "optimizer": optimizer.state_dict()}
+        random = torch.get_rng_state()
+        program.save(options.checkpoint, {**states, "history": history, "random": random, "config": config})
     if config["patience"] and best:
         model.load_state_dict(best)
     return model, history
@@ -163,35 +153,6 @@ def train(options, config, data, background, device):
 def over(losses, patience):
     """Whether the lowest loss lies `patience` epochs back; never with patience 0."""
     return bool(patience and losses) and len(losses) - 1 - losses.index(min(losses)) >= patience
-
-
-# ------------------------------------------------------------------------------------------------ checkpoints
-
-
-def save(path, checkpoint):
-    """Write all of it or nothing: whatever happens on the way, the file at `path` is whole."""
-    buffer, part = io.BytesIO(), path.with_name(path.name + ".part")
-    torch.save(checkpoint, buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
-    except OSError as error:
-        sys.exit(f"Cannot write {path}: {error.strerror}. Make room, or choose another place with --checkpoint.")
-    finally:
-        if part.is_file():
-            part.unlink()
-
-
-def load(path):
-    """The checkpoint at `path`; ends the program where there is none."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # data only: it cannot run foreign code
-        return {name: checkpoint[name] for name in PARTS}
-    except (FileNotFoundError, NotADirectoryError):
-        sys.exit(f"There is no checkpoint {path} yet. Train one first: python train_few.py --checkpoint {path}")
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError):
-        sys.exit(f"{path} is damaged, or no checkpoint of this program. Move it away, and train a new one.")
 
 
 # ------------------------------------------------------------------------------------------------ the program
@@ -214,83 +175,60 @@ def draw(path, history, probabilities, y, bins=10):
             right.scatter(confidence[inside].mean().item(), accuracy, s=8 + 400 * share, color=plot.COLOURS[0])
     right.set(xlabel="confidence", ylabel="accuracy on test images", xlim=(0.1, 1.04), ylim=(0, 1.04))
     right.set_title("As sure as it should be? Larger dots, more images", loc="left", size=11, weight="bold")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not know
-        sys.exit(f"Cannot draw {path}: {error}. Choose another place with --figure.")
+    program.save_figure(figure, path)
 
 
-def number(kind, low, high):
-    """An argparse type: a number of this kind from low to high."""
-
-    def parse(text):
-        if not low <= kind(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:,} to {high:,}")
-        return kind(text)
-
-    parse.__name__ = "whole number" if kind is int else "number"  # what argparse calls it in its messages
-    return parse
-
-
-def parse(arguments):
-    """The command line, and the configuration of the training: from it, or from the checkpoint."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--images", type=number(int, 2, 50_000), help="labelled images to train on (1,000)")
-    add("--dropout", type=number(float, 0, 0.95), help="probability to drop a hidden activation (0)")
-    add("--batch-norm", action="store_true", default=None, help="batch norm in both hidden layers")
-    add("--weight-decay", type=number(float, 0, 100), help="λ of AdamW (0)")
-    add("--shift", type=number(int, 0, 10), help="move training images by up to so many pixels (0)")
-    add("--smoothing", type=number(float, 0, 1), help="ε of the labels (0)")
-    add("--patience", type=number(int, 0, 1000), help="stop after so many epochs without a better one; 0 never (0)")
-    add("--epochs", type=number(int, 1, 1000), default=40, help="train until so many are done (40)")
-    add("--lr", type=number(float, 1e-9, 100), help="first learning rate (0.002)")
-    add("--batch-size", type=number(int, 2, 50_000), help="examples in a step (100)")
-    add("--width", type=number(int, 1, 10_000), help="hidden neurons in a layer (256)")
-    add("--seed", type=number(int, 0, 2**32 - 1), help="of images, weights and order (0)")
-    add("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
-    add("--checkpoint", type=Path, default=Path("runs/few.pt"), metavar="PATH", help="kept here (runs/few.pt)")
-    add("--figure", type=Path, metavar="PATH", help="drawn here (beside the checkpoint)")
-    add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
-    add("--predict", type=number(int, 1, 10_000), metavar="N", help="no training: look at the first N test images")
-    options = parser.parse_args(arguments)
-    given = {name: getattr(options, name) for name in CONFIG}
-    if not (options.resume or options.predict):
-        return options, {name: CONFIG[name] if value is None else value for name, value in given.items()}, parser
-    saved = load(options.checkpoint)
-    for name, value in saved["config"].items():
-        if given[name] not in (None, value):
-            parser.error(f"the checkpoint's training has {name} {value}; leave it out, or train anew")
-    losses = saved["history"]["val loss"]
-    if not options.predict and over(losses, saved["config"]["patience"]):
-        parser.error(f"the training stopped early, after {len(losses)} epochs; train anew with more --patience")
-    if not options.predict and len(losses) >= options.epochs:
-        parser.error(f"{options.epochs} epochs are done already: ask for more with --epochs")
-    return options, saved["config"], parser
-
-
-def show(options, config, data, device):
-    """Print what the kept network says about the first test images, and how sure it is."""
-    saved, classes = load(options.checkpoint), atlas.data.load("fashion-mnist").classes
+def show(path, n, device):
+    """Print what the kept network says about the first n test images, and how sure it is."""
+    saved, classes = program.load(path, CONFIG), atlas.data.load("fashion-mnist").classes
+    config = saved["config"]
     model = make_model(config).to(device)
-    model.load_state_dict(saved["best" if config["patience"] else "model"])
-    x, y = (part[: options.predict] for part in data["test"])
+    with program.reading(path):
+        model.load_state_dict(saved["best" if config["patience"] else "model"])
+    data, _ = load_data(config["images"], config["seed"], device)
+    x, y = (part[:n] for part in data["test"])
     for sure, said, label in zip(*predict(model, x).max(1), y, strict=True):
         print(f"{classes[said]:12} {sure:6.1%}" + ("" if said == label else f"   wrong: {classes[label]}"))
 
 
+def parse(arguments):
+    """The options of the command line, and the parser, for what is found wrong with them later."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--images", type=program.number(int, 2, 50_000), help="labelled images to train on (1,000)")
+    add("--dropout", type=program.number(float, 0, 0.95), help="probability to drop a hidden activation (0)")
+    add("--batch-norm", action="store_true", default=None, help="batch norm in both hidden layers")
+    add("--weight-decay", type=program.number(float, 0, 100), help="λ of AdamW (0)")
+    add("--shift", type=program.number(int, 0, 10), help="move training images by up to so many pixels (0)")
+    add("--smoothing", type=program.number(float, 0, 1), help="ε of the labels (0)")
+    add("--patience", type=program.number(int, 0, 1000), help="stop so many epochs after the best one; 0 never (0)")
+    add("--epochs", type=program.number(int, 1, 1000), default=40, help="train until so many are done (40)")
+    add("--lr", type=program.number(float, 1e-9, 100), help="first learning rate (0.002)")
+    add("--batch-size", type=program.number(int, 2, 50_000), help="examples in a step (100)")
+    add("--width", type=program.number(int, 1, 10_000), help="hidden neurons in a layer (256)")
+    add("--seed", type=program.number(int, 0, 2**32 - 1), help="of images, weights and order (0)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
+    add("--checkpoint", type=Path, default=Path("runs/few.pt"), metavar="PATH", help="kept here (runs/few.pt)")
+    add("--figure", type=program.figure, metavar="PATH", help="drawn here (beside the checkpoint)")
+    add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
+    add("--overwrite", action="store_true", help="train anew in place of the checkpoint that is there")
+    add("--predict", type=program.number(int, 1, 10_000), metavar="N", help="look at the first N test images, and end")
+    return parser.parse_args(arguments), parser
+
+
 def main(arguments=None):
-    options, config, parser = parse(arguments)
-    try:
-        device = atlas.device(None if options.device == "auto" else options.device)
-    except ValueError as error:
-        parser.error(str(error))
+    options, parser = parse(arguments)
+    device = program.device(parser, options.device)
     torch.set_num_threads(1)  # layers this small are slower on two cores
-    data, background = load_data(config["images"], config["seed"], device)
     if options.predict:
-        return show(options, config, data, device)
-    model, history = train(options, config, data, background, device)
+        return show(options.checkpoint, options.predict, device)
+    saved = program.load(options.checkpoint, CONFIG) if options.resume else None
+    config = program.settings(parser, options, CONFIG, saved)
+    if saved and over(saved["history"]["val loss"], config["patience"]):
+        parser.error("the training stopped early; train anew with more --patience")
+    program.reserve(options)
+    data, background = load_data(config["images"], config["seed"], device)
+    model, history = train(options, config, data, background, device, saved)
     losses = history["val loss"]
     used = losses.index(min(losses)) + 1 if config["patience"] else len(losses)
     probabilities = predict(model, data["test"][0])
@@ -299,10 +237,9 @@ def main(arguments=None):
         f"epochs {len(losses)}, weights of epoch {used}; validation accuracy {history['val accuracy'][used - 1]:.2f} %"
     )
     print(f"test accuracy {accuracy:.2f} %, loss {loss:.3f}, calibration error {calibration:.1f} %")
-    figure = options.figure or options.checkpoint.with_suffix(".png")
-    draw(figure, history, probabilities, data["test"][1])
-    print(f"checkpoint {options.checkpoint}, figure {figure}")
+    print(f"checkpoint {options.checkpoint}")
+    draw(options.figure or options.checkpoint.with_suffix(".png"), history, probabilities, data["test"][1])
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)

@@ -8,19 +8,15 @@ python numpy_mlp.py --predict digit.png    read the digit in image files: light 
 """
 
 import argparse
-import json
-import os
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 import atlas
-from atlas import plot
+from atlas import plot, program
 
 CONFIG = {"width": 128, "depth": 1, "lr": 0.05, "momentum": 0.9, "batch_size": 64, "seed": 0, "limit": 55_000}
 DECAY = 0.65  # of the learning rate, epoch by epoch
@@ -170,7 +166,7 @@ def train_epoch(state, x, y, config, epoch, rng):
     """Each example once, in batches, in a new order. Changes state["weights"] and ["velocity"]; returns the mean loss."""
     eta, total = np.float32(config["lr"] * DECAY**epoch), 0.0
     order, size = rng.permutation(len(x)), config["batch_size"]
-    for batch in tqdm(np.split(order, range(size, len(x), size)), f"epoch {epoch + 1}", leave=False, disable=None):
+    for batch in program.progress(np.split(order, range(size, len(x), size)), f"epoch {epoch + 1}"):
         nodes = [Node(W) for W in state["weights"]]
         loss = cross_entropy(forward(nodes, x[batch]), y[batch])
         loss.backward()
@@ -197,60 +193,27 @@ def load_data(limit):
     return {"train": (x[:limit], y[:limit]), "val": (x[55_000:], y[55_000:]), "test": (x_test, mnist.y_test)}
 
 
-def train(options, config):
-    """Train, or go on with the checkpoint's training, until options.epochs are done; one checkpoint an epoch."""
+def train(options, config, saved):
+    """Train until options.epochs are done, or go on with the training of the checkpoint `saved`; one checkpoint an epoch.
+
+    Returns the weights, the data and the history.
+    """
     rng = np.random.default_rng(config["seed"])
     weights = make_model(config["width"], config["depth"], rng)
     state = {"weights": weights, "velocity": [np.zeros_like(W) for W in weights]}
     history = {"train loss": [], "val loss": [], "val accuracy": []}
-    if options.resume:
-        saved = load(options.checkpoint)
+    if saved:
         state, history = {name: saved[name] for name in state}, saved["history"]
         rng.bit_generator.state = saved["random"]
     data = load_data(config["limit"])
-    kept = len(history["val loss"])
-    try:
-        for epoch in range(kept, options.epochs):
-            loss = train_epoch(state, *data["train"], config, epoch, rng)
-            for name, value in zip(history, (loss, *evaluate(state["weights"], *data["val"])), strict=True):
-                history[name].append(value)
-            save(options.checkpoint, state, {"history": history, "config": config, "random": rng.bit_generator.state})
-            kept = epoch + 1
-            print(f"epoch {kept:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
-    except KeyboardInterrupt:
-        print(f"\nStopped. {options.checkpoint} holds {kept} whole epochs: --resume goes on." if kept else "\nStopped.")
-        sys.exit(130)
+    for epoch in range(len(history["val loss"]), options.epochs):
+        loss = train_epoch(state, *data["train"], config, epoch, rng)
+        for name, value in zip(history, (loss, *evaluate(state["weights"], *data["val"])), strict=True):
+            history[name].append(value)
+        random = rng.bit_generator.state
+        program.save_arrays(options.checkpoint, {**state, "history": history, "random": random, "config": config})
+        print(f"epoch {epoch + 1:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
     return state["weights"], data, history
-
-
-# ------------------------------------------------------------------------------------------------ checkpoints
-
-
-def save(path, state, facts):
-    """Write all of it or nothing: arrays as they are, the rest as JSON, in one .npz file."""
-    part = path.with_name(path.name + ".part")
-    arrays = {f"{name}{n}": array for name, each in state.items() for n, array in enumerate(each)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez(file, facts=json.dumps(facts), **arrays)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        sys.exit(f"Cannot write {path}: {error.strerror}. Make room, or choose another place with --checkpoint.")
-
-
-def load(path):
-    """The checkpoint at `path`, as save() was given it; ends the program where there is none."""
-    try:
-        with np.load(path, allow_pickle=False) as file:  # data only: it cannot run foreign code
-            facts = json.loads(str(file["facts"]))
-            layers = range(2 * facts["config"]["depth"] + 2)
-            return {name: [file[f"{name}{n}"] for n in layers] for name in ("weights", "velocity")} | facts
-    except (FileNotFoundError, NotADirectoryError):
-        sys.exit(f"There is no checkpoint {path} yet. Train one first: python numpy_mlp.py --checkpoint {path}")
-    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile):
-        sys.exit(f"{path} is damaged, or no checkpoint of this program. Move it away, and train a new one.")
 
 
 # ------------------------------------------------------------------------------------------------ the program
@@ -285,7 +248,7 @@ def sample(path, rng):
 
 def predict(paths, checkpoint):
     """Print, for each image file, the digit and the probabilities of all ten."""
-    weights = load(checkpoint)["weights"]
+    weights = program.load_arrays(checkpoint, CONFIG)["weights"]
     for path in paths:
         try:
             with Image.open(path) as file:
@@ -309,72 +272,52 @@ def draw(path, weights, history, x, y):
     plot.curves(losses, ylabel="cross-entropy", yscale="log", title="Training", ax=curves)
     answers = forward([Node(W) for W in weights], x).data.argmax(1)
     plot.confusion(y, answers, title=f"{np.mean(answers == y):.2%} of {len(y):,} test digits", ax=confusion)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not know
-        sys.exit(f"Cannot draw {path}: {error}. Choose another place with --figure.")
-
-
-def number(kind, low, high):
-    """An argparse type: a number of this kind from low to high."""
-
-    def parse(text):
-        if not low <= kind(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:,} to {high:,}")
-        return kind(text)
-
-    parse.__name__ = "whole number" if kind is int else "number"  # what argparse calls it in its messages
-    return parse
+    program.save_figure(figure, path)
 
 
 def parse(arguments):
-    """The command line, and the configuration of the training: from it, or from the checkpoint to be resumed."""
+    """The options of the command line, and the parser, for what is found wrong with them later."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--epochs", type=number(int, 1, 1000), default=6, help="train until so many are done (6)")
-    add("--lr", type=number(float, 1e-6, 10), help=f"learning rate of the first epoch ({CONFIG['lr']})")
-    add("--momentum", type=number(float, 0, 0.999), help=f"μ, the share of the old velocity ({CONFIG['momentum']})")
-    add("--batch-size", type=number(int, 1, 55_000), help=f"examples in a step ({CONFIG['batch_size']})")
-    add("--width", type=number(int, 1, 10_000), help=f"neurons in a hidden layer ({CONFIG['width']})")
-    add("--depth", type=number(int, 0, 20), help=f"hidden layers ({CONFIG['depth']})")
-    add("--limit", type=number(int, 1, 55_000), help="train on so many images only (55,000)")
-    add("--seed", type=number(int, 0, 2**32 - 1), help="of weights and order (0)")
+    add("--epochs", type=program.number(int, 1, 1000), default=6, help="train until so many are done (6)")
+    add("--lr", type=program.number(float, 1e-6, 10), help=f"learning rate of the first epoch ({CONFIG['lr']})")
+    add(
+        "--momentum",
+        type=program.number(float, 0, 0.999),
+        help=f"μ, the share of the old velocity ({CONFIG['momentum']})",
+    )
+    add("--batch-size", type=program.number(int, 1, 55_000), help=f"examples in a step ({CONFIG['batch_size']})")
+    add("--width", type=program.number(int, 1, 10_000), help=f"neurons in a hidden layer ({CONFIG['width']})")
+    add("--depth", type=program.number(int, 0, 20), help=f"hidden layers ({CONFIG['depth']})")
+    add("--limit", type=program.number(int, 1, 55_000), help="train on so many images only (55,000)")
+    add("--seed", type=program.number(int, 0, 2**32 - 1), help="of weights and order (0)")
     add("--device", choices=["auto", "cpu"], default="auto", help="NumPy computes on the processor, always")
     add("--checkpoint", type=Path, default=Path("runs/numpy_mlp.npz"), metavar="PATH", help="(runs/numpy_mlp.npz)")
-    add("--figure", type=Path, metavar="PATH", help="drawn here (beside the checkpoint)")
+    add("--figure", type=program.figure, metavar="PATH", help="drawn here (beside the checkpoint)")
     add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
+    add("--overwrite", action="store_true", help="train anew in place of the checkpoint that is there")
     add("--check", action="store_true", help="compare gradients with central differences, and end")
     add("--sample", type=Path, metavar="PATH", help="write a test digit as an image file, and end")
     add("--predict", type=Path, nargs="+", metavar="IMAGE", help="read the digits in these files, and end")
-    options = parser.parse_args(arguments)
-    config = {name: getattr(options, name) for name in CONFIG}
-    if options.resume:
-        saved = load(options.checkpoint)
-        for name, value in saved["config"].items():
-            if config[name] not in (None, value):
-                parser.error(f"the checkpoint's training has {name} {value}; leave it out, or leave out --resume")
-        if len(saved["history"]["val loss"]) >= options.epochs:
-            parser.error(f"{options.epochs} epochs are done already: ask for more with --epochs")
-        return options, saved["config"]
-    return options, {name: CONFIG[name] if value is None else value for name, value in config.items()}
+    return parser.parse_args(arguments), parser
 
 
 def main(arguments=None):
-    options, config = parse(arguments)
+    options, parser = parse(arguments)
     threadpool_limits(1, "blas")  # matrices this small are multiplied faster by one core
+    saved = program.load_arrays(options.checkpoint, CONFIG) if options.resume else None
+    config = program.settings(parser, options, CONFIG, saved)
     if options.check:
         return check(config)
     if options.sample:
         return sample(options.sample, np.random.default_rng(config["seed"]))
     if options.predict:
         return predict(options.predict, options.checkpoint)
-    weights, data, history = train(options, config)
-    figure = options.figure or options.checkpoint.with_suffix(".png")
-    draw(figure, weights, history, *data["test"])
-    accuracy = evaluate(weights, *data["test"])[1]
-    print(f"test accuracy {accuracy:.2f} %; checkpoint {options.checkpoint}; figure {figure}")
+    program.reserve(options)
+    weights, data, history = train(options, config, saved)
+    print(f"test accuracy {evaluate(weights, *data['test'])[1]:.2f} %; checkpoint {options.checkpoint}")
+    draw(options.figure or options.checkpoint.with_suffix(".png"), weights, history, *data["test"])
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)

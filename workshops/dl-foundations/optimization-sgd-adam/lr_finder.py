@@ -8,19 +8,14 @@ python lr_finder.py --resume --epochs 10     go on with that training, to 10 epo
 """
 
 import argparse
-import io
-import os
-import pickle
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 import atlas
-from atlas import plot
+from atlas import plot, program
 
 OPTIMISERS = {  # name: (torch's optimiser, lowest and highest rate of its range test)
     "sgd": (lambda p: torch.optim.SGD(p), 1e-3, 30.0),
@@ -28,9 +23,8 @@ OPTIMISERS = {  # name: (torch's optimiser, lowest and highest rate of its range
     "adam": (lambda p: torch.optim.Adam(p), 1e-6, 1.0),
     "adamw": (lambda p: torch.optim.AdamW(p, weight_decay=0.1), 1e-6, 1.0),
 }
-CONFIG = {"optimiser": "adamw", "width": 128, "batch_size": 128, "seed": 0, "limit": 50_000}
+CONFIG = {"optimiser": "adamw", "lr": None, "width": 128, "batch_size": 128, "seed": 0, "limit": 50_000}
 DECAY = 0.7  # of the learning rate, epoch by epoch: it has no end built in, so training can go on
-PARTS = ("model", "optimizer", "rate", "history", "random", "config")  # of a checkpoint
 
 
 # ------------------------------------------------------------------------------------------------ the range test
@@ -56,7 +50,7 @@ def range_test(config, x, y, device, steps=150):
     model = make_model(config["width"]).to(device)
     optimizer = make(model.parameters())
     rates, losses = np.geomspace(low, high, steps), np.full(steps, np.nan)
-    for t in tqdm(range(steps), "range test", leave=False, disable=None):
+    for t in program.progress(range(steps), "range test"):
         set_rate(optimizer, rates[t])
         batch = torch.randint(len(x), (config["batch_size"],)).to(device)
         losses[t] = step(model, optimizer, x[batch], y[batch])
@@ -107,70 +101,35 @@ def evaluate(model, x, y):
     return nn.functional.cross_entropy(logits, y).item(), 100 * (logits.argmax(1) == y).float().mean().item()
 
 
-def train(options, config, data, rate, device):
-    """Train with this highest rate, or go on with the checkpoint's training; one checkpoint an epoch.
+def train(options, config, data, device, saved):
+    """Train until options.epochs are done, or go on with the training of the checkpoint `saved`; one checkpoint an epoch.
 
-    The rate rises over the first half epoch and then falls by DECAY an epoch. Returns model and history.
+    The rate rises to config["lr"] over the first half epoch and then falls by DECAY an epoch. Returns model, history.
     """
     torch.manual_seed(config["seed"])
     model = make_model(config["width"]).to(device)
     optimizer = OPTIMISERS[config["optimiser"]][0](model.parameters())
     history = {"train loss": [], "val loss": [], "val accuracy": []}
-    if options.resume:
-        saved = load(options.checkpoint)
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        history = saved["history"]
-        torch.set_rng_state(saved["random"])
+    if saved:
+        with program.reading(options.checkpoint):
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            history = saved["history"]
+            torch.set_rng_state(saved["random"])
     x, y = data["train"]
     warmup = max(1, len(x) // config["batch_size"] // 2)  # steps
-    kept = len(history["val loss"])
-    try:
-        for epoch in range(kept + 1, options.epochs + 1):
-            total, batches = 0.0, torch.randperm(len(x)).to(device).split(config["batch_size"])
-            for t, batch in enumerate(tqdm(batches, f"epoch {epoch}", leave=False, disable=None), 1):
-                rise = min(1.0, t / warmup) if epoch == 1 else 1.0
-                set_rate(optimizer, rate * rise * DECAY ** (epoch - 1))
-                total += step(model, optimizer, x[batch], y[batch]) * len(batch)
-            for name, value in zip(history, (total / len(x), *evaluate(model, *data["val"])), strict=True):
-                history[name].append(value)
-            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rate": rate}
-            save(options.checkpoint, {**states, "history": history, "random": torch.get_rng_state(), "config": config})
-            kept = epoch
-            print(f"epoch {epoch:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
-    except KeyboardInterrupt:
-        print(f"\nStopped. {options.checkpoint} holds {kept} whole epochs: --resume goes on." if kept else "\nStopped.")
-        sys.exit(130)
+    for epoch in range(len(history["val loss"]) + 1, options.epochs + 1):
+        total, batches = 0.0, torch.randperm(len(x)).to(device).split(config["batch_size"])
+        for t, batch in enumerate(program.progress(batches, f"epoch {epoch}"), 1):
+            rise = min(1.0, t / warmup) if epoch == 1 else 1.0
+            set_rate(optimizer, config["lr"] * rise * DECAY ** (epoch - 1))
+            total += step(model, optimizer, x[batch], y[batch]) * len(batch)
+        for name, value in zip(history, (total / len(x), *evaluate(model, *data["val"])), strict=True):
+            history[name].append(value)
+        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
+        program.save(options.checkpoint, {**states, "history": history, "config": config})
+        print(f"epoch {epoch:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
     return model, history
-
-
-# ------------------------------------------------------------------------------------------------ checkpoints
-
-
-def save(path, checkpoint):
-    """Write all of it or nothing: whatever happens on the way, the file at `path` is whole."""
-    buffer, part = io.BytesIO(), path.with_name(path.name + ".part")
-    torch.save(checkpoint, buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
-    except OSError as error:
-        sys.exit(f"Cannot write {path}: {error.strerror}. Make room, or choose another place with --checkpoint.")
-    finally:
-        if part.is_file():
-            part.unlink()
-
-
-def load(path):
-    """The checkpoint at `path`; ends the program where there is none."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # data only: it cannot run foreign code
-        return {name: checkpoint[name] for name in PARTS}
-    except (FileNotFoundError, NotADirectoryError):
-        sys.exit(f"There is no checkpoint {path} yet. Train one first: python lr_finder.py --checkpoint {path}")
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError):
-        sys.exit(f"{path} is damaged, or no checkpoint of this program. Move it away, and train a new one.")
 
 
 # ------------------------------------------------------------------------------------------------ the program
@@ -192,76 +151,49 @@ def draw(path, tested, rate, history):
     if history:
         curves = {"train": history["train loss"], "validation": history["val loss"]}
         plot.curves(curves, ylabel="cross-entropy", title=f"Training with η = {rate:.2g}", ax=axes.pop(0))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not know
-        sys.exit(f"Cannot draw {path}: {error}. Choose another place with --figure.")
-
-
-def number(kind, low, high):
-    """An argparse type: a number of this kind from low to high."""
-
-    def parse(text):
-        if not low <= kind(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:,} to {high:,}")
-        return kind(text)
-
-    parse.__name__ = "whole number" if kind is int else "number"  # what argparse calls it in its messages
-    return parse
+    program.save_figure(figure, path)
 
 
 def parse(arguments):
-    """The command line, and the configuration of the training: from it, or from the checkpoint to be resumed."""
+    """The options of the command line, and the parser, for what is found wrong with them later."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--optimiser", choices=OPTIMISERS, help=f"({CONFIG['optimiser']})")
-    add("--epochs", type=number(int, 1, 1000), default=6, help="train until so many are done (6)")
-    add("--lr", type=number(float, 1e-9, 100), help="highest learning rate (found by the range test)")
-    add("--batch-size", type=number(int, 1, 50_000), help=f"examples in a step ({CONFIG['batch_size']})")
-    add("--width", type=number(int, 1, 10_000), help=f"hidden neurons ({CONFIG['width']})")
-    add("--limit", type=number(int, 2, 50_000), help="train on so many images only (50,000)")
-    add("--seed", type=number(int, 0, 2**32 - 1), help="of weights and order (0)")
+    add("--epochs", type=program.number(int, 1, 1000), default=6, help="train until so many are done (6)")
+    add("--lr", type=program.number(float, 1e-9, 100), help="highest learning rate (found by the range test)")
+    add("--batch-size", type=program.number(int, 1, 50_000), help=f"examples in a step ({CONFIG['batch_size']})")
+    add("--width", type=program.number(int, 1, 10_000), help=f"hidden neurons ({CONFIG['width']})")
+    add("--limit", type=program.number(int, 2, 50_000), help="train on so many images only (50,000)")
+    add("--seed", type=program.number(int, 0, 2**32 - 1), help="of weights and order (0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
     add("--checkpoint", type=Path, default=Path("runs/fashion.pt"), metavar="PATH", help="kept here (runs/fashion.pt)")
-    add("--figure", type=Path, metavar="PATH", help="drawn here (beside the checkpoint)")
+    add("--figure", type=program.figure, metavar="PATH", help="drawn here (beside the checkpoint)")
     add("--find-only", action="store_true", help="find a rate, draw the range test, and end")
     add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
-    options = parser.parse_args(arguments)
-    config = {name: getattr(options, name) for name in CONFIG}
-    if options.find_only and (options.resume or options.lr):
-        parser.error("--find-only looks for a rate; leave out --resume and --lr")
-    if options.resume:
-        saved = load(options.checkpoint)
-        for name, value in [*saved["config"].items(), ("lr", saved["rate"])]:
-            if {**config, "lr": options.lr}[name] not in (None, value):
-                parser.error(f"the checkpoint's training has {name} {value}; leave it out, or leave out --resume")
-        if len(saved["history"]["val loss"]) >= options.epochs:
-            parser.error(f"{options.epochs} epochs are done already: ask for more with --epochs")
-        options.lr = saved["rate"]
-        return options, saved["config"], parser
-    return options, {name: CONFIG[name] if value is None else value for name, value in config.items()}, parser
+    add("--overwrite", action="store_true", help="train anew in place of the checkpoint that is there")
+    return parser.parse_args(arguments), parser
 
 
 def main(arguments=None):
-    options, config, parser = parse(arguments)
-    try:
-        device = atlas.device(None if options.device == "auto" else options.device)
-    except ValueError as error:
-        parser.error(str(error))
-    data = load_data(config["limit"], device)
-    tested, history, rate = None, None, options.lr
-    figure = options.figure or options.checkpoint.with_suffix(".png")
-    if rate is None:
-        tested = range_test(config, *data["train"], device)
-        rate = float(suggest_rate(*tested))
-        print(f"range test of {config['optimiser']}: highest learning rate {rate:.2g}")
+    options, parser = parse(arguments)
+    if options.find_only and (options.resume or options.lr):
+        parser.error("--find-only looks for a rate; leave out --resume and --lr")
+    device = program.device(parser, options.device)
+    saved = program.load(options.checkpoint, CONFIG) if options.resume else None
+    config = program.settings(parser, options, CONFIG, saved)
     if not options.find_only:
-        model, history = train(options, config, data, rate, device)
+        program.reserve(options)
+    data = load_data(config["limit"], device)
+    tested, history = None, None
+    if config["lr"] is None:
+        tested = range_test(config, *data["train"], device)
+        config["lr"] = float(suggest_rate(*tested))
+        print(f"range test of {config['optimiser']}: highest learning rate {config['lr']:.2g}")
+    if not options.find_only:
+        model, history = train(options, config, data, device, saved)
         print(f"test accuracy {evaluate(model, *data['test'])[1]:.2f} %; checkpoint {options.checkpoint}")
-    draw(figure, tested, rate, history)
-    print(f"figure {figure}")
+    draw(options.figure or options.checkpoint.with_suffix(".png"), tested, config["lr"], history)
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)

@@ -7,9 +7,6 @@ python train_mlp.py --predict digit.png    read the digit in an image file of yo
 """
 
 import argparse
-import io
-import os
-import pickle
 import sys
 from pathlib import Path
 
@@ -17,14 +14,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import nn
-from tqdm import tqdm
 
 import atlas
-from atlas import plot
+from atlas import plot, program
 
 CONFIG = {"width": 256, "depth": 1, "lr": 6e-3, "batch_size": 128, "seed": 0, "limit": 55_000}
 DECAY = 0.65  # of the learning rate, epoch by epoch: unlike one-cycle it has no end built in, so training can go on
-PARTS = ("model", "optimizer", "schedule", "history", "random", "config")  # of a checkpoint
 
 
 # ------------------------------------------------------------------------------------------------ pictures
@@ -125,7 +120,7 @@ def train_epoch(model, x, y, optimizer, batch_size, label):
     """Each example once, in a new order, in batches. Returns the mean loss."""
     total = 0.0
     order = torch.randperm(len(x)).to(x.device)  # drawn on the CPU: its generator's state is in the checkpoint
-    for batch in tqdm(order.split(batch_size), label, leave=False, disable=None):  # None: quiet where no terminal is
+    for batch in program.progress(order.split(batch_size), label):
         loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
         optimizer.zero_grad()
         loss.backward()
@@ -141,65 +136,34 @@ def evaluate(model, x, y):
     return nn.functional.cross_entropy(logits, y).item(), 100 * (logits.argmax(1) == y).float().mean().item()
 
 
-def train(options, config, device):
-    """Train, or go on with the checkpoint's training, until options.epochs are done; one checkpoint an epoch."""
+def train(options, config, device, saved=None):
+    """Train until options.epochs are done, or go on with the training of the checkpoint `saved`; one checkpoint an epoch.
+
+    Returns the model, the data and the history.
+    """
     torch.manual_seed(config["seed"])
     model = make_model(config["width"], config["depth"]).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["lr"], weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, DECAY)
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     history = {"train loss": [], "val loss": [], "val accuracy": []}
-    if options.resume:
-        saved = load(options.checkpoint)
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        history = saved["history"]
-        torch.set_rng_state(saved["random"])
-    kept = len(history["val loss"])
-    try:
-        data = load_data(config["limit"], device)
-        for epoch in range(kept + 1, options.epochs + 1):
-            loss = train_epoch(model, *data["train"], optimizer, config["batch_size"], f"epoch {epoch}")
-            schedule.step()
-            for name, value in zip(history, (loss, *evaluate(model, *data["val"])), strict=True):
-                history[name].append(value)
-            states = {name: part.state_dict() for name, part in parts.items()}
-            save(options.checkpoint, {**states, "history": history, "random": torch.get_rng_state(), "config": config})
-            kept = epoch
-            print(f"epoch {epoch:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
-    except KeyboardInterrupt:
-        print(f"\nStopped. {options.checkpoint} holds {kept} whole epochs: --resume goes on." if kept else "\nStopped.")
-        sys.exit(130)
+    if saved:
+        with program.reading(options.checkpoint):
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
+            history = saved["history"]
+            torch.set_rng_state(saved["random"])
+    data = load_data(config["limit"], device)
+    for epoch in range(len(history["val loss"]) + 1, options.epochs + 1):
+        loss = train_epoch(model, *data["train"], optimizer, config["batch_size"], f"epoch {epoch}")
+        schedule.step()
+        for name, value in zip(history, (loss, *evaluate(model, *data["val"])), strict=True):
+            history[name].append(value)
+        states = {name: part.state_dict() for name, part in parts.items()}
+        random = torch.get_rng_state()
+        program.save(options.checkpoint, {**states, "history": history, "random": random, "config": config})
+        print(f"epoch {epoch:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
     return model, data, history
-
-
-# ------------------------------------------------------------------------------------------------ checkpoints
-
-
-def save(path, checkpoint):
-    """Write all of it or nothing: whatever happens on the way, the file at `path` is whole."""
-    buffer, part = io.BytesIO(), path.with_name(path.name + ".part")
-    torch.save(checkpoint, buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(buffer.getvalue())
-        os.replace(part, path)
-    except OSError as error:
-        sys.exit(f"Cannot write {path}: {error.strerror}. Make room, or choose another place with --checkpoint.")
-    finally:
-        if part.is_file():
-            part.unlink()
-
-
-def load(path):
-    """The checkpoint at `path`; ends the program where there is none."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # data only: it cannot run foreign code
-        return {name: checkpoint[name] for name in PARTS}
-    except (FileNotFoundError, NotADirectoryError):
-        sys.exit(f"There is no checkpoint {path} yet. Train one first: python train_mlp.py --checkpoint {path}")
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError):
-        sys.exit(f"{path} is damaged, or no checkpoint of this program. Move it away, and train a new one.")
 
 
 # ------------------------------------------------------------------------------------------------ the program
@@ -207,9 +171,10 @@ def load(path):
 
 def predict(paths, checkpoint):
     """Print, for each image file, the digit and the probabilities of all ten."""
-    saved = load(checkpoint)
+    saved = program.load(checkpoint, CONFIG)
     model = make_model(saved["config"]["width"], saved["config"]["depth"])
-    model.load_state_dict(saved["model"])
+    with program.reading(checkpoint):
+        model.load_state_dict(saved["model"])
     for path in paths:
         try:
             picture = prepare_image(read_picture(path))  # (28, 28)
@@ -230,75 +195,49 @@ def draw(path, model, history, x, y):
     plot.curves(losses, ylabel="cross-entropy", yscale="log", title="Training", ax=curves)
     accuracy = evaluate(model, x, y)[1]
     plot.confusion(y, model(x).argmax(1), title=f"{accuracy:.2f} % of {len(y):,} test digits", ax=confusion)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:  # ValueError: a format that matplotlib does not know
-        sys.exit(f"Cannot draw {path}: {error}. Choose another place with --figure.")
-
-
-def number(kind, low, high):
-    """An argparse type: a number of this kind from low to high."""
-
-    def parse(text):
-        if not low <= kind(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low:,} to {high:,}")
-        return kind(text)
-
-    parse.__name__ = "whole number" if kind is int else "number"  # what argparse calls it in its messages
-    return parse
+    program.save_figure(figure, path)
 
 
 def parse(arguments):
-    """The command line, and the configuration of the training: from it, or from the checkpoint to be resumed."""
+    """The options of the command line, and the parser, for what is found wrong with them later."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--epochs", type=number(int, 1, 1000), default=8, help="train until so many are done (8)")
-    add("--lr", type=number(float, 1e-6, 1), help=f"learning rate of the first epoch ({CONFIG['lr']})")
-    add("--batch-size", type=number(int, 1, 55_000), help=f"examples in a step ({CONFIG['batch_size']})")
-    add("--width", type=number(int, 1, 10_000), help=f"neurons in a hidden layer ({CONFIG['width']})")
-    add("--depth", type=number(int, 0, 20), help=f"hidden layers ({CONFIG['depth']})")
-    add("--limit", type=number(int, 1, 55_000), help="train on so many images only (55,000)")
-    add("--seed", type=number(int, 0, 2**32 - 1), help="of weights and order (0)")
+    add("--epochs", type=program.number(int, 1, 1000), default=8, help="train until so many are done (8)")
+    add("--lr", type=program.number(float, 1e-6, 1), help=f"learning rate of the first epoch ({CONFIG['lr']})")
+    add("--batch-size", type=program.number(int, 1, 55_000), help=f"examples in a step ({CONFIG['batch_size']})")
+    add("--width", type=program.number(int, 1, 10_000), help=f"neurons in a hidden layer ({CONFIG['width']})")
+    add("--depth", type=program.number(int, 0, 20), help=f"hidden layers ({CONFIG['depth']})")
+    add("--limit", type=program.number(int, 1, 55_000), help="train on so many images only (55,000)")
+    add("--seed", type=program.number(int, 0, 2**32 - 1), help="of weights and order (0)")
     add("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
     add("--checkpoint", type=Path, default=Path("runs/mlp.pt"), metavar="PATH", help="kept here (runs/mlp.pt)")
-    add("--figure", type=Path, metavar="PATH", help="drawn here (beside the checkpoint)")
+    add("--figure", type=program.figure, metavar="PATH", help="drawn here (beside the checkpoint)")
     add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
+    add("--overwrite", action="store_true", help="train anew in place of the checkpoint that is there")
     add("--sample", type=Path, metavar="PATH", help="draw a test digit as a picture to try --predict on, and end")
     add("--predict", type=Path, nargs="+", metavar="IMAGE", help="read the digits in these files, and end")
-    options = parser.parse_args(arguments)
-    config = {name: getattr(options, name) for name in CONFIG}
-    if options.resume:
-        saved = load(options.checkpoint)
-        for name, value in saved["config"].items():
-            if config[name] not in (None, value):
-                parser.error(f"the checkpoint's training has {name} {value}; leave it out, or leave out --resume")
-        if len(saved["history"]["val loss"]) >= options.epochs:
-            parser.error(f"it has been trained for {options.epochs} or more: ask for more with --epochs")
-        return options, saved["config"], parser
-    return options, {name: CONFIG[name] if value is None else value for name, value in config.items()}, parser
+    return parser.parse_args(arguments), parser
 
 
 def main(arguments=None):
-    options, config, parser = parse(arguments)
+    options, parser = parse(arguments)
+    device = program.device(parser, options.device)
     if options.predict:
         return predict(options.predict, options.checkpoint)
+    saved = program.load(options.checkpoint, CONFIG) if options.resume else None
+    config = program.settings(parser, options, CONFIG, saved)
     rng = np.random.default_rng(config["seed"])
     if options.sample:
         return sample(options.sample, rng)
-    try:
-        device = atlas.device(None if options.device == "auto" else options.device)
-    except ValueError as error:
-        parser.error(str(error))
-    model, data, history = train(options, config, device)
+    program.reserve(options)
+    model, data, history = train(options, config, device, saved)
     x, y = data["test"]
     print(f"test accuracy {evaluate(model, x, y)[1]:.2f} %; checkpoint {options.checkpoint}")
-    figure = options.figure or options.checkpoint.with_suffix(".png")
-    draw(figure, model, history, x, y)
+    draw(options.figure or options.checkpoint.with_suffix(".png"), model, history, x, y)
     pictures = [photograph((255 * digit).byte().numpy(), rng) for digit in x[:500].cpu()]
     prepared = torch.tensor(np.stack([prepare_image(picture) for picture in pictures]), device=device)  # (500, 28, 28)
-    print(f"figure {figure}; as photographs, 500 of them: {evaluate(model, prepared, y[:500])[1]:.1f} %")
+    print(f"as photographs, 500 of them: {evaluate(model, prepared, y[:500])[1]:.1f} %")
 
 
 if __name__ == "__main__":
-    main()
+    program.run(main)

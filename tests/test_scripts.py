@@ -258,10 +258,12 @@ def test_where_there_is_no_checkpoint_resume_says_how_to_make_one(script, tmp_pa
 @each_training
 def test_a_place_that_cannot_be_written_is_said_before_anything_is_trained(script, tmp_path):
     (tmp_path / "file").touch()
-    for kind, name in (("checkpoint", "../file/checkpoint.pt"), ("figure", "../file/figure.png")):
-        if kind in script.workshop.leaves:
-            ended = script.run(*script.training, f"--{kind}", name, folder=tmp_path / "here")
+    for kind, name in (("checkpoint", "checkpoint.pt"), ("figure", "figure.png")):
+        for folder in ("../file", "/proc") if kind in script.workshop.leaves else ():
+            ended = script.run(*script.training, f"--{kind}", f"{folder}/{name}", folder=tmp_path / "here")
             assert (ended.code, ended.out) == (1, "")
+            assert f"Cannot write {folder}/{name}: " in ended.one_line
+            assert f"choose another place with --{kind}" in ended.one_line
     if "figure" in script.workshop.leaves:
         ended = script.run(*script.training, "--figure", "figure.abc", folder=tmp_path / "here")
         assert ended.code == 2 and "figure.abc does not end in .png, .svg or .pdf" in ended.err

@@ -92,7 +92,7 @@ def test_the_starter_script_explains_itself_and_stops_at_its_todo(workshop, reco
 
 @heavy
 @each_workshop
-def test_the_solved_script_runs_and_leaves_a_figure_and_a_checkpoint(workshop, record_property):
+def test_the_solved_script_runs_and_leaves_what_its_workshop_says(workshop, record_property):
     _ran(runs.solved_script(workshop), record_property)
 
 

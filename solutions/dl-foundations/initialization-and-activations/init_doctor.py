@@ -5,6 +5,8 @@ python init_doctor.py --activation relu --init torch    the same with the defaul
 python init_doctor.py --init torch --repair --epochs 2  scale each layer on real digits, then train; keeps runs/doctor.pt
 python init_doctor.py --resume --epochs 4               go on with that training, to 4 epochs
 python init_doctor.py --examine runs/doctor.pt          examine the trained network
+
+A training that is kept is lost only with --overwrite.
 """
 
 import argparse

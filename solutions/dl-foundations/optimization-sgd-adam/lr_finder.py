@@ -5,6 +5,8 @@ python lr_finder.py --optimiser sgd          the same for another optimiser (sgd
 python lr_finder.py --find-only              only the range test and its figure
 python lr_finder.py --lr 0.01                no range test: this rate
 python lr_finder.py --resume --epochs 10     go on with that training, to 10 epochs
+
+A training that is kept is lost only with --overwrite.
 """
 
 import argparse

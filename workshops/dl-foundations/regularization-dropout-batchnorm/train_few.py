@@ -5,6 +5,8 @@ python train_few.py --dropout 0.3 --shift 1               with dropout, and imag
 python train_few.py --batch-norm --weight-decay 1 --patience 8    stops early, and restores the best weights
 python train_few.py --resume --epochs 80                  go on with the kept training, to 80 epochs
 python train_few.py --predict 8                           what the kept network says about 8 test images
+
+A training that is kept is lost only with --overwrite.
 """
 
 import argparse

@@ -55,6 +55,7 @@ def test_arrays_come_back_as_they_were_many_of_them_in_their_order(tmp_path):
         "steps": [np.array(7)],
         "history": {"loss": [0.1]},
         "config": {"lr": 1e-3, "none": None},
+        "nothing": [],
     }
     program.save_arrays(tmp_path / "kept.npz", checkpoint)
     kept = program.load_arrays(tmp_path / "kept.npz", {"lr": 0, "none": 0})

@@ -132,9 +132,12 @@ def test_a_photograph_may_stand_beside_the_diagrams_if_it_is_small_shown_and_lic
     assert len(new) == bool(finds) and all(each.startswith(f"{PHOTOGRAPH}: {finds}") for each in new)
 
 
-def test_a_photograph_that_is_none_is_found_out(kit):
+@pytest.mark.parametrize("content", [b"no picture", None], ids=["text", "half of one"])
+def test_a_photograph_that_is_none_is_found_out(kit, content):
     edit(kit, README, "## Theory", "![A lantern](figures/lantern.jpg) CC0\n\n## Theory")
-    (kit / PHOTOGRAPH).write_bytes(b"no picture")
+    Image.new("RGB", (100, 100), "red").save(kit / PHOTOGRAPH)
+    whole = (kit / PHOTOGRAPH).read_bytes()
+    (kit / PHOTOGRAPH).write_bytes(content or whole[: len(whole) // 2])
     assert any(each.startswith(f"{PHOTOGRAPH}: is no image that can be read") for each in found())
 
 

@@ -139,14 +139,14 @@ def load(path: Path, defaults: dict) -> dict:
 
 def save_arrays(path: Path, checkpoint: dict) -> None:
     """Write a checkpoint whose parts are lists of arrays, or what JSON can hold, into one .npz file."""
+    import numpy as np
+
     arrays, facts = {}, {}
     for name, part in checkpoint.items():
-        if isinstance(part, list):
+        if isinstance(part, list) and part:
             arrays |= {f"{name}/{n}": array for n, array in enumerate(part)}
         else:
             facts[name] = part
-    import numpy as np
-
     with writing(path) as part, part.open("wb") as file:
         np.savez(file, facts=json.dumps(facts), **arrays)
 

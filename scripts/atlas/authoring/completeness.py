@@ -166,7 +166,7 @@ def _photograph(path: Path, text: str) -> Iterator[Problem]:
 
     try:
         with Image.open(path) as image:
-            image.verify()
+            image.load()
     except (OSError, SyntaxError) as error:
         yield _lacks(path, f"is no image that can be read: {error}", "save it again")
     if (size := path.stat().st_size) > PHOTOGRAPH_BYTES:

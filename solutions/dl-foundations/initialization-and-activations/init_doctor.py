@@ -207,9 +207,7 @@ def train(network, data, options, config, saved):
         history["val accuracy"].append(accuracy(network, *data["val"]))
         states = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
         program.save(options.checkpoint, {**states, "history": history, "config": config})
-        print(
-            f"epoch {epoch:3}   training loss {loss.item():.3f}   validation accuracy {history['val accuracy'][-1]:.2f} %"
-        )
+        print(f"epoch {epoch:3}   " + "   ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
 
 
 @torch.no_grad()
@@ -230,12 +228,7 @@ def parse(arguments):
     add("--depth", type=program.number(int, 1, 200), help=f"hidden layers ({CONFIG['depth']})")
     add("--width", type=program.number(int, 1, 5_000), help=f"units in each ({CONFIG['width']})")
     add("--repair", action="store_true", default=None, help="scale each layer to unit variance on real digits first")
-    add(
-        "--epochs",
-        type=program.number(int, 0, 1000),
-        default=0,
-        help="train after the examination until so many are done (0)",
-    )
+    add("--epochs", type=program.number(int, 0, 1000), default=0, help="then train until so many are done (0)")
     add("--lr", type=program.number(float, 1e-7, 10), help=f"learning rate ({CONFIG['lr']})")
     add("--limit", type=program.number(int, 500, 55_000), help="images to train on (12,000)")
     add("--seed", type=program.number(int, 0, 2**32 - 1), help="of weights and order (0)")

@@ -275,7 +275,7 @@ def kit(tmp_path, monkeypatch):
         f"workshops/{ID}/README.md": "# W\n<!-- atlas:agenda -->\nold\n<!-- /atlas:agenda -->\ntheory\n",
         f"workshops/{ID}/checks.py": "",
         f"workshops/{ID}/workshop.toml": 'title = "P | Q"\nminutes = 70\nsummary = "You build it."\n'
-        'script = "train.py"\n[[agenda]]\ntitle = "All | of it"\nminutes = 70\nkind = "talk"\n',
+        'script = "train.py"\nleaves = []\n[[agenda]]\ntitle = "All | of it"\nminutes = 70\nkind = "talk"\n',
         f"solutions/{ID}/perceptron-and-mlp.py": "# %%\n" + GOOD,
         f"solutions/{ID}/train.py": GOOD,
     }

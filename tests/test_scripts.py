@@ -5,6 +5,7 @@ its training is that of `script_test`, two epochs of it. The skeleton of `atlas 
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -102,10 +103,13 @@ class Script:
 def runner():
     """Kernel → the process that runs its scripts: one for torch, one for TensorFlow."""
     command, started = [sys.executable, Path(__file__).with_name("script_runner.py")], {}
+    env = os.environ | {"OMP_NUM_THREADS": "1"}  # what is computed here is too small for two cores
 
     def of(kernel: str) -> subprocess.Popen:
         if kernel not in started:
-            started[kernel] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            started[kernel] = subprocess.Popen(
+                command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
         return started[kernel]
 
     yield of

@@ -537,7 +537,7 @@ def check_requirements() -> None:
     overrides = (LOCKS / "without-what-weights-ask.txt").read_text()
     left_out = "|".join(re.findall(r"^([\w-]+) ;", overrides, re.MULTILINE))
     meant = rf"No broken requirements found\.|\S+ \S+ requires ({left_out}), which is not installed\."
-    output = run(PYTHON, "-I", "-m", "pip", "check", check=False)
+    output = run(PYTHON, *ISOLATED, "-m", "pip", "check", check=False)
     if wrong := [line for line in output.splitlines() if line.strip() and not re.fullmatch(meant, line)]:
         raise CommandFailed("\n".join(wrong))
 

@@ -297,11 +297,13 @@ def test_a_module_beside_a_notebook_or_on_pythonpath_is_to_be_renamed_and_the_en
 
 
 def test_packages_are_counted_in_the_environment_and_not_on_pythonpath(kit, monkeypatch):
-    info = kit / "elsewhere" / "numpy-0.1.dist-info"
+    lock = kit / "scripts" / "locks" / "cpu.txt"
+    lock.write_text("elsewhere==1.0 \\\n    --hash=sha256:00\n" + lock.read_text())
+    info = kit / "other" / "elsewhere-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(info.parent)
-    assert only(doctor.packages()).status == OK
+    assert "missing: elsewhere" in only(doctor.packages()).text
 
 
 @pytest.mark.parametrize("set_here", [("BREAKS_IT",), ("BREAKS_IT", "BREAKS_NOTHING"), ("BREAKS_NOTHING",)])

@@ -56,9 +56,15 @@ def test_ratios_are_to_the_workshops_way_and_every_way_learns(printed):
         assert float(accuracy.rstrip("%")) > 60, "10 % is chance; after 3,000 images it is over 80 %"
 
 
-def test_a_check_is_measured_where_the_first_workshop_has_checks(printed):
-    there = (course.find("perceptron-and-mlp").folder / "checks.py").exists()
-    assert there == any(row.startswith("lab.check(") for row in rows(printed.stdout))
+def test_the_checks_are_measured_over_the_learners_own_code_median_and_worst(printed):
+    exercises = [
+        exercise.name for workshop in course.workshops() if not workshop.planned for exercise in workshop.exercises
+    ]
+    measured = rows(printed.stdout)
+    median = float(measured[f"lab.check, again: median of {len(exercises)} exercises"][0])
+    (worst,) = (row for row in measured if row.startswith("lab.check, again: the worst, "))
+    assert worst.rpartition(" ")[2] in exercises
+    assert 0 < median <= float(measured[worst][0])
 
 
 def test_the_machine_is_described_and_nothing_else_is_printed(printed):

@@ -56,7 +56,7 @@ def describe() -> str:
 
 
 def seed(n: int = 0) -> None:
-    """Seed random, NumPy's global generator, and torch (all devices) and TensorFlow where they are loaded already."""
+    """Seed random, NumPy's global generator, and torch (all devices), TensorFlow and Keras where they are loaded."""
     import numpy
 
     random.seed(n)
@@ -65,6 +65,8 @@ def seed(n: int = 0) -> None:
         torch.manual_seed(n)
     if tensorflow := sys.modules.get("tensorflow"):
         tensorflow.random.set_seed(n)
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(n)  # which forgets where Keras' own generator stood
 
 
 def _cgroup_cores() -> int | float:

@@ -7,12 +7,13 @@ A workshop's `checks.py` holds one check per exercise:
         x = rng.normal(size=(5, 3))
         expect.close(learner(x, 0.5), 0.5 * x, why="every entry times the factor", source="the definition")
 
-`learner` is the learner's function (or class), watched: its inputs must come back unchanged, the same input must
-give the same result, an endless loop is ended. `expect` compares; its first complaint ends the check. `mistakes`
-are functions (or classes) with the exercise's signature that make a known mistake on purpose: where the check says
-the same of one of them as of the learner's, its docstring is what the learner reads (mistakes.py); elsewhere `likely`,
-what `readings` finds in the numbers, or `advice` in an exception. The kinds of input to try come from families.py. A
-check draws what is random from `rng` only, so that it can run again.
+`learner` is the learner's function (or class), watched: inputs, models, settings and global generators must be as
+they were, the same input must give the same result, calls and instances must not disturb each other, an endless loop
+is ended. What a call is meant to change the decorator says: changes=["weights"]. `expect` compares; its first complaint
+ends the check. `mistakes` are functions (or classes) with the exercise's signature that make a known mistake on
+purpose: where the check says the same of one of them as of the learner's, its docstring is what the learner reads
+(mistakes.py); elsewhere `likely`, what `readings` finds in the numbers, or `advice` in an exception. The kinds of input
+to try come from families.py. A check draws what is random from `rng` only, so that it can run again.
 Nothing here imports a framework.
 """
 

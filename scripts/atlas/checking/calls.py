@@ -22,7 +22,8 @@ class Call:
 class Run:
     """One run of a check: what is checked, its calls, the warnings, and what `expect` was shown of results so far.
 
-    to_the_end: complaints do not end the run; they are kept in `seen` too.
+    notices: what the watch noticed. remembers: what the code keeps between calls. to_the_end: complaints do not end the
+    run; they are kept in `seen` too.
     """
 
     check: Check
@@ -31,6 +32,8 @@ class Run:
     warned: list = field(default_factory=list)
     seen: list = field(default_factory=list)
     to_the_end: bool = False
+    notices: list[Complaint] = field(default_factory=list)
+    remembers: list[str] = field(default_factory=list)
 
     def call_of(self, value: Any) -> Call:
         """The call that gave `value` or a part of it, else the last one."""

@@ -3,6 +3,7 @@
 import contextlib
 import dis
 import functools
+import inspect
 import types
 import warnings
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 
 from atlas import hardware
 from atlas.checking.calls import Run, running
-from atlas.checking.learner import Learner
+from atlas.checking.learner import Disturbed, DisturbedInVain, Learner, watched
+from atlas.checking.limit import TimeLimit
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
-from atlas.checking.sandbox import Printed, TimeLimit, world_kept
+from atlas.checking.sandbox import Printed, world_kept
 from atlas.checking.values import same
 from atlas.checking.verdict import verdict_on
 from atlas.checking.vocabulary import Check, Complaint
@@ -29,6 +31,8 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
         return Outcome(check.name, UNTOUCHED, "nothing below its first line computes anything")
     with world_kept() as printed:
         run, error = _attempt(check, given, seed)
+        if error is None and run.remembers:
+            error = _disturbance(check, given, seed, run.remembers)
         if error is None:
             verdict = (PASSED, "", [])
         elif isinstance(error, Complaint):
@@ -37,10 +41,12 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
         else:
             verdict = verdict_on(error, check, given, run)
     status, why, details = verdict
-    return Outcome(check.name, status, why, tuple(details), printed.shown() if status == FAILED else "")
+    return Outcome(check.name, status, why, (*details, *printed.notes), printed.shown() if status == FAILED else "")
 
 
-def _attempt(check: Check, given: Any, seed: int, *, to_the_end: bool = False) -> tuple[Run, BaseException | None]:
+def _attempt(
+    check: Check, given: Any, seed: int, kind: type[Learner] = Learner, *, to_the_end: bool = False
+) -> tuple[Run, BaseException | None]:
     """Run the check's function on `given` once; what it raised comes back instead of leaving."""
     run = Run(check, given, to_the_end=to_the_end)
     token = running.set(run)
@@ -48,8 +54,8 @@ def _attempt(check: Check, given: Any, seed: int, *, to_the_end: bool = False) -
     try:
         with warnings.catch_warnings(record=True) as run.warned:
             warnings.simplefilter("always")
-            with TimeLimit(check.seconds):
-                check.function(Learner(given, run), np.random.default_rng(seed))
+            with watched(given, run, kind) as learner, TimeLimit(check.seconds):
+                check.function(learner, np.random.default_rng(seed))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -57,6 +63,19 @@ def _attempt(check: Check, given: Any, seed: int, *, to_the_end: bool = False) -
     finally:
         running.reset(token)
     return run, None
+
+
+def _disturbance(check: Check, given: Any, seed: int, remembers: list[str]) -> Complaint | None:
+    """A complaint where calls and instances disturb each other by what the code keeps between them."""
+    _, error = _attempt(check, given, seed, Disturbed)
+    if not isinstance(error, Complaint) or _attempt(check, given, seed, DisturbedInVain)[1]:
+        return None
+    what = f"two {check.name}s disturb each other" if inspect.isclass(given) else "a call disturbs what another gave"
+    details = [f"kept between calls: {', '.join(remembers)}", f"what breaks: {error.why}", *error.details]
+    return Complaint(what, details, "Keep it in self, made new in __init__." if inspect.isclass(given) else _MADE_NEW)
+
+
+_MADE_NEW = "Make it new in each call, within the function."
 
 
 def _known_mistake(check: Check, given: Any, run: Run, complaint: Complaint, seed: int) -> str:

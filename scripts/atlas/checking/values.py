@@ -1,6 +1,8 @@
 """Numbers of any framework, compared, copied, put back and shown."""
 
 import contextlib
+import itertools
+import math
 import sys
 import types
 from typing import Any
@@ -15,6 +17,7 @@ def array(value: Any) -> np.ndarray:
 
     Raises TypeError, saying what it is instead, for everything that holds no numbers or no array.
     """
+    value = _of_tensorflow(value)
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
@@ -27,11 +30,27 @@ def array(value: Any) -> np.ndarray:
         raise TypeError("rows of different lengths") from error
     except Exception as error:
         raise TypeError(f"no array can be made of it ({type(error).__name__})") from error
+    if result.dtype.kind == "V" and result.dtype.name == "bfloat16":  # TensorFlow's
+        result = result.astype(np.float32)
     if result.dtype.kind in "US":
         raise TypeError("text, not numbers")
     if result.dtype.kind not in "biufc":
         raise TypeError("no numbers" if is_array(value) and result.dtype != object else "Python objects, not numbers")
     return np.asarray(result)
+
+
+def _of_tensorflow(value: Any) -> Any:
+    """TensorFlow's tensors that are not simply dense as one that is; raises TypeError where there is none."""
+    match type(value).__name__:
+        case "SparseTensor":
+            return sys.modules["tensorflow"].sparse.to_dense(value)
+        case "IndexedSlices":  # a gradient of tf.gather, of an embedding
+            return sys.modules["tensorflow"].convert_to_tensor(value)
+        case "RaggedTensor":
+            raise TypeError("a RaggedTensor, rows of different lengths: .to_tensor() fills them up")
+        case "SymbolicTensor" | "KerasTensor":
+            raise TypeError("a tensor without values yet, of a graph: call the model, or the tf.function, with numbers")
+    return value
 
 
 def is_array(value: Any) -> bool:
@@ -41,9 +60,14 @@ def is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | np.generic) or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
+def entries(value: Any) -> float:
+    """How many entries an array has; infinite where an axis has no length yet, as in TensorFlow's graphs."""
+    return math.inf if None in tuple(value.shape) else math.prod(value.shape)
+
+
 def plain(value: Any) -> bool:
     """Whether `value` is data (numbers, text, arrays, tensors, containers of them), not an object with a life."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set):
         return all(plain(item) for item in value)
     if isinstance(value, dict):
         return all(plain(item) for item in value.values())
@@ -57,6 +81,10 @@ def kept(value: Any) -> Any:
         return value.copy()
     if hasattr(value, "detach") and hasattr(value, "clone"):
         return value.detach().clone()
+    if hasattr(value, "assign") and is_array(value):  # a variable of TensorFlow or Keras
+        return np.array(value.numpy())
+    if isinstance(value, set):
+        return set(value)
     if type(value) in (list, tuple):
         return type(value)(kept(item) for item in value)
     if isinstance(value, dict):
@@ -65,18 +93,37 @@ def kept(value: Any) -> Any:
 
 
 def put_back(value: Any, before: Any) -> None:
-    """Undo what was done to a list, dict, array or tensor in place."""
+    """Undo what was done to a list, dict, set, array or tensor in place, and in those within it."""
     if isinstance(value, list):
-        value[:] = before
+        value[:] = [_restored(item, item_before) for item, item_before in itertools.zip_longest(value, before)][
+            : len(before)
+        ]
     elif isinstance(value, dict):
+        restored = {key: _restored(value.get(key), item) for key, item in before.items()}
+        value.clear()
+        value.update(restored)
+    elif isinstance(value, set):
         value.clear()
         value.update(before)
     elif isinstance(value, tuple):
         for item, item_before in zip(value, before, strict=True):
             put_back(item, item_before)
+    elif hasattr(value, "assign") and is_array(value):
+        value.assign(before)
     elif is_array(value):
         with contextlib.suppress(Exception):
             (value.detach() if hasattr(value, "detach") else value)[...] = before
+
+
+def _restored(item: Any, before: Any) -> Any:
+    """The item itself, put back, for others may hold it too; where it is none of the kind, what was there."""
+    if isinstance(item, list | dict | set) and type(item) is type(before):
+        put_back(item, before)
+        return item
+    if is_array(item) and is_array(before) and item.shape == before.shape:
+        put_back(item, before)
+        return item
+    return before
 
 
 def same(a: Any, b: Any, *, exact: bool = False, unknown: bool = True) -> bool:
@@ -90,6 +137,8 @@ def same(a: Any, b: Any, *, exact: bool = False, unknown: bool = True) -> bool:
         if isinstance(a, list | tuple) and isinstance(b, list | tuple):
             pairs = zip(a, b, strict=False)
             return len(a) == len(b) and all(same(*pair, exact=exact, unknown=unknown) for pair in pairs)
+        if isinstance(a, set) and isinstance(b, set):
+            return a == b
         if isinstance(a, dict) and isinstance(b, dict):
             return a.keys() == b.keys() and all(same(a[key], b[key], exact=exact, unknown=unknown) for key in a)
         if type(a) is type(b) and not isinstance(a, str | bytes | types.NoneType):
@@ -121,7 +170,7 @@ def summary(value: Any, depth: int = 2) -> str:
     if value is None or isinstance(value, bool | int | float | complex | np.generic):
         return number(value)
     if is_array(value):
-        if np.prod(value.shape, dtype=int) <= 6 and len(value.shape) <= 1:
+        if entries(value) <= 6 and len(value.shape) <= 1:
             with contextlib.suppress(TypeError):
                 numbers = array(value)
                 inner = " ".join(number(entry) for entry in numbers.ravel())

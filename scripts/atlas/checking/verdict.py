@@ -8,9 +8,9 @@ from typing import Any
 from atlas.checking import learner, unnoticed
 from atlas.checking.advice import advice, said
 from atlas.checking.calls import Run, called_with
+from atlas.checking.limit import TimeUp
 from atlas.checking.place import file_name, learners_place
 from atlas.checking.report import BROKEN, FAILED, UNTOUCHED
-from atlas.checking.sandbox import TimeUp
 from atlas.checking.values import summary
 from atlas.checking.vocabulary import Check
 from atlas.checking.written import Written

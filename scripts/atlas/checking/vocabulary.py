@@ -26,6 +26,19 @@ class Complaint(Exception):
         self.why, self.details, self.reading, self.yours = why, list(details), reading, yours
 
 
+CHANGES = {
+    "arguments": "arrays, lists and dicts that are handed in, TensorFlow's variables among them",
+    "weights": "a model's parameters, buffers and running statistics",
+    "gradients": "the .grad of a model's parameters",
+    "mode": "whether a model and its layers are in training",
+    "frozen": "which of a model's parameters learn: requires_grad, trainable",
+    "layers": "the layers of a model: another head, for example",
+    "optimizer": "the state and the rates of an optimizer",
+    "seed": "global generators are seeded",
+}
+"""What a call may be meant to change; without a word about it, a change is reported and put back."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One exercise's check. `function(learner, rng)` raises a Complaint, or returns when all is well."""
@@ -36,8 +49,12 @@ class Check:
     mistakes: tuple[Callable, ...]
     seconds: float
     random: bool = False
+    changes: tuple[str, ...] = ()
+    new: bool = False
 
     def __post_init__(self):
+        if unknown := [name for name in self.changes if name not in CHANGES]:
+            raise ValueError(f"the check of {self.name} declares changes={unknown}; there are {', '.join(CHANGES)}")
         if not self.hints or not all(hint.strip() for hint in self.hints):
             raise ValueError(f"the check of {self.name} needs hints, and none of them empty")
         for mistake in self.mistakes:
@@ -46,14 +63,26 @@ class Check:
 
 
 def exercise(
-    *, hints: Sequence[str], mistakes: Sequence[Callable] = (), seconds: float = 10, random: bool = False
+    *,
+    hints: Sequence[str],
+    mistakes: Sequence[Callable] = (),
+    seconds: float = 10,
+    random: bool = False,
+    changes: Sequence[str] = (),
+    new: bool = False,
 ) -> Callable:
     """Make the check of the exercise that has the decorated function's name.
 
     seconds: the time limit of a run. random: the function is meant to draw from global generators, as dropout does;
-    then a second call may give something else.
+    then a second call may give something else. changes: what a call is meant to change, of CHANGES: a training step the
+    "weights", "gradients", "mode" and "optimizer". new: no array of the result may be an input or a view of one.
     """
-    return lambda function: Check(function.__name__, function, tuple(hints), tuple(mistakes), seconds, random)
+
+    def check(function: Callable) -> Check:
+        parts = tuple(hints), tuple(mistakes), seconds, random, tuple(changes), new
+        return Check(function.__name__, function, *parts)
+
+    return check
 
 
 def load_checks(folder: Path) -> dict[str, Check]:

@@ -1310,6 +1310,7 @@ def _letters_swapped(W, g, V, eta, mu):
             "V stays as it was: V = μV + g comes first, then W − ηV.": {"velocity": lambda V, g, mu, eta: V.copy()},
         },
     ),
+    new=True,
 )
 def momentum_step(learner, rng):
     import torch

@@ -161,6 +161,7 @@ def _velocity_not_carried(w, g, v, eta, mu=0.9, nesterov=False):
         },
     ),
     seconds=60,  # the first use of torch.optim imports for seconds
+    new=True,
 )
 def momentum_step(learner, rng):
     import torch
@@ -249,6 +250,7 @@ def _rmsprop(
         sign={"It walks uphill: the step is subtracted.": 1},
     ),
     seconds=60,  # the first use of torch.optim imports for seconds
+    new=True,
 )
 def rmsprop_step(learner, rng):
     import torch
@@ -424,6 +426,7 @@ def _nothing_yet(w):
     ],
     mistakes=_ADAM_MISTAKES,
     seconds=60,  # the first use of torch.optim imports for seconds
+    new=True,
 )
 def adam_step(learner, rng):
     import torch
@@ -531,6 +534,7 @@ def _undecayed(new, w, eta, lam, scale):
         },
     ),
     seconds=60,  # the first use of torch.optim imports for seconds
+    new=True,
 )
 def adamw_step(learner, rng):
     import torch

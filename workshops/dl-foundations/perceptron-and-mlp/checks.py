@@ -973,6 +973,7 @@ def _fault_in_batches(batches, N, B):
         "In each batch, in this order: loss, optimizer.zero_grad(), loss.backward(), optimizer.step(), schedule.step() if there is one.",
         "nn.functional.cross_entropy(model(x[batch]), y[batch]) is a mean over the batch: add loss.item() * len(batch) to total.",
     ],
+    changes=("weights", "gradients", "mode", "optimizer"),
 )
 def train_epoch(learner, rng):
     import torch

@@ -282,6 +282,7 @@ def _fill(model, value):
         RestoresNothing,
     ],
     seconds=30,  # torch.nn may be imported here for the first time
+    changes=("weights",),  # restore does; update is asked below
 )
 def EarlyStopping(learner, rng):
     def demand(losses, patience, expected, why, after=(), likely=""):

@@ -68,7 +68,7 @@ class Parts:
         if unknown := new.keys() - parts.keys() - fixed.keys() - {"returns"}:
             raise TypeError(f"{self.__name__} has no part and no argument {', '.join(sorted(unknown))}")
         made = self._class(parts, fixed) if inspect.isclass(self.right) else self._function(parts, fixed, **new)
-        made.__name__, made.__doc__ = self.__name__.lstrip("_"), words
+        made.__name__, made.__doc__, made.of_exercise = self.__name__.lstrip("_"), words, self.signature
         return made
 
     def _function(self, parts: Table, fixed: Table, returns: Callable | None = None, **_) -> Callable:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import types
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from atlas.checking.learner import Disturbed, DisturbedInVain, Learner, watched
 from atlas.checking.limit import TimeLimit
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
 from atlas.checking.sandbox import Printed, world_kept
-from atlas.checking.values import same
+from atlas.checking.values import same, summary
 from atlas.checking.verdict import verdict_on
 from atlas.checking.vocabulary import Check, Complaint
 
@@ -33,6 +34,8 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
         run, error = _attempt(check, given, seed)
         if error is None and run.remembers:
             error = _disturbance(check, given, seed, run.remembers)
+        if error is None:
+            error = _other_default(check, given)
         if error is None:
             verdict = (PASSED, "", [])
         elif isinstance(error, Complaint):
@@ -75,6 +78,21 @@ def _disturbance(check: Check, given: Any, seed: int, remembers: list[str]) -> C
     return Complaint(what, details, "Keep it in self, made new in __init__." if inspect.isclass(given) else _MADE_NEW)
 
 
+def _other_default(check: Check, given: Any) -> Complaint | None:
+    """A complaint where an argument's default is not that of the exercise's first line: later code counts on it."""
+    try:
+        yours = inspect.signature(given).parameters
+    except (TypeError, ValueError):
+        return None
+    for name, wanted in check.signature.parameters.items() if check.signature else ():
+        if name not in yours or wanted.default is wanted.empty or yours[name].default == wanted.default:
+            continue
+        there = "none" if yours[name].default is wanted.empty else summary(yours[name].default)
+        why = f"the default of {name} has to stay as the exercise gives it: code that calls without it counts on it"
+        return Complaint(why, [f"yours    {there}", f"expected {summary(wanted.default)}"])
+    return None
+
+
 _MADE_NEW = "Make it new in each call, within the function."
 
 
@@ -92,10 +110,14 @@ def _known_mistake(check: Check, given: Any, run: Run, complaint: Complaint, see
         if near:
             again = _attempt(check, given, seed + 1)
             near = [each for each in near if _alike(again, _attempt_of_mistake(check, each, seed + 1))]
-        if len({each.__doc__ for each in near}) > 1:
+        if len({_sentence(each) for each in near}) > 1:
             whole = _attempt(check, given, seed, to_the_end=True)
             near = [each for each in near if _alike(whole, _attempt_of_mistake(check, each, seed, to_the_end=True))]
-    return " ".join(near[0].__doc__.split()) if near else ""
+    return _sentence(near[0]) if near else ""
+
+
+def _sentence(mistake: Callable) -> str:
+    return " ".join(mistake.__doc__.split())
 
 
 _attempt_of_mistake = functools.lru_cache(maxsize=1000)(_attempt)

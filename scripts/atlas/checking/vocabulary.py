@@ -1,6 +1,7 @@
 """What a check is made of: the decorator `exercise`, the Check it makes, and what it raises."""
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,11 @@ class Check:
         for mistake in self.mistakes:
             if not (mistake.__doc__ or "").strip():
                 raise ValueError(f"mistake {mistake.__name__} of {self.name} needs a docstring: it is the message")
+
+    @property
+    def signature(self) -> inspect.Signature | None:
+        """The exercise's own first line, as its known mistakes have it (mistakes.py); None where none says it."""
+        return next((each.of_exercise for each in self.mistakes if hasattr(each, "of_exercise")), None)
 
 
 def exercise(

@@ -144,6 +144,7 @@ def _velocity_not_carried(w, g, v, eta, mu=0.9, nesterov=False):
             "nesterov=True changes nothing: its way is g + μv with the new v (g + μ times the old v is just the new one).": False,
         },
         ahead={
+            "The look-ahead lacks g: g + μv, with the new v.": lambda g, new, old, mu: mu * new,
             "The look-ahead lacks μ: g + μv, with the new v.": lambda g, new, old, mu: g + new,
             "The look-ahead adds μv to v; it is g + μv, with g once and the new v.": lambda g, new, old, mu: (
                 new + mu * new
@@ -177,6 +178,9 @@ def momentum_step(learner, rng):
             mu=0.7,
             nesterov=nesterov,
         )
+    w, v = learner(_tensor([1.0]), _tensor([2.0]), _tensor([3.0]), 0.1, 0.0)
+    expect.close(w, [0.8], why="with μ = 0 it is plain gradient descent: w", source="by hand")
+    expect.close(v, [2.0], why="with μ = 0 it is plain gradient descent: v", source="by hand")
     for nesterov, expected in ((False, 0.65), (True, 0.625)):
         given = learner(_tensor([1.0]), _tensor([2.0]), _tensor([3.0]), 0.1, 0.5, nesterov)
         w, v = expect.parts(given, ("w", "v"), "weights and velocity")
@@ -222,6 +226,12 @@ def _rmsprop(
             ),
             "ε is inside the root. It stands outside: √s + ε.": lambda g, s, old, eps, eta: eta * g / (s + eps).sqrt(),
             "ε is missing: divide by √s + ε.": lambda g, s, old, eps, eta: eta * g / s.sqrt(),
+            "ε is no lower bound: it is added to the root, √s + ε.": (
+                lambda g, s, old, eps, eta: eta * g / s.sqrt().clamp(min=eps)
+            ),
+            "ε is inside the root, and squared. It stands outside: √s + ε.": (
+                lambda g, s, old, eps, eta: eta * g / (s + eps**2).sqrt()
+            ),
             "The root is missing: divide by √s + ε, which is as large as a gradient.": (
                 lambda g, s, old, eps, eta: eta * g / (s + eps)
             ),
@@ -239,6 +249,7 @@ def _rmsprop(
             "α and 1 - α are swapped: s keeps α of itself.": lambda s, g, a: (1 - a) * s + a * g**2,
             "The squares add up for ever: that is AdaGrad. s = αs + (1 - α)g².": lambda s, g, a: s + g**2,
             "g² lacks its factor 1 - α: s would grow to a multiple of the mean.": lambda s, g, a: a * s + g**2,
+            "It averages g, not g².": lambda s, g, a: a * s + (1 - a) * g,
             "It averages |g|, not g².": lambda s, g, a: a * s + (1 - a) * g.abs(),
             "It averages g² over the entries: each entry keeps its own s.": (
                 lambda s, g, a: a * s + (1 - a) * (g**2).mean() + 0 * g
@@ -269,6 +280,9 @@ def rmsprop_step(learner, rng):
     w, s = expect.parts(given, ("w", "s"), "weights and mean of squares")
     expect.close(w, [1 - 0.2 / (math.sqrt(6.5) + 0.5)], why="the example above: w", source="by hand")
     expect.close(s, [6.5], why="the example above: s", source="by hand")
+    w, _ = learner(_tensor([1.0]), _tensor([1e-6]), _tensor([0.0]), 0.1)
+    why = "a gradient of 10⁻⁶, with the usual α and ε"
+    expect.close(w, [1 - 0.1 * 1e-6 / (1e-7 + 1e-8)], why=why, source="by hand, 0.1·10⁻⁶/(10⁻⁷ + 10⁻⁸)")
 
 
 # ------------------------------------------------------------------------------------------------ adam_step
@@ -289,7 +303,7 @@ def _adam(
     power=lambda t: t,
     bias=lambda b, t: 1 - b**t,
     first=lambda m, g, b: b * m + (1 - b) * g,
-    second=lambda v, g, m, b: b * v + (1 - b) * g**2,
+    second=lambda v, g, m, b, b1: b * v + (1 - b) * g**2,
     correct=lambda m, v, c1, c2: (m / c1, v / c2),
     divide=lambda m, v, eps, c2, g: m / (v.sqrt() + eps),
     keep=lambda new, corrected, old: new,
@@ -298,7 +312,7 @@ def _adam(
     m, v, t = state
     b1, b2, b2_of_correction = betas(beta1, beta2)
     t, m = count(t), first(m, g, b1)
-    v = second(v, g, m, b2)
+    v = second(v, g, m, b2, b1)
     c1, c2 = bias(b1, power(t)), bias(b2_of_correction, power(t))
     corrected = correct(m, v, c1, c2)
     return w + sign * eta * divide(*corrected, eps, c2, g), (*keep((m, v), corrected, state[:2]), t)
@@ -338,12 +352,15 @@ _ADAM_MISTAKES = _adam.mistakes(
     },
     second={
         "It averages g² over the entries: each entry keeps its own v.": (
-            lambda v, g, m, b: b * v + (1 - b) * (g**2).mean()
+            lambda v, g, m, b, b1: b * v + (1 - b) * (g**2).mean()
         ),
-        "v is a mean of squares: g**2, not g.": lambda v, g, m, b: b * v + (1 - b) * g,
-        "g² lacks its factor 1 - β₂ in v.": lambda v, g, m, b: b * v + g**2,
+        "v is a mean of squares: g**2, not g.": lambda v, g, m, b, b1: b * v + (1 - b) * g,
+        "The 1 - β in v has β₁; it is 1 - β₂, as β₂ is what v keeps of itself.": (
+            lambda v, g, m, b, b1: b * v + (1 - b1) * g**2
+        ),
+        "g² lacks its factor 1 - β₂ in v.": lambda v, g, m, b, b1: b * v + g**2,
         "v averages the squares of m. It averages the squares of the gradient, g**2.": (
-            lambda v, g, m, b: b * v + (1 - b) * m**2
+            lambda v, g, m, b, b1: b * v + (1 - b) * m**2
         ),
     },
     correct={
@@ -395,7 +412,7 @@ _ADAM_MISTAKES = _adam.mistakes(
         f"{_STILL} ": {"count": lambda t: t, "power": lambda t: t + 1},
         "β and 1 - β are swapped: a running mean keeps β of itself.": {
             "first": lambda m, g, b: (1 - b) * m + b * g,
-            "second": lambda v, g, m, b: (1 - b) * v + b * g**2,
+            "second": lambda v, g, m, b, b1: (1 - b) * v + b * g**2,
         },
     },
 )
@@ -449,6 +466,17 @@ def adam_step(learner, rng):
     expect.close(m, [0.2], why="the example above: m is returned uncorrected", source="by hand")
     expect.close(v, [0.04], why="the example above: v is returned uncorrected", source="by hand")
     expect.equal(t, 1, why="one step has been taken", source="counting")
+    w, (*_, t) = _state(learner(one, _tensor([1e-6]), (zero, zero, 0), 0.1), one)
+    source = "by hand, 0.1·10⁻⁶/(10⁻⁶ + 10⁻⁸)"
+    expect.close(w, [1 - 0.1 / 1.01], why="a gradient of 10⁻⁶, with the usual β and ε", source=source)
+    w, (*_, t) = _state(learner(one, one, (one, one, 1500), 0.1), one)
+    expect.close(
+        w,
+        [1 - 0.1 * math.sqrt(1 - 0.999**1501)],
+        why="step 1501, with the usual β and ε",
+        source="m̂ = 1, v̂ = 1/(1 - 0.999¹⁵⁰¹)",
+    )
+    expect.equal(t, 1501, why="and t goes on counting", source="counting")
 
 
 # ------------------------------------------------------------------------------------------------ adamw_step

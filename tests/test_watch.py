@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from atlas.checking import FAILED, exercise, expect, limit, run_check
-from atlas.checking.world import SETTINGS
+from atlas.checking.world import SETTINGS, Settings
 
 
 @exercise(hints=["."], seconds=0.4)
@@ -75,13 +75,14 @@ def test_every_setting_is_tried_here_or_with_tensorflow():
 @pytest.mark.parametrize("call", CHANGES)
 def test_a_setting_that_a_call_leaves_changed_is_told_and_put_back_before_it_can_disturb(call):
     (setting,) = (setting for setting in SETTINGS if setting.call == call)
-    before, seen = setting.read(), []
+    settings, seen = Settings(), []
+    before = settings.read()
 
     @check_of
     def double(learner, rng):
-        at_first = setting.read()
+        at_first = settings.read()
         expect.close(learner(np.ones(2)), [2.0, 2.0], why="twice", source="by hand")
-        seen.append(setting.read() == at_first)
+        seen.append(settings.read() == at_first)
 
     def changes(x):
         CHANGES[call]()
@@ -89,7 +90,7 @@ def test_a_setting_that_a_call_leaves_changed_is_told_and_put_back_before_it_can
 
     said = told(changes, double)
     assert f"all later code runs with: {call}" in said and setting.cure in said
-    assert seen == [True] and setting.read() == before
+    assert seen == [True] and settings.read() == before
 
 
 def test_what_ends_by_itself_is_nobodys_business():

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from atlas.checking import FAILED, exercise, expect, limit, run_check
-from atlas.checking.world import SETTINGS
+from atlas.checking.world import SETTINGS, Settings
 
 
 @exercise(hints=["."], seconds=0.4)
@@ -75,13 +75,14 @@ def test_every_setting_is_tried_here_or_with_tensorflow():
 @pytest.mark.parametrize("call", CHANGES)
 def test_a_setting_that_a_call_leaves_changed_is_told_and_put_back_before_it_can_disturb(call):
     (setting,) = (setting for setting in SETTINGS if setting.call == call)
-    before, seen = setting.read(), []
+    settings, seen = Settings(), []
+    before = settings.read()
 
     @check_of
     def double(learner, rng):
-        at_first = setting.read()
+        at_first = settings.read()
         expect.close(learner(np.ones(2)), [2.0, 2.0], why="twice", source="by hand")
-        seen.append(setting.read() == at_first)
+        seen.append(settings.read() == at_first)
 
     def changes(x):
         CHANGES[call]()
@@ -89,7 +90,7 @@ def test_a_setting_that_a_call_leaves_changed_is_told_and_put_back_before_it_can
 
     said = told(changes, double)
     assert f"all later code runs with: {call}" in said and setting.cure in said
-    assert seen == [True] and setting.read() == before
+    assert seen == [True] and settings.read() == before
 
 
 def test_what_ends_by_itself_is_nobodys_business():
@@ -760,7 +761,7 @@ def stops_by_pdb(z):
 @pytest.mark.parametrize("answer", [stops, stops_by_pdb])
 def test_a_breakpoint_that_nobody_sits_at_is_named(answer):
     said = told(answer)
-    assert "breakpoint() waits for somebody" in said and f"in {answer.__name__}:" in said
+    assert "breakpoint() waits for somebody at a debugger" in said and f"in {answer.__name__}:" in said
 
 
 # ---------------------------------------------------------------------------------------------- the world as before
@@ -1070,16 +1071,19 @@ def tensorflow():
         "symbolic": "a tensor without values yet",
     }.items(),
 )
+@pytest.mark.xdist_group("tensorflow")
 def test_tensorflow_is_under_the_watch(tensorflow, scene, fragment):
     assert fragment in tensorflow[scene], tensorflow[scene]
 
 
+@pytest.mark.xdist_group("tensorflow")
 def test_variables_and_models_of_tensorflow_are_put_back(tensorflow):
     assert tensorflow["put back"] == [[1.0, 2.0], [5.0]]
     assert tensorflow["weights put back"] and tensorflow["trainable put back"]
     assert tensorflow["settings"] == [False, "float32", "float32", "channels_last"]
 
 
+@pytest.mark.xdist_group("tensorflow")
 def test_tensorflows_and_keras_private_random_states_are_where_the_kit_looks_for_them(tensorflow):
     """They have no public way to be read. Fails when an update moves them: see world.py."""
     alone, with_a_check_between = tensorflow["states"]
@@ -1160,8 +1164,8 @@ def kernel(tmp_path_factory):
         ("while True:\n        try: time.sleep(9)\n        except: pass", "stopped after 0.5 s"),
         ("time.sleep(1000)", "at line 2 of your cell, in double:  time.sleep(1000)"),
         ("return input('?')", "input() waits"),
-        ("breakpoint()", "breakpoint() waits for somebody"),
-        ("import pdb; pdb.set_trace()", "breakpoint() waits for somebody"),
+        ("breakpoint()", "breakpoint() waits for somebody at a debugger"),
+        ("import pdb; pdb.set_trace()", "breakpoint() waits for somebody at a debugger"),
         ("exit()", "ends Python"),
         ("quit()", "ends Python"),
         ("import sys; sys.exit(1)", "ends Python"),
@@ -1169,6 +1173,7 @@ def kernel(tmp_path_factory):
         ("return x +", "SyntaxError"),
     ],
 )
+@pytest.mark.xdist_group("kernel")
 def test_the_kernel_survives(kernel, body, fragment):
     printed = kernel(f"def double(x):\n    {body}\nprint(run_check(check, double).text())")
     assert fragment in printed
@@ -1178,6 +1183,7 @@ def test_the_kernel_survives(kernel, body, fragment):
         kernel.asked()
 
 
+@pytest.mark.xdist_group("kernel")
 def test_the_kernel_survives_a_check_in_another_thread(kernel):
     code = "def double(x):\n    while True: pass\n"
     code += "t = threading.Thread(target=lambda: print(run_check(check, double).text()))\n"
@@ -1186,6 +1192,7 @@ def test_the_kernel_survives_a_check_in_another_thread(kernel):
     assert "stopped after 0.5 s" in printed and "False" in printed
 
 
+@pytest.mark.xdist_group("kernel")
 def test_a_person_at_a_breakpoint_has_all_the_time_and_nothing_hangs_afterwards(kernel):
     code = "def double(x):\n    y = 2 * x\n    return y\nprint(run_check(check, double).text())"
     kernel.debug("initialize", clientID="test", adapterID="", pathFormat="path")

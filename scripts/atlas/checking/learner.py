@@ -14,8 +14,7 @@ from atlas.checking.expectations import difference
 from atlas.checking.memory import Memory, methods
 from atlas.checking.values import is_array, kept, plain, put_back, same, summary
 from atlas.checking.vocabulary import Complaint
-from atlas.checking.world import Tables, generator_states, generators_kept, loaded, replaced, seeds_told
-from atlas.checking.world import put_back as put_settings_back
+from atlas.checking.world import Settings, Tables, generator_states, generators_kept, replaced, seeds_told
 
 
 @contextlib.contextmanager
@@ -67,7 +66,7 @@ class Learner:
     def __init__(self, given: Any, run: Run, memory: Memory):
         self._given, self._run, self._memory = given, run, memory
         self._signature = _signature(given)
-        self._settings = loaded()
+        self._settings = Settings()
         self._inside, self._seeded, self._last = False, None, None
         self._objects: list[Objects] = []
 
@@ -134,7 +133,7 @@ class Learner:
         changes = self._run.check.changes
         data = {name: value for name, value in inputs.items() if plain(value)}
         few = len(self._run.calls) <= _CALLS
-        settings = [(setting, setting.read()) for setting in self._settings]
+        settings = self._settings.read()
         objects = Objects({name: value for name, value in inputs.items() if name not in data}, changes)
         given = few and not self._run.check.random and any(map(_is_generator, inputs.values()))
         draws = generator_states() if given else None
@@ -169,7 +168,7 @@ class Learner:
         raise Complaint(f"your function changes its input {name}: the caller still needs it", details, reading)
 
     def _look_at_settings(self, settings: list) -> None:
-        for setting, before, after in put_settings_back(settings):
+        for setting, before, after in self._settings.put_back(settings):
             self._notice(
                 f"your code changes a setting that all later code runs with: {setting.call}",
                 [f"before   {before}", f"after    {after}"],

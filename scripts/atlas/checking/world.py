@@ -45,9 +45,6 @@ class Setting:
         """What sets it, as a learner writes it."""
         return f"{ {'numpy': 'np', 'tensorflow': 'tf'}.get(self.module, self.module) }.{self.setter}"
 
-    def read(self) -> Any:
-        return attrgetter(self.getter)(sys.modules[self.module])()
-
     def write(self, value: Any) -> None:
         write = attrgetter(self.setter)(sys.modules[self.module])
         write(**value) if isinstance(value, dict) else write(value)
@@ -124,9 +121,34 @@ SETTINGS = (
 )
 
 
-def loaded() -> list[Setting]:
+class Settings:
     """The settings that there are now: of the modules that are loaded, not half-way through loading."""
-    return [setting for setting in SETTINGS if _there(setting)]
+
+    def __init__(self):
+        there = [setting for setting in SETTINGS if _there(setting)]
+        self._readers = [(setting, attrgetter(setting.getter)(sys.modules[setting.module])) for setting in there]
+
+    def read(self) -> list[Any]:
+        return [read() for _, read in self._readers]
+
+    def put_back(self, before: list[Any]) -> list[tuple[Setting, Any, Any]]:
+        """Set what was changed to what it was; returns the settings that were, with the value before and after."""
+        pairs = zip(self._readers, before, strict=True)
+        changed = [(setting, value, now) for (setting, read), value in pairs if (now := read()) != value]
+        for setting, value, _ in changed:
+            setting.write(value)
+        return changed
+
+    def make_known(self) -> list[str]:
+        """Set each to what it is known as during a check; returns what the learner should know about that."""
+        notes = []
+        for setting, read in self._readers:
+            known = setting.known(sys.modules[setting.module]) if setting.known else read()
+            if (value := read()) != known:
+                setting.write(known)
+                if setting.noted:
+                    notes.append(f"Note: {setting.call}({value}) is in force here. The check ran with {known}.")
+        return notes
 
 
 def _there(setting: Setting) -> bool:
@@ -182,25 +204,12 @@ def known_settings() -> Iterator[list[str]]:
     torch = sys.modules.get("torch")
     inference = getattr(torch, "is_inference_mode_enabled", bool)()
     with torch.inference_mode(False) if inference else contextlib.nullcontext():
-        before, notes = [(setting, setting.read()) for setting in loaded()], []
-        for setting, value in before:
-            known = setting.known(sys.modules[setting.module]) if setting.known else value
-            if value != known:
-                setting.write(known)
-                if setting.noted:
-                    notes.append(f"Note: {setting.call}({value}) is in force here. The check ran with {known}.")
+        settings = Settings()
+        before = settings.read()
         try:
-            yield notes
+            yield settings.make_known()
         finally:
-            put_back(before)
-
-
-def put_back(before: list[tuple[Setting, Any]]) -> list[tuple[Setting, Any, Any]]:
-    """Set what was changed to what it was; returns the settings that were, with the value before and after."""
-    changed = [(setting, value, now) for setting, value in before if (now := setting.read()) != value]
-    for setting, value, _ in changed:
-        setting.write(value)
-    return changed
+            settings.put_back(before)
 
 
 # -- global generators

@@ -84,6 +84,16 @@ def test_a_modules_parameters_and_input_have_their_gradients_in_both_modes():
     assert "in evaluation" in run_check(module, lambda: Norm(cut=True)).text()
 
 
+def test_a_parameter_that_does_not_learn_is_named():
+    def half_frozen():
+        net = Norm()
+        net.last.weight.requires_grad_(False)
+        return net
+
+    said = run_check(module, half_frozen).text()
+    assert "the gradient with respect to last.weight" in said and "requires_grad=False" in said, said
+
+
 @exercise(hints=["."], random=True)
 def shuffled(learner, rng):
     governed(lambda generator: learner(np.arange(20), generator), why="the order")

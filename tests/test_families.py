@@ -58,6 +58,11 @@ WRONG = {
         lambda Z: softmax(Z) if Z.max() > -700 else np.exp(Z) / np.exp(Z).sum(1, keepdims=True),
         "near -1000",
     ),
+    "a shift by the first": (
+        rows,
+        lambda Z: np.exp(Z - Z[:, :1]) / np.exp(Z - Z[:, :1]).sum(1, keepdims=True),
+        "the entries of a row lie far apart",
+    ),
     "one maximum for all rows": (
         rows,
         lambda Z: np.exp(Z - Z.max()) / np.exp(Z - Z.max()).sum(1, keepdims=True),

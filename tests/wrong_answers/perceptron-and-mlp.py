@@ -13,13 +13,6 @@ from answers import right, wrong
 # ------------------------------------------------------------------------------------------------ perceptron_step
 
 
-@wrong("perceptron_step", says="lacks the label")
-def label_left_out_of_the_step(w, b, x, y, eta):
-    if y * (w @ x + b) <= 0:
-        return w + eta * x, b + eta
-    return w, b
-
-
 @wrong("perceptron_step", says="undecided")
 def undecided_counts_as_right(w, b, x, y, eta):
     if y * (w @ x + b) < 0:
@@ -35,21 +28,7 @@ def zero_is_class_plus(w, b, x, y, eta):
     return w, b
 
 
-@wrong("perceptron_step", says="wrong way")
-def minus_for_plus(w, b, x, y, eta):
-    if y * (w @ x + b) <= 0:
-        return w - eta * y * x, b - eta * y
-    return w, b
-
-
-@wrong("perceptron_step", says="the bias is left out of the decision")
-def decides_by_weights_alone(w, b, x, y, eta):
-    if y * (w @ x) <= 0:
-        return w + eta * y * x, b + eta * y
-    return w, b
-
-
-@wrong("perceptron_step", says="needs its brackets")
+@wrong("perceptron_step", says="y multiplies w·x but not b")
 def brackets_forgotten(w, b, x, y, eta):
     if y * w @ x + b <= 0:
         return w + eta * y * x, b + eta * y
@@ -64,54 +43,16 @@ def writes_into_the_callers_array(w, b, x, y, eta):
     return w, b
 
 
-@wrong("perceptron_step", says="although the neuron is right")
-def no_condition(w, b, x, y, eta):
-    return w + eta * y * x, b + eta * y
-
-
 @wrong("perceptron_step", says="one branch end without it")
 def returns_only_after_a_mistake(w, b, x, y, eta):
     if y * (w @ x + b) <= 0:
         return w + eta * y * x, b + eta * y
 
 
-@wrong("perceptron_step", says="order is (w, b)")
-def bias_first(w, b, x, y, eta):
-    wrong_side = y * (w @ x + b) <= 0
-    return b + wrong_side * eta * y, w + wrong_side * eta * y * x
-
-
-@wrong("perceptron_step", says="answer of 0")
-def compares_zero_or_one_with_the_label(w, b, x, y, eta):
-    y_hat = 1 if w @ x + b > 0 else 0
-    if y_hat != y:
-        return w + eta * y * x, b + eta * y
-    return w, b
-
-
 @wrong("perceptron_step", says="twice too long")
 def difference_of_labels(w, b, x, y, eta):
     y_hat = 1 if w @ x + b > 0 else -1
     return w + eta * (y - y_hat) * x, b + eta * (y - y_hat)
-
-
-@wrong("perceptron_step", says="Yours adds -0.35·x to w. Here η·y is -0.7")
-def half_a_step_where_undecided(w, b, x, y, eta):
-    error = (y - np.sign(w @ x + b)) / 2
-    return w + eta * error * x, b + eta * error
-
-
-@wrong("perceptron_step", says="least squares")
-def least_squares_step(w, b, x, y, eta):
-    error = y - (w @ x + b)
-    return w + eta * error * x, b + eta * error
-
-
-@wrong("perceptron_step", says="The weights are right, the bias is not")
-def bias_minus(w, b, x, y, eta):
-    if y * (w @ x + b) <= 0:
-        return w + eta * y * x, b - eta * y
-    return w, b
 
 
 @wrong("perceptron_step", says="Yours adds 0.1·x to w. Here η·y is 0.3")
@@ -121,23 +62,25 @@ def learning_rate_written_as_a_number(w, b, x, y, eta):
     return w, b
 
 
-@wrong("perceptron_step", says="an `if`, not a `while`")
-def until_it_is_right(w, b, x, y, eta):
-    while y * (w @ x + b) <= 0:
-        w, b = w + eta * y * x, b + eta * y
-    return w, b
-
-
-@wrong("perceptron_step", says="returns the step alone")
-def returns_the_step_alone(w, b, x, y, eta):
-    if y * (w @ x + b) <= 0:
-        return eta * y * x, eta * y
-    return w, b
-
-
 @wrong("perceptron_step", says="truth value of an array")
 def product_entry_by_entry(w, b, x, y, eta):
     if y * (w * x + b) <= 0:
+        return w + eta * y * x, b + eta * y
+    return w, b
+
+
+@wrong("perceptron_step", says="goes wrong for whole numbers")
+def step_kept_in_an_array_like_x(w, b, x, y, eta):
+    step = np.zeros_like(x)
+    if y * (w @ x + b) <= 0:
+        step[:] = eta * y * x
+        b = b + eta * y
+    return w + step, b
+
+
+@wrong("perceptron_step", says="Nothing changes here")
+def a_small_margin(w, b, x, y, eta):
+    if y * (w @ x + b) < 0.01:
         return w + eta * y * x, b + eta * y
     return w, b
 
@@ -175,13 +118,6 @@ def case_by_case(w, b, x, y, eta):
 
 
 @right("perceptron_step")
-def bias_as_one_more_weight(w, b, x, y, eta):
-    w1, x1 = np.append(w, b), np.append(x, 1)
-    w1 = np.where(y * (w1 @ x1) <= 0, w1 + eta * y * x1, w1)
-    return w1[:-1], w1[-1]
-
-
-@right("perceptron_step")
 def with_tensors(w, b, x, y, eta):
     w, x = torch.as_tensor(w), torch.as_tensor(x)
     return (w, b) if y * ((w * x).sum() + b) > 0 else (w + eta * y * x, b + eta * y)
@@ -202,40 +138,9 @@ def bound(R, gamma):
     return (R / gamma) ** 2 if gamma > 0 else np.inf
 
 
-@wrong("mistake_bound", says="not squared yet")
-def square_forgotten(X, y, w):
-    gamma = margin(X, y, w)
-    return longest(X) / gamma if gamma > 0 else np.inf
-
-
 @wrong("mistake_bound", says="divide y·(w·x) by ‖w‖")
 def margin_depends_on_the_length_of_w(X, y, w):
     return bound(longest(X), (y * (X @ w)).min())
-
-
-@wrong("mistake_bound", says="taken over columns")
-def lengths_of_columns(X, y, w):
-    return bound(np.linalg.norm(X, axis=0).max(), margin(X, y, w))
-
-
-@wrong("mistake_bound", says="norm of the whole matrix")
-def norm_without_axis(X, y, w):
-    return bound(np.linalg.norm(X), margin(X, y, w))
-
-
-@wrong("mistake_bound", says="largest entry")
-def largest_entry_for_the_longest_row(X, y, w):
-    return bound(X.max(), margin(X, y, w))
-
-
-@wrong("mistake_bound", says="lacks its square root")
-def radius_without_a_root(X, y, w):
-    return bound((X**2).sum(axis=1).max(), margin(X, y, w))
-
-
-@wrong("mistake_bound", says="Does each label meet")
-def labels_forgotten(X, y, w):
-    return bound(longest(X), (X @ w).min() / np.linalg.norm(w))
 
 
 @wrong("mistake_bound", says="Does each label meet")
@@ -246,31 +151,6 @@ def labels_as_a_column(X, y, w):
 @wrong("mistake_bound", says="negative margin")
 def distance_without_a_side(X, y, w):
     return bound(longest(X), np.abs(X @ w).min() / np.linalg.norm(w))
-
-
-@wrong("mistake_bound", says="no promise, and the bound is np.inf")
-def promises_anything(X, y, w):
-    return (longest(X) / margin(X, y, w)) ** 2
-
-
-@wrong("mistake_bound", says="not of the best one")
-def widest_margin(X, y, w):
-    return bound(longest(X), (y * (X @ w)).max() / np.linalg.norm(w))
-
-
-@wrong("mistake_bound", says="constant 1 once more")
-def appends_another_one(X, y, w):
-    return bound(longest(np.hstack([X, np.ones((len(X), 1))])), margin(X, y, w))
-
-
-@wrong("mistake_bound", says="leaves the last entry out")
-def length_of_w_without_bias(X, y, w):
-    return bound(longest(X), (y * (X @ w)).min() / np.linalg.norm(w[:-1]))
-
-
-@wrong("mistake_bound", says="divides by the length of each example")
-def examples_normalised_too(X, y, w):
-    return bound(longest(X), margin(X / np.linalg.norm(X, axis=1, keepdims=True), y, w))
 
 
 @wrong("mistake_bound", says="loop left too early")
@@ -287,7 +167,7 @@ def returns_both_parts(X, y, w):
     return longest(X), margin(X, y, w)
 
 
-@wrong("mistake_bound", says="cut to a whole number")
+@wrong("mistake_bound", says="It is a whole number")
 def counts_are_integers(X, y, w):
     result = bound(longest(X), margin(X, y, w))
     return int(result) if result < np.inf else result
@@ -298,6 +178,14 @@ def refuses_what_is_not_separated(X, y, w):
     if margin(X, y, w) <= 0:
         raise ValueError("w does not separate the classes")
     return bound(longest(X), margin(X, y, w))
+
+
+@wrong("mistake_bound", says="no promise, and the bound is np.inf")
+def on_the_border_is_left_out(X, y, w):
+    margins = y * (X @ w) / np.linalg.norm(w)
+    if (margins < 0).any():
+        return np.inf
+    return (longest(X) / margins[margins > 0].min()) ** 2
 
 
 @right("mistake_bound")
@@ -324,13 +212,6 @@ def both_norms_at_once(X, y, w):
 
 
 @right("mistake_bound")
-def bound_with_tensors(X, y, w):
-    X, y, w = (torch.tensor(a, dtype=torch.float64) for a in (X, y, w))
-    gamma = (y * (X @ w)).min() / w.norm()
-    return (X.norm(dim=1).max() / gamma) ** 2 if gamma > 0 else torch.tensor(float("inf"))
-
-
-@right("mistake_bound")
 def in_single_precision(X, y, w):
     return bound(longest(X.astype(np.float32)), margin(X.astype(np.float32), y, w.astype(np.float32)))
 
@@ -345,16 +226,6 @@ def network(W1, b1, W2, b2):
 @wrong("xor_network", says="computes OR")
 def adds_both_neurons():
     return network([[1, 1], [1, 1]], [-0.5, -1.5], [[1, 1]], [-0.5])
-
-
-@wrong("xor_network", says="computes AND")
-def listens_to_both_on():
-    return network([[1, 1], [1, 1]], [-0.5, -1.5], [[0, 1]], [-0.5])
-
-
-@wrong("xor_network", says="the opposite of XOR")
-def signs_turned():
-    return network([[1, 1], [1, 1]], [-0.5, -1.5], [[-1, 1]], [0.5])
 
 
 @wrong("xor_network", says="1 at z = 0 too")
@@ -382,19 +253,9 @@ def two_alike():
     return network([[1, 1], [1, 1]], [-0.5, -0.5], [[1, -1]], [-0.5])
 
 
-@wrong("xor_network", says="The hidden layer is good")
-def and_of_the_halves():
-    return network([[1, -1], [-1, 1]], [-0.5, -0.5], [[1, 1]], [-1.5])
-
-
 @wrong("xor_network", says="hand on the inputs")
 def hidden_neurons_copy():
     return network([[1, 0], [0, 1]], [-0.5, -0.5], [[1, 1]], [-0.5])
-
-
-@wrong("xor_network", says="One row for the one output neuron")
-def output_weights_flat():
-    return network([[1, 1], [1, 1]], [-0.5, -1.5], [1, -1], [-0.5])
 
 
 @wrong("xor_network", says="in an array all the same")
@@ -406,16 +267,6 @@ def output_bias_a_number():
 def weights_first():
     W1, b1, W2, b2 = network([[1, 1], [1, 1]], [-0.5, -1.5], [[1, -1]], [-0.5])
     return W1, W2, b1, b2
-
-
-@wrong("xor_network", says="is a NumPy array")
-def nested_lists():
-    return [[1, 1], [1, 1]], [-0.5, -1.5], [[1, -1]], [-0.5]
-
-
-@wrong("xor_network", says="expected (W1, b1, W2, b2)")
-def the_truth_table():
-    return np.array([0, 1, 1, 0])
 
 
 @wrong("xor_network", says="random numbers")
@@ -431,11 +282,6 @@ def or_and_nand():
 @right("xor_network")
 def one_without_the_other():
     return tuple(np.array(values) for values in ([[1, -1], [-1, 1]], [0, 0], [[1, 1]], [0]))  # integers
-
-
-@right("xor_network")
-def neither_implication():
-    return network([[1, -1], [-1, 1]], [0.5, 0.5], [[-1, -1]], [1.5])
 
 
 @right("xor_network")
@@ -455,61 +301,12 @@ def relu(z):
     return np.maximum(0, z)
 
 
-@wrong("mlp_forward", says="The last layer has no ReLU")
-def relu_everywhere(X, layers):
-    for W, b in layers:
-        X = relu(X @ W.T + b)
-    return X
-
-
-@wrong("mlp_forward", says="no ReLU between the layers")
-def linear_throughout(X, layers):
-    for W, b in layers:
-        X = X @ W.T + b
-    return X
-
-
-@wrong("mlp_forward", says="weights are not transposed")
-def transpose_forgotten(X, layers):
-    for W, b in layers[:-1]:
-        X = relu(X @ W + b)
-    return X @ layers[-1][0] + layers[-1][1]
-
-
-@wrong("mlp_forward", says="takes columns for examples")
-def weights_on_the_left(X, layers):
-    for W, b in layers[:-1]:
-        X = relu(W @ X + b)
-    return layers[-1][0] @ X + layers[-1][1]
-
-
 @wrong("mlp_forward", says="transpose of the right result")
 def stays_transposed(X, layers):
     A = X.T
     for W, b in layers[:-1]:
         A = relu(W @ A + b[:, None])
     return layers[-1][0] @ A + layers[-1][1][:, None]
-
-
-@wrong("mlp_forward", says="biases are left out")
-def biases_forgotten(X, layers):
-    for W, _ in layers[:-1]:
-        X = relu(X @ W.T)
-    return X @ layers[-1][0].T
-
-
-@wrong("mlp_forward", says="added after ReLU")
-def bias_outside_of_relu(X, layers):
-    for W, b in layers[:-1]:
-        X = relu(X @ W.T) + b
-    return X @ layers[-1][0].T + layers[-1][1]
-
-
-@wrong("mlp_forward", says="return inside the loop")
-def one_layer_and_out(X, layers):
-    for W, b in layers:
-        X = relu(X @ W.T + b)
-        return X
 
 
 @wrong("mlp_forward", says="There may be any number")
@@ -523,22 +320,6 @@ def result_not_handed_on(X, layers):
     for W, b in layers[:-1]:
         A = relu(X @ W.T + b)
     return A @ layers[-1][0].T + layers[-1][1]
-
-
-@wrong("mlp_forward", says="applied to the inputs")
-def relu_before_each_layer(X, layers):
-    for W, b in layers:
-        X = relu(X) @ W.T + b
-    return X
-
-
-@wrong("mlp_forward", says="after the first layer only")
-def off_by_one(X, layers):
-    for i, (W, b) in enumerate(layers):
-        X = X @ W.T + b
-        if i < len(layers) - 2:
-            X = relu(X)
-    return X
 
 
 @wrong("mlp_forward", says="between the layers")
@@ -565,16 +346,28 @@ def pops_the_last_layer(X, layers):
     return X @ W_last.T + b_last
 
 
-@wrong("mlp_forward", says="no softmax here")
-def probabilities_for_logits(X, layers):
-    return scipy.special.softmax(example_by_example_forward(X, layers), axis=1)
-
-
 @wrong("mlp_forward", says=None)  # "cannot access local variable 'A'", at the right line, but with advice on spelling
 def needs_a_hidden_layer(X, layers):
     for W, b in layers[:-1]:
         A = X = relu(X @ W.T + b)
     return A @ layers[-1][0].T + layers[-1][1]
+
+
+@wrong("mlp_forward", says="goes wrong for whole numbers")
+def results_in_an_array_like_the_data(X, layers):
+    logits = np.zeros((len(X), len(layers[-1][1])), dtype=X.dtype)
+    for i, a in enumerate(X):
+        for W, b in layers[:-1]:
+            a = relu(W @ a + b)
+        logits[i] = layers[-1][0] @ a + layers[-1][1]
+    return logits
+
+
+@wrong("mlp_forward", says="is every hidden layer treated alike")
+def cut_off_above_too(X, layers):
+    for W, b in layers[:-1]:
+        X = np.clip(X @ W.T + b, 0, 6)
+    return X @ layers[-1][0].T + layers[-1][1]
 
 
 @right("mlp_forward")
@@ -590,9 +383,9 @@ def example_by_example_forward(X, layers):
 
 @right("mlp_forward")
 def forward_with_tensors(X, layers):
-    A = torch.as_tensor(X)
+    A = torch.as_tensor(X, dtype=torch.float64)
     for i, (W, b) in enumerate(layers):
-        A = F.linear(A.relu() if i else A, torch.as_tensor(W), torch.as_tensor(b))
+        A = F.linear(A.relu() if i else A, torch.tensor(W, dtype=A.dtype), torch.tensor(b, dtype=A.dtype))
     return A
 
 
@@ -629,18 +422,6 @@ def by_the_formula(Z):
     return np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
 
 
-@wrong("softmax", says="axis=1")
-def down_the_columns(Z):
-    E = np.exp(Z - Z.max(axis=0))
-    return E / E.sum(axis=0)
-
-
-@wrong("softmax", says="over the whole batch")
-def one_sum_for_all(Z):
-    E = np.exp(Z - Z.max())
-    return E / E.sum()
-
-
 @wrong("softmax", says="largest logit of the whole batch")
 def one_maximum_for_all(Z):
     E = np.exp(Z - Z.max())
@@ -653,56 +434,16 @@ def keepdims_forgotten(Z):
     return E / E.sum(axis=1)
 
 
-@wrong("softmax", says="row 2's sum divides column 2")
-def keepdims_forgotten_below(Z):
-    E = np.exp(Z - Z.max(axis=1, keepdims=True))
-    return E / E.sum(axis=1)
-
-
-@wrong("softmax", says="each column's maximum")
-def maxima_of_columns(Z):
-    E = np.exp(Z - Z.max(axis=0))
-    return E / E.sum(axis=1, keepdims=True)
-
-
-@wrong("softmax", says="division by the sum is missing")
-def exponentials_only(Z):
-    return np.exp(Z - Z.max(axis=1, keepdims=True))
-
-
-@wrong("softmax", says="divides the logits by their maximum")
+@wrong("softmax", says="divides by the maximum")
 def scaled_not_shifted(Z):
     E = np.exp(Z / Z.max(axis=1, keepdims=True))
     return E / E.sum(axis=1, keepdims=True)
 
 
-@wrong("softmax", says="but not the sum below it")
-def shifts_above_the_line_only(Z):
-    return np.exp(Z - Z.max(axis=1, keepdims=True)) / np.exp(Z).sum(axis=1, keepdims=True)
-
-
-@wrong("softmax", says="its largest exponent is 0")
+@wrong("softmax", says="whatever its sign, not |z|")
 def shifts_by_the_largest_size(Z):
     E = np.exp(Z - np.abs(Z).max(axis=1, keepdims=True))
     return E / E.sum(axis=1, keepdims=True)
-
-
-@wrong("softmax", says="clips the logits")
-def clips_at_500(Z):
-    E = np.exp(np.clip(Z, -500, 500))
-    return E / E.sum(axis=1, keepdims=True)
-
-
-@wrong("softmax", says="what an overflow leaves")
-def sweeps_nan_away(Z):
-    E = np.exp(Z)
-    return np.nan_to_num(E / E.sum(axis=1, keepdims=True))
-
-
-@wrong("softmax", says="changes its input Z")
-def shifts_in_place(Z):
-    Z -= Z.max(axis=1, keepdims=True)
-    return np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
 
 
 @wrong("softmax", says="first row of the right result")
@@ -712,14 +453,25 @@ def first_row_only(Z):
         return e / e.sum()
 
 
-@wrong("softmax", says="each logit by itself")
-def sigmoids(Z):
-    return 1 / (1 + np.exp(-Z))
+@wrong("softmax", says="Where a row is far below 0")
+def shifts_only_what_is_large(Z):
+    if Z.max() > 700:
+        Z = Z - Z.max(axis=1, keepdims=True)
+    E = np.exp(Z)
+    return E / E.sum(axis=1, keepdims=True)
 
 
-@wrong("softmax", says=None)
-def powers_of_two(Z):
-    E = 2.0 ** (Z - Z.max(axis=1, keepdims=True))
+@wrong("softmax", says="goes wrong for whole numbers")
+def rows_in_an_array_like_z(Z):
+    P = np.zeros_like(Z)
+    for i, z in enumerate(Z):
+        P[i] = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+    return P
+
+
+@wrong("softmax", says="its largest exponent is 0")
+def shifts_by_the_first(Z):
+    E = np.exp(Z - Z[:, :1])
     return E / E.sum(axis=1, keepdims=True)
 
 
@@ -730,7 +482,7 @@ def by_scipy(Z):
 
 @right("softmax")
 def by_torch(Z):
-    return torch.softmax(torch.tensor(Z), dim=-1)
+    return torch.softmax(torch.tensor(Z, dtype=torch.float64), dim=-1)
 
 
 @right("softmax")
@@ -769,7 +521,7 @@ def of_the_right_class(values, y):
     return values[np.arange(len(y)), y]
 
 
-@wrong("cross_entropy", says="has been rounded to 0")
+@wrong("cross_entropy", says="was rounded to 0")
 def logarithm_of_a_softmax(Z, y):
     return -np.log(of_the_right_class(probabilities(Z), y)).mean()
 
@@ -779,40 +531,9 @@ def epsilon_in_the_logarithm(Z, y):
     return -np.log(of_the_right_class(probabilities(Z), y) + 1e-9).mean()
 
 
-@wrong("cross_entropy", says="exp overflows in the log-sum-exp")
-def log_sum_exp_by_the_formula(Z, y):
-    return (np.log(np.exp(Z).sum(axis=1)) - of_the_right_class(Z, y)).mean()
-
-
-@wrong("cross_entropy", says="the mean is wanted")
-def sum_of_the_batch(Z, y):
-    return (log_sum_exp(Z) - of_the_right_class(Z, y)).sum()
-
-
-@wrong("cross_entropy", says="average them")
-def a_loss_for_each(Z, y):
-    return log_sum_exp(Z) - of_the_right_class(Z, y)
-
-
-@wrong("cross_entropy", says="The minus is missing")
-def log_likelihood(Z, y):
-    return (of_the_right_class(Z, y) - log_sum_exp(Z)).mean()
-
-
 @wrong("cross_entropy", says="columns of all labels")
 def every_row_with_every_label(Z, y):
     return (log_sum_exp(Z)[:, None] - Z[:, y]).mean()
-
-
-@wrong("cross_entropy", says="not added back outside")
-def maximum_lost(Z, y):
-    E = np.exp(Z - Z.max(axis=1, keepdims=True))
-    return (np.log(E.sum(axis=1)) - of_the_right_class(Z, y)).mean()
-
-
-@wrong("cross_entropy", says="added outside but not subtracted inside")
-def maximum_counted_twice(Z, y):
-    return (Z.max(axis=1) + np.log(np.exp(Z).sum(axis=1)) - of_the_right_class(Z, y)).mean()
 
 
 @wrong("cross_entropy", says="Write m[:, None]")
@@ -821,50 +542,14 @@ def maxima_along_the_wrong_axis(Z, y):
     return (m + np.log(np.exp(Z - m).sum(axis=1)) - of_the_right_class(Z, y)).mean()
 
 
-@wrong("cross_entropy", says="divides by B·K")
-def mean_with_the_zeros_of_one_hot(Z, y):
-    return -(np.eye(Z.shape[1])[y] * scipy.special.log_softmax(Z, axis=1)).mean()
-
-
-@wrong("cross_entropy", says="multiplies by the label")
-def label_as_a_factor(Z, y):
-    return -(y[:, None] * scipy.special.log_softmax(Z, axis=1)).sum(axis=1).mean()
-
-
-@wrong("cross_entropy", says="Softmax is applied twice")
-def loss_of_probabilities(Z, y):
-    p = probabilities(Z)
-    return (log_sum_exp(p) - of_the_right_class(p, y)).mean()
-
-
-@wrong("cross_entropy", says="First the loss of each example")
-def logarithm_of_the_mean(Z, y):
-    return -np.log(of_the_right_class(probabilities(Z), y).mean())
-
-
-@wrong("cross_entropy", says="mean squared error")
-def squared_error(Z, y):
-    return ((probabilities(Z) - np.eye(Z.shape[1])[y]) ** 2).mean()
-
-
-@wrong("cross_entropy", says="Labels count from 0")
-def labels_from_one(Z, y):
-    return (log_sum_exp(Z) - of_the_right_class(Z, y - 1)).mean()
-
-
 @wrong("cross_entropy", says="shapes (6,10) (6,6)")
 def always_ten_classes(Z, y):
     return -(np.eye(10)[y] * scipy.special.log_softmax(Z, axis=1)).sum() / len(y)
 
 
 @right("cross_entropy")
-def loss_by_scipy(Z, y):
-    return -of_the_right_class(scipy.special.log_softmax(Z, axis=1), y).mean()
-
-
-@right("cross_entropy")
 def loss_by_torch(Z, y):
-    return F.cross_entropy(torch.tensor(Z), torch.tensor(y))
+    return F.cross_entropy(torch.tensor(Z, dtype=torch.float64), torch.tensor(y))
 
 
 @right("cross_entropy")
@@ -884,6 +569,20 @@ def with_one_hot(Z, y):
 @wrong("cross_entropy", says="where a lone number is wanted")
 def one_entry_for_a_number(Z, y):
     return with_one_hot(Z, y)[None]
+
+
+@wrong("cross_entropy", says="goes wrong for whole numbers")
+def losses_in_an_array_like_z(Z, y):
+    losses = np.zeros_like(Z[:, 0])
+    for i, z in enumerate(Z):
+        losses[i] = z.max() + np.log(np.exp(z - z.max()).sum()) - z[y[i]]
+    return losses.mean()
+
+
+@wrong("cross_entropy", says="are the logits clipped")
+def clipped_logits(Z, y):
+    Z = np.clip(Z, -500, 500)
+    return (np.log(np.exp(Z).sum(axis=1)) - of_the_right_class(Z, y)).mean()
 
 
 @right("cross_entropy")
@@ -929,33 +628,6 @@ class OneAttributeForAll(nn.Module):
         return self.layer(x.flatten(1))
 
 
-@wrong("MLP", says="or made in forward")
-class NewLayersInForward(nn.Module):
-    def __init__(self, widths):
-        super().__init__()
-        self.widths = widths
-
-    def forward(self, x):
-        return Layers(self.widths).through(x.flatten(1))
-
-
-@wrong("MLP", says="The last layer has no ReLU")
-class ReluBehindEveryLayer(nn.Module):
-    def __init__(self, widths):
-        super().__init__()
-        pairs = zip(widths[:-1], widths[1:], strict=True)
-        self.net = nn.Sequential(nn.Flatten(), *(part for pair in pairs for part in (nn.Linear(*pair), nn.ReLU())))
-
-    def forward(self, x):
-        return self.net(x)
-
-
-@wrong("MLP", says="no ReLU between the layers")
-class NoRelu(Layers):
-    def forward(self, x):
-        return nn.Sequential(nn.Flatten(), *self.layers)(x)
-
-
 @wrong("MLP", says="Flatten each example first")
 class NoFlatten(Layers):
     def forward(self, x):
@@ -963,21 +635,9 @@ class NoFlatten(Layers):
 
 
 @wrong("MLP", says="The axis of the batch is gone")
-class FlattensTheBatchToo(Layers):
-    def forward(self, x):
-        return self.through(x.flatten())
-
-
-@wrong("MLP", says="The axis of the batch is gone")
 class Squeezes(Layers):
     def forward(self, x):
         return self.through(x.flatten(1)).squeeze()
-
-
-@wrong("MLP", says="784")
-class OnlyForMnist(Layers):
-    def forward(self, x):
-        return self.through(x.view(-1, 784))
 
 
 @wrong("MLP", says="Are sizes written as numbers")
@@ -990,64 +650,46 @@ class FixedSizes(nn.Module):
         return self.out(torch.relu(self.hidden(x.flatten(1))))
 
 
-@wrong("MLP", says="one for each pair of neighbours")
-class OneHiddenLayer(nn.Module):
-    def __init__(self, widths):
-        super().__init__()
-        self.hidden, self.out = nn.Linear(widths[0], widths[1]), nn.Linear(widths[-2], widths[-1])
-
-    def forward(self, x):
-        return self.out(torch.relu(self.hidden(x.flatten(1))))
-
-
-@wrong("MLP", says="each an object of its own")
-class SameLayerRepeated(Layers):
-    def __init__(self, widths):
-        super().__init__(widths[:2] + widths[-1:] if len(widths) > 2 else widths)
-        if len(widths) > 3:
-            self.layers = nn.ModuleList(
-                [self.layers[0], *[nn.Linear(widths[1], widths[1])] * (len(widths) - 3), self.layers[-1]]
-            )
-
-    def forward(self, x):
-        return self.through(x.flatten(1))
-
-
-@wrong("MLP", says="no softmax here")
-class ReturnsProbabilities(Layers):
-    def forward(self, x):
-        return self.through(x.flatten(1)).softmax(1)
-
-
-@wrong("MLP", says="nn.Linear takes (n_in, n_out)")
-class OutBeforeIn(Layers):
-    def __init__(self, widths):
-        super().__init__(widths)
-        self.layers = nn.ModuleList(nn.Linear(m, n) for n, m in zip(widths[:-1], widths[1:], strict=True))
-
-    def forward(self, x):
-        return self.through(x.flatten(1))
-
-
 @wrong("MLP", says="before Module.__init__()")
 class SuperForgotten(nn.Module):
     def __init__(self, widths):
         self.layers = nn.ModuleList()
 
 
-@wrong("MLP", says="detach()")
-class DetachesHiddenLayers(Layers):
-    def forward(self, x):
-        a = x.flatten(1)
-        for layer in self.layers[:-1]:
-            a = torch.relu(layer(a)).detach()
-        return self.layers[-1](a)
-
-
 @wrong("MLP", says="dropout")
 class WithDropout(Layers):
     def forward(self, x):
         return self.through(F.dropout(x.flatten(1), 0.5, self.training))
+
+
+@wrong("MLP", says=".data")
+class HiddenLayersNeverLearn(Layers):
+    def forward(self, x):
+        a = x.flatten(1)
+        for layer in self.layers[:-1]:
+            a = torch.relu(F.linear(a, layer.weight.data, layer.bias.data))
+        return self.layers[-1](a)
+
+
+@wrong("MLP", says="in evaluation")
+class ProbabilitiesInEvaluation(Layers):
+    def forward(self, x):
+        logits = self.through(x.flatten(1))
+        return logits if self.training else logits.softmax(1)
+
+
+@wrong("MLP", says="no other model shares")
+class LayersOfTheClass(nn.Module):
+    layers = nn.ModuleList()
+
+    def __init__(self, widths):
+        super().__init__()
+        for n, m in zip(widths[:-1], widths[1:], strict=True):
+            self.layers.append(nn.Linear(n, m))
+        self.stack = self.layers
+
+    def forward(self, x):
+        return Layers.through(self, x.flatten(1))
 
 
 @wrong("MLP", says="in another order")
@@ -1059,12 +701,6 @@ class OutputRegisteredFirst(nn.Module):
 
     def forward(self, x):
         return self.out(nn.Sequential(nn.Flatten(), *self.hidden)(x))
-
-
-@wrong("MLP", says="must be Tensor, not ReLU")
-class ReluIsACallable(Layers):
-    def forward(self, x):
-        return self.layers[-1](nn.ReLU(self.layers[0](x.flatten(1))))
 
 
 @right("MLP")
@@ -1149,21 +785,6 @@ def unshuffled(model, x, y, optimizer, batch_size=128, schedule=None):
     return total / len(x)
 
 
-@wrong("train_epoch", says="zero_grad() is missing in the loop")
-def gradients_pile_up(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.train()
-    total = 0.0
-    optimizer.zero_grad()
-    for batch in shuffled(x, batch_size):
-        loss = F.cross_entropy(model(x[batch]), y[batch])
-        loss.backward()
-        optimizer.step()
-        if schedule is not None:
-            schedule.step()
-        total += loss.item() * len(batch)
-    return total / len(x)
-
-
 @wrong("train_epoch", says="zero_grad() before both")
 def forgets_what_it_computed(model, x, y, optimizer, batch_size=128, schedule=None):
     model.train()
@@ -1173,15 +794,6 @@ def forgets_what_it_computed(model, x, y, optimizer, batch_size=128, schedule=No
         optimizer.step()
 
 
-@wrong("train_epoch", says="inside the loop")
-def one_step_at_the_end(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.train()
-    total = 0.0
-    for batch in shuffled(x, batch_size):
-        total = total + F.cross_entropy(model(x[batch]), y[batch]) * len(batch)
-    return step_on(total / len(x), optimizer, schedule)
-
-
 @wrong("train_epoch", says="after each batch, in the loop")
 def schedule_once_an_epoch(model, x, y, optimizer, batch_size=128, schedule=None):
     model.train()
@@ -1189,6 +801,25 @@ def schedule_once_an_epoch(model, x, y, optimizer, batch_size=128, schedule=None
     for batch in shuffled(x, batch_size):
         total += step_on(F.cross_entropy(model(x[batch]), y[batch]), optimizer, None) * len(batch)
     schedule.step()
+    return total / len(x)
+
+
+@wrong("train_epoch", says="a last batch without examples")
+def the_rest_apart(model, x, y, optimizer, batch_size=128, schedule=None):
+    model.train()
+    total, order = 0.0, torch.randperm(len(x))
+    whole = len(x) // batch_size * batch_size
+    for batch in [*order[:whole].reshape(-1, batch_size), order[whole:]]:
+        total += step_on(F.cross_entropy(model(x[batch]), y[batch]), optimizer, schedule) * len(batch)
+    return total / len(x)
+
+
+@wrong("train_epoch", says="neighbours stay together")
+def begins_somewhere(model, x, y, optimizer, batch_size=128, schedule=None):
+    model.train()
+    total, order = 0.0, torch.arange(len(x)).roll(random.randrange(len(x)))
+    for batch in order.split(batch_size):
+        total += step_on(F.cross_entropy(model(x[batch]), y[batch]), optimizer, schedule) * len(batch)
     return total / len(x)
 
 
@@ -1212,22 +843,6 @@ def last_batch_dropped(model, x, y, optimizer, batch_size=128, schedule=None):
     return total / len(x)
 
 
-@wrong("train_epoch", says="The batches count alike")
-def mean_of_the_batch_means(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.train()
-    batches = shuffled(x, batch_size)
-    return sum(step_on(F.cross_entropy(model(x[b]), y[b]), optimizer, schedule) for b in batches) / len(batches)
-
-
-@wrong("train_epoch", says="multiply by len(batch), not by batch_size")
-def every_batch_of_full_size(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.train()
-    total = 0.0
-    for batch in shuffled(x, batch_size):
-        total += step_on(F.cross_entropy(model(x[batch]), y[batch]), optimizer, schedule) * batch_size
-    return total / len(x)
-
-
 @wrong("train_epoch", says="the number inside a tensor")
 def keeps_the_graph(model, x, y, optimizer, batch_size=128, schedule=None):
     model.train()
@@ -1236,15 +851,6 @@ def keeps_the_graph(model, x, y, optimizer, batch_size=128, schedule=None):
         loss = F.cross_entropy(model(x[batch]), y[batch])
         step_on(loss, optimizer, schedule)
         total += loss * len(batch)
-    return total / len(x)
-
-
-@wrong("train_epoch", says="no softmax in between")
-def softmax_before_cross_entropy(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.train()
-    total = 0.0
-    for batch in shuffled(x, batch_size):
-        total += step_on(F.cross_entropy(model(x[batch]).softmax(1), y[batch]), optimizer, schedule) * len(batch)
     return total / len(x)
 
 
@@ -1273,47 +879,9 @@ def the_same_order_each_time(model, x, y, optimizer, batch_size=128, schedule=No
     return by_the_data_loader(model, x, y, optimizer, batch_size, schedule)
 
 
-@wrong("train_epoch", says="return inside the loop")
-def one_batch_only(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.train()
-    for batch in shuffled(x, batch_size):
-        return step_on(F.cross_entropy(model(x[batch]), y[batch]), optimizer, schedule)
-
-
-@wrong("train_epoch", says="training mode")
-def switched_to_evaluation(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.eval()
-    total = 0.0
-    for batch in shuffled(x, batch_size):
-        total += step_on(F.cross_entropy(model(x[batch]), y[batch]), optimizer, schedule) * len(batch)
-    return total / len(x)
-
-
-@wrong("train_epoch", says="changes its input x")
-def shuffles_the_callers_data(model, x, y, optimizer, batch_size=128, schedule=None):
-    order = torch.randperm(len(x))
-    x[:], y[:] = x[order], y[order]
-    return by_the_data_loader(model, x, y, optimizer, batch_size, schedule)
-
-
 @wrong("train_epoch", says="not by the optimizer that was passed in")
 def an_optimizer_of_its_own(model, x, y, optimizer, batch_size=128, schedule=None):
     return by_the_data_loader(model, x, y, torch.optim.SGD(model.parameters(), 0.1), batch_size, schedule)
-
-
-@wrong("train_epoch", says="loss is a sum over the batch")
-def steps_by_the_sum(model, x, y, optimizer, batch_size=128, schedule=None):
-    model.train()
-    total = 0.0
-    for batch in shuffled(x, batch_size):
-        total += step_on(F.cross_entropy(model(x[batch]), y[batch], reduction="sum"), optimizer, schedule)
-    return total / len(x)
-
-
-@wrong("train_epoch", says=None)  # torch's own words, "does not require grad", at the right line
-def without_gradients(model, x, y, optimizer, batch_size=128, schedule=None):
-    with torch.no_grad():
-        return by_the_data_loader(model, x, y, optimizer, batch_size, schedule)
 
 
 @right("train_epoch")
@@ -1384,30 +952,7 @@ def place_like_mnist(ink):
     return collect(file, ["place_like_mnist"])["place_like_mnist"](ink)
 
 
-@wrong("prepare_image", says="Dark ink lies below the paper")
-def takes_all_ink_for_light(pixels):
-    ink = (pixels - np.median(border(pixels))) / 255
-    if ink.max() < 0.1:
-        raise ValueError("empty")
-    ink = ink / ink.max()
-    return place_like_mnist(np.where(ink < 0.25, 0, ink))
-
-
-@wrong("prepare_image", says="light ink on dark paper already")
-def always_inverts(pixels):
-    ink = np.median(border(pixels)) / 255 - pixels / 255
-    ink = np.clip(ink / max(ink.max(), 1e-8), 0, 1)
-    return place_like_mnist(np.where(ink < 0.25, 0, ink))
-
-
-@wrong("prepare_image", says="never takes the paper's grey away")
-def inverts_and_hopes(pixels):
-    x = (255 - pixels) / 255
-    x[x < 0.25] = 0
-    return place_like_mnist(x)
-
-
-@wrong("prepare_image", says="In a shadow white paper is darker than that")
+@wrong("prepare_image", says="White paper in a shadow is darker")
 def paper_above_half(pixels):
     x = pixels / 255
     paper = np.median(border(x))
@@ -1418,29 +963,6 @@ def paper_above_half(pixels):
     return place_like_mnist(ink * (ink >= 0.25))
 
 
-@wrong("prepare_image", says="faint ink stays faint")
-def forgets_to_stretch(pixels):
-    x = pixels / 255
-    ink = x - np.median(border(x))
-    if abs(ink.min()) > ink.max():
-        ink = -ink
-    if ink.max() < 0.1:
-        raise ValueError("nothing drawn")
-    return place_like_mnist(np.where(ink > 0.25, ink, 0))
-
-
-@wrong("prepare_image", says="stretch first")
-def cuts_first(pixels):
-    x = pixels / 255
-    ink = x - np.median(border(x))
-    ink = -ink if -ink.min() > ink.max() else ink
-    if ink.max() < 0.1:
-        raise ValueError("nothing drawn")
-    ink[ink < 0.25] = 0
-    ink /= ink.max() + 1e-12
-    return place_like_mnist(ink) if ink.any() else np.zeros((28, 28), np.float32)
-
-
 @wrong("prepare_image", says="Uneven paper counts as ink")
 def never_cuts(pixels):
     x = pixels / 255
@@ -1449,16 +971,6 @@ def never_cuts(pixels):
     if ink.max() < 0.1:
         raise ValueError("nothing drawn")
     return place_like_mnist(np.clip(ink / ink.max(), 0, None))
-
-
-@wrong("prepare_image", says="both count as ink")
-def absolute_difference(pixels):
-    x = pixels / 255
-    ink = np.abs(x - np.median(border(x)))
-    if ink.max() < 0.1:
-        raise ValueError("nothing drawn")
-    ink = ink / ink.max()
-    return place_like_mnist(np.where(ink < 0.25, 0, ink))
 
 
 @wrong("prepare_image", says="Paper has to be 0")
@@ -1473,42 +985,10 @@ def stretches_min_to_max(pixels):
     return place_like_mnist(np.where(x < 0.25, 0, x))
 
 
-@wrong("prepare_image", says="greys at the edge of the ink are lost")
-def makes_it_binary(pixels):
-    x = pixels / 255
-    ink = x - np.median(border(x))
-    ink = -ink if -ink.min() > ink.max() else ink
-    if ink.max() < 0.1:
-        raise ValueError("nothing drawn")
-    return (place_like_mnist(np.where(ink / ink.max() < 0.25, 0, ink / ink.max())) > 0).astype(np.float32)
-
-
 @wrong("prepare_image", says="uint8 arithmetic wraps round")
 def subtracts_in_uint8(pixels):
     paper = np.median(border(pixels)).astype(np.uint8)
     ink = (pixels - paper) / 255
-    if ink.max() < 0.1:
-        raise ValueError("nothing drawn")
-    ink = ink / ink.max()
-    return place_like_mnist(np.where(ink < 0.25, 0, ink))
-
-
-@wrong("prepare_image", says="one corner pixel for the paper")
-def believes_the_corner(pixels):
-    x = pixels / 255
-    ink = x - x[0, 0]
-    ink = -ink if -ink.min() > ink.max() else ink
-    if ink.max() < 0.1:
-        raise ValueError("nothing drawn")
-    ink = ink / ink.max()
-    return place_like_mnist(np.where(ink < 0.25, 0, ink))
-
-
-@wrong("prepare_image", says="that has the ink in it")
-def believes_the_mean(pixels):
-    x = pixels / 255
-    ink = x - x.mean()
-    ink = -ink if -ink.min() > ink.max() else ink
     if ink.max() < 0.1:
         raise ValueError("nothing drawn")
     ink = ink / ink.max()
@@ -1526,31 +1006,6 @@ def does_not_place(pixels):
     return np.where(ink < 0.25, 0, ink)
 
 
-@wrong("prepare_image", says="comes out as dark ink on white")
-def white_background(pixels):
-    return 1 - with_the_whole_page(pixels)
-
-
-@wrong("prepare_image", says="go up to 255")
-def keeps_255(pixels):
-    return with_the_whole_page(pixels) * 255
-
-
-@wrong("prepare_image", says="raise ValueError before you divide")
-def takes_empty_pages(pixels):
-    x = pixels / 255
-    ink = x - np.median(border(x))
-    ink = -ink if -ink.min() > ink.max() else ink
-    ink = ink / max(ink.max(), 1e-6)
-    ink = np.where(ink < 0.25, 0, ink)
-    return place_like_mnist(ink) if ink.any() else np.zeros((28, 28), np.float32)
-
-
-@wrong("prepare_image", says="raise ValueError before you divide")
-def says_none_for_empty_pages(pixels):
-    return None if np.ptp(pixels) < 26 else with_the_whole_page(pixels)
-
-
 @wrong("prepare_image", says="raise ValueError before you divide")
 def never_looks_for_empty_pages(pixels):
     x = pixels / 255
@@ -1558,6 +1013,30 @@ def never_looks_for_empty_pages(pixels):
     ink = -ink if -ink.min() > ink.max() else ink
     ink = ink / ink.max()
     return place_like_mnist(np.where(ink < 0.25, 0, ink))
+
+
+def from_paper(pixels, paper, rows=slice(None)):
+    """Right for the right paper and all rows."""
+    ink = pixels[rows] / 255 - paper
+    ink = -ink if -ink.min() > ink.max() else ink
+    if ink.max() < 0.1:
+        raise ValueError("nothing drawn")
+    return place_like_mnist(np.where(ink / ink.max() < 0.25, 0, ink / ink.max()))
+
+
+@wrong("prepare_image", says="ink that touches it pulls it away")
+def the_mean_of_the_border(pixels):
+    return from_paper(pixels, border(pixels / 255).mean())
+
+
+@wrong("prepare_image", says="ink that touches the border above")
+def the_upper_edge_alone(pixels):
+    return from_paper(pixels, np.median(pixels[0] / 255))
+
+
+@wrong("prepare_image", says="ink that touches the border above")
+def the_edges_cut_off(pixels):
+    return from_paper(pixels, np.median(border(pixels / 255)), slice(1, -1))
 
 
 @wrong("prepare_image", says="changes its input pixels")
@@ -1584,7 +1063,7 @@ def with_its_own_placing(pixels):
     from scipy import ndimage
 
     x = pixels.astype(float) / 255.0
-    paper = np.mean(np.sort(border(x))[10:-10])
+    paper = np.sort(border(x))[len(border(x)) // 2]
     low, high = paper - x.min(), x.max() - paper
     if max(low, high) < 0.1:
         raise ValueError("nothing is drawn here")

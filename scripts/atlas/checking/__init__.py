@@ -21,6 +21,7 @@ from atlas.checking.demands import governed, gradients, module_gradients, tensor
 from atlas.checking.expectations import expect
 from atlas.checking.families import agree, among, around, cases, counts, floats, labels, numbers
 from atlas.checking.mistakes import parts
+from atlas.checking.probes import Tape
 from atlas.checking.report import BROKEN, FAILED, PASSED, UNTOUCHED, Outcome, card
 from atlas.checking.run import run_check
 from atlas.checking.values import array, same, summary
@@ -35,6 +36,7 @@ __all__ = [
     "CheckFailed",
     "Complaint",
     "Outcome",
+    "Tape",
     "agree",
     "among",
     "around",

@@ -16,7 +16,7 @@ from atlas.checking.vocabulary import Complaint
 
 _CUT = (
     "Something on the way cuts it from the graph: .detach(), .data, .item(), torch.no_grad(), NumPy, "
-    "or torch.tensor(...) of a tensor?"
+    "requires_grad=False, or torch.tensor(...) of a tensor?"
 )
 
 
@@ -97,8 +97,9 @@ def _pulled(
     outs, ways = zip(*linked, strict=True)
     for out, way in linked:
         expect.shape(out, tuple(way.shape), f"{why}: the result's shape")
-    found = torch.autograd.grad(outs, [values[name] for name in wanted], ways, allow_unused=True)
-    return dict(zip(wanted, found, strict=True))
+    learning = [name for name in wanted if values[name].requires_grad]
+    found = torch.autograd.grad(outs, [values[name] for name in learning], ways, allow_unused=True)
+    return dict.fromkeys(wanted) | dict(zip(learning, found, strict=True))
 
 
 def _flat(result: Any) -> list:

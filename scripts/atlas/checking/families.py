@@ -242,12 +242,13 @@ def _as_single(x: Any) -> Any:
 
 
 def _apart(axis: int) -> Callable:
-    """Adds 1000 times another whole number to each line along the axis, the largest not first."""
+    """Adds 1000 times another whole number to each line along the axis, the largest neither first nor last."""
 
     def change(rng, x):
         if not getattr(x, "ndim", 0) or axis >= x.ndim:
             return x
         steps = rng.permutation(x.shape[axis]) - x.shape[axis] // 2
+        steps = np.roll(steps, len(steps) // 2 - steps.argmax())
         steps = (1000.0 * steps).reshape([-1 if a == axis % x.ndim else 1 for a in range(x.ndim)])
         return x + (sys.modules["torch"].from_numpy(steps) if _is_tensor(x) else steps)
 

@@ -413,8 +413,7 @@ def _backward(
         value.push()
 
 
-_TOO_EARLY = "A value that is near on one path and far on another pushes before its last user has. Is the order level by level? Or is a value marked as visited when it is put on the stack? Mark it when it is taken off."
-_FIRST_MET = "Each value is appended when it is first met, not after its parents: then a value that is met early pushes before all its users have."
+_TOO_EARLY = "A value that is near on one path and far on another pushes before its last user has. Is the order level by level? Or is each value appended when it is first met, not after its parents? Or marked as visited when it is put on the stack? Mark it when it is taken off."
 
 
 @exercise(
@@ -444,8 +443,8 @@ _FIRST_MET = "Each value is appended when it is first met, not after its parents
         order_of={
             _TOO_EARLY: _each_level,
             f"{_TOO_EARLY} ": _marked_too_early,
-            _FIRST_MET: _when_first_met,
-            f"{_FIRST_MET} ": _when_first_met_in_order,
+            f"{_TOO_EARLY}  ": _when_first_met,
+            f"{_TOO_EARLY}   ": _when_first_met_in_order,
             "A value that is reached along two paths is in the list twice, and pushes twice: keep a set of the visited ones.": _each_path,
         },
     ),

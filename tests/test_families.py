@@ -119,7 +119,20 @@ def test_each_family_is_tried_unless_a_reason_is_given():
     def tried(**settings):
         return {case.family for case in cases(np.random.default_rng(0), X=floats("B", "D"), **settings)}
 
-    everything = {"plain", "integers", "single", "one", "equal", "views", "ties", "zeros", "tiny", "large", "apart", "far"}
+    everything = {
+        "plain",
+        "integers",
+        "single",
+        "one",
+        "equal",
+        "views",
+        "ties",
+        "zeros",
+        "tiny",
+        "large",
+        "apart",
+        "far",
+    }
     assert tried() == everything
     assert tried(without={"far": "nothing is exponentiated here"}) == everything - {"far"}
     for without in ({"far": ""}, {"far": "no"}, {"ranks": "it takes two axes"}, {"fra": "a slip of the pen"}):

@@ -265,6 +265,10 @@ _R3 = math.sqrt(3)
             "n_out is used where n_in belongs (fan-in: the number of terms in the sum).": lambda s, i, o: _variance(
                 s, o, i
             ),
+            "He divides by n_in, the number of terms in the sum; here it is n_out.": _only("he", lambda i, o: 2 / o),
+            "LeCun divides by n_in, the number of terms in the sum; here it is n_out.": _only(
+                "lecun", lambda i, o: 1 / o
+            ),
             "Glorot has a 2 on top: 2/(n_in + n_out).": _only("glorot", lambda i, o: 1 / (i + o)),
             "Glorot's formula with 6 is the limit of the uniform; as a standard deviation the 6 is a 2.": (
                 _only("glorot", lambda i, o: 6 / (i + o))
@@ -297,11 +301,25 @@ def init_weights(learner, rng):
         expect.dtype(given, float, f"{asked}: weights are floats")
         theirs = by_torch(scheme, distribution, n_in, n_out, next(seeds))
         _demand_drawn(given, theirs, asked, distribution, f"{theirs.size:,} draws of torch.nn.init")
-    for n_in, n_out in ((1, 1), (1, 3), (3, 1), (4, 4)):
-        given = learner(n_in, n_out, "he", "uniform", np.random.default_rng(next(seeds)))
-        expect.shape(given, (n_out, n_in), f"the shape for {n_in} in, {n_out} out")
     for scheme, distribution in itertools.product(_VARIANCES, ("normal", "uniform")):
         governed(lambda g, s=scheme, d=distribution: learner(6, 5, s, d, g), why=f"{scheme}, {distribution}")
+    for n_in, n_out in ((1, 1), (1, 2), (3, 1), (4, 4)):
+        for scheme, distribution in itertools.product(_VARIANCES, ("normal", "uniform")):
+            asked = f"{scheme}, {distribution}, {n_in} in, {n_out} out"
+            given = [learner(n_in, n_out, scheme, distribution, np.random.default_rng(seed)) for seed in range(60)]
+            expect.shape(given[0], (n_out, n_in), f"{asked}: the shape")
+            draws, sigma = np.abs(np.array([array(W) for W in given])), math.sqrt(_variance(scheme, n_in, n_out))
+            expect.true(
+                draws.min() > 0,
+                f"{asked}: no weight is exactly 0",
+                likely="Each is a draw of its own: no mean is subtracted.",
+            )
+            top = _R3 * sigma * 1.0001 if distribution == "uniform" else math.inf
+            seen = f"yours    up to {draws.max():.3f}", f"expected at most {top:.3f}"
+            expect.true(draws.max() <= top, f"{asked}: no weight beyond √3·σ in 60 draws", *seen)
+            seen = f"yours    {np.sqrt(np.mean(draws**2)):.3f}", f"expected about {sigma:.3f}"
+            near = 0.5 < np.sqrt(np.mean(draws**2)) / sigma < 1.6
+            expect.true(near, f"{asked}: the spread of 60 small draws", *seen)
 
 
 def _demand_drawn(given, theirs, asked, distribution, source):
@@ -349,6 +367,7 @@ def _signal(
     up=lambda A, W: A @ W.T,
     to=lambda name, z: _by_torch(name, z)[0],
     slope_of=lambda name, z, a: _by_torch(name, z)[1],
+    at_the_top=lambda slope: slope,
     down=lambda dz, dA, W: dz @ W,
     size=_rms,
     of_forward=lambda z, a, before: z,
@@ -363,8 +382,9 @@ def _signal(
         forward.append(size(of_forward(z, A, before)))
         passed.append((W, z, A))
     backward = []
-    for W, z, a in reversed(passed):
-        dz = dA * slope_of(name, z, a)
+    for number, (W, z, a) in enumerate(reversed(passed)):
+        slope = slope_of(name, z, a)
+        dz = dA * (slope if number else at_the_top(slope))
         backward.append(size(of_backward(dz, dA, W)))
         dA = down(dz, dA, W)
     return np.array(first_to_last(forward)), np.array(last_to_first(backward))
@@ -385,6 +405,9 @@ def _signal(
         size={
             "These are standard deviations: they subtract the mean. rms does not.": np.std,
             "These are mean squares: the square root is missing.": lambda x: np.mean(np.square(x)),
+            "One root for all examples and units, not one for each example and then their mean.": (
+                lambda x: np.sqrt(np.mean(np.square(x), axis=1)).mean()
+            ),
         },
         first_to_last={"The order of forward is turned round: the first layer comes first.": lambda sizes: sizes[::-1]},
         to={"There is no activation between the layers.": lambda name, z: z},
@@ -404,6 +427,7 @@ def _signal(
             "The slopes are left out of what goes down: dA becomes dZ @ W.": lambda dz, dA, W: dA @ W,
             "Backwards W is not transposed: dA = dZ @ W.": lambda dz, dA, W: dz @ W.T,
         },
+        at_the_top={"The last layer has an activation too: its slope is left out.": lambda slope: 1.0},
         slope_of={
             "There are no slopes: dZ = dA · φ'(Z).": lambda name, z, a: np.ones_like(z),
             "The slopes are taken at a, not at z.": lambda name, z, a: _by_torch(name, a)[1],
@@ -538,7 +562,7 @@ def orthogonal(learner, rng):
         asked = f"{n_in} in, {n_out} out, gain {gain}"
         W = learner(n_in, n_out, gain, np.random.default_rng(int(rng.integers(2**31))))
         expect.shape(W, (n_out, n_in), f"{asked}: the shape")
-        W = array(W)
+        W = array(W).astype(float)
         G = W @ W.T if n_out <= n_in else W.T @ W
         which = "W Wᵀ" if n_out <= n_in else "Wᵀ W"
         expect.close(
@@ -564,6 +588,17 @@ def orthogonal(learner, rng):
             why=f"{why} all entries have the same spread ({seen})",
             source="symmetry",
         )
+    together = (draws[:, 0, 0] * draws[:, 1, 0] > 0).mean(), (draws[:, 0, 0] * draws[:, 0, 1] > 0).mean()
+    fourth = (draws**4).mean() * 8  # of a unit vector in 4 dimensions: E w⁴ = 3/(4·6)
+    seen = (
+        f"in 400 draws: {together[0]:.2f} and {together[1]:.2f} of two neighbours have one sign, E w⁴ = {fourth:.2f}/8"
+    )
+    expect.equal(
+        bool(np.abs(np.array(together) - 0.5).max() < 0.15 and abs(fourth - 1) < 0.16),
+        True,
+        why=f"every orthogonal matrix is equally likely, so neighbours have no sign in common ({seen})",
+        source="symmetry, and E w⁴ = 1/8",
+    )
     mirrored = np.mean([np.linalg.det(draw) < 0 for draw in draws])
     expect.equal(
         bool(abs(mirrored - 0.5) < 0.15),
@@ -584,11 +619,12 @@ def _stuck(
     *,
     looked_at=lambda name, Z: np.abs(_by_torch(name, Z)[1]),
     small=lambda slope, tiny: slope < tiny,
-    dead=lambda stuck: stuck.all(axis=0),
+    dead=lambda stuck, slope, tiny: stuck.all(axis=0),
     share=lambda stuck, dead: stuck.mean(),
 ):
-    stuck = small(looked_at(name, Z), tiny)
-    whole = dead(stuck)
+    slope = looked_at(name, Z)
+    stuck = small(slope, tiny)
+    whole = dead(stuck, slope, tiny)
     return whole, share(stuck, whole)
 
 
@@ -601,15 +637,25 @@ def _stuck(
     mistakes=_stuck.mistakes(
         returns={"The order is (dead, share).": lambda both: both[::-1]},
         dead={
-            "These are units that are stuck for *any* example; dead means for every one.": lambda stuck: stuck.any(
-                axis=0
+            "These are units that are stuck for *any* example; dead means for every one.": lambda stuck, slope, tiny: (
+                stuck.any(axis=0)
             ),
-            "It is turned round: these are the living units.": lambda stuck: ~stuck.all(axis=0),
-            "One entry for each unit (column), not for each example: axis=0.": lambda stuck: stuck.all(axis=1),
-            "This says it for every entry; over the examples: .all(axis=0).": lambda stuck: stuck,
-            "It averages over the examples; `dead` says True or False.": lambda stuck: stuck.mean(axis=0),
-            "It counts the stuck examples of each unit; `dead` says True or False.": lambda stuck: stuck.sum(axis=0),
-            "It is one answer for all units; each has its own: .all(axis=0).": lambda stuck: stuck.all(),
+            "It is turned round: these are the living units.": lambda stuck, slope, tiny: ~stuck.all(axis=0),
+            "One entry for each unit (column), not for each example: axis=0.": lambda stuck, slope, tiny: stuck.all(
+                axis=1
+            ),
+            "This says it for every entry; over the examples: .all(axis=0).": lambda stuck, slope, tiny: stuck,
+            "It averages over the examples; `dead` says True or False.": lambda stuck, slope, tiny: stuck.mean(axis=0),
+            "It counts the stuck examples of each unit; `dead` says True or False.": lambda stuck, slope, tiny: (
+                stuck.sum(axis=0)
+            ),
+            "It is one answer for all units; each has its own: .all(axis=0).": lambda stuck, slope, tiny: stuck.all(),
+            "It averages the slopes of a unit; each entry is compared with tiny. ": lambda stuck, slope, tiny: (
+                slope.mean(axis=0) < tiny
+            ),
+            "It adds up the slopes of a unit; each entry is compared with tiny.": lambda stuck, slope, tiny: (
+                slope.sum(axis=0) < tiny
+            ),
         },
         looked_at={
             "The slope's sign counts here: take its absolute value.": lambda name, Z: _by_torch(name, Z)[1],
@@ -662,6 +708,10 @@ def stuck_units(learner, rng):
     demand(bent, "gelu", 1e-3, "GELU, whose slope is negative in places")
     near = np.arccosh(1 / np.sqrt(np.array(around(0.05, 0.002))[1:4, None]))  # tanh' is 0.048, 0.05, 0.052 there
     demand(np.delete(near, 1, 0), "tanh", 0.05, "tanh, slopes just below and just above tiny")
+    demand(
+        np.full((10, 2), np.arccosh(1 / math.sqrt(0.045))), "tanh", 0.05, "tanh, ten slopes of 0.9 tiny in each unit"
+    )
+    demand(np.array([[-9.0, 9.0], [0.1, 9.0], [9.0, 9.0]]), "tanh", 1e-3, "tanh, stuck at both ends and alive between")
     demand(np.zeros((3, 2)), "leaky", 0.01, "leaky ReLU at 0, where the slope is tiny itself, not below")
     kinds = {"Z": floats("B", "H"), "name": among(*_NAMES), "tiny": numbers(0.05, 0.3)}
     for case in cases(rng, **kinds, without={"integers": _FLOATS}):
@@ -751,6 +801,7 @@ def _revived(
             ),
         },
     ),
+    new=True,
 )
 def revive(learner, rng):
     def demand_rest(given, before, dead, why):

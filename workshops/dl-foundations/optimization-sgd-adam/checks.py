@@ -658,7 +658,7 @@ def gradient_noise(learner, rng):
     def columns_apart(rng, shape):
         return rng.normal(size=shape) * rng.uniform(0.5, 3, shape[1:]) + 3 * rng.normal(size=shape[1:])
 
-    G, B = floats("N", "P", draw=columns_apart, tensor=True), among(5, 1, 2)
+    G, B = floats("N", "P", draw=columns_apart, tensor=True), among(5, 1, 2, 9)
     source = "the trace of np.cov, divided by B, and its root"
     agree(learner, by_covariance, rng, why="the noise of a batch", source=source, G=G, B=B, least={"N": 2, "P": 2})
     G = _tensor([[1.0, 0], [3, 0], [5, 3]])
@@ -866,6 +866,9 @@ def _by_value(gradients, max_norm):
             "The squares are averaged within a tensor. A norm adds them up: (g**2).sum().": (
                 lambda gradients: sum((g**2).mean() for g in gradients) ** 0.5
             ),
+            "The squares are averaged over all entries. A norm adds them up.": (
+                lambda gradients: (sum((g**2).sum() for g in gradients) / sum(g.numel() for g in gradients)) ** 0.5
+            ),
             "It takes the norm of the first tensor only. It is the norm of all of them together.": (
                 lambda gradients: gradients[0].norm()
             ),
@@ -917,7 +920,9 @@ def clip_by_norm(learner, rng):
     without = {"zeros": "all of them are zeros below", "far": "a shift means nothing to a norm"}
     for case in cases(rng, **several, without={**without, "apart": "the norm is one for all entries"}):
         demand(list(case.inputs), 0.7, f"three tensors{case}")
-    (zero,), norm = learner([_tensor([0.0, 0.0])], 1.0)
+    clipped, norm = expect.parts(learner([_tensor([0.0, 0.0])], 1.0), ("gradients", "norm"), "the list and the norm")
+    expect.equal(len(clipped), 1, why="as many tensors as were given, zeros too", source="the length")
+    (zero,) = clipped
     likely = "0/0 is NaN: divide only where the norm is larger than max_norm."
     expect.close(zero, [0.0, 0.0], why="gradients of zeros stay zeros", source="by hand", likely=likely)
     expect.close(norm, 0.0, why="the norm of zeros", source="by hand")
@@ -1058,4 +1063,9 @@ def suggest_rate(learner, rng):
     demand(np.array([3.0, 2.0, 1.5, 1.2]), "four steps that only fall", beta=0.5, backoff=2.0)
     demand(np.array([3.0, 2.0, 1.5, math.nan]), "three steps that fall, then nan", beta=0.5, backoff=2.0)
     demand(np.array([-3.0, -2.0, -4.0, -1.0, -1.5]), "losses below zero", beta=0.55, backoff=2.5)
+    demand(np.array([900.0, 700, 500, 450, 800]), "losses in the hundreds", beta=0.45, backoff=2.5)
+    demand(np.linspace(5, 1, 20), "twenty steps that only fall", beta=0.45, backoff=2.5)
+    demand(
+        np.concatenate([[2.0, 0.5], np.linspace(1, 4, 18)]), "twenty steps, lowest in the second", beta=0.3, backoff=2.5
+    )
     demand(np.array([9, 4, 2, 3, 8]), "losses that are whole numbers", beta=0.45, backoff=2.5)

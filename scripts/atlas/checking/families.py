@@ -125,6 +125,7 @@ def agree(
     without: Mapping[str, str] | None = None,
     least: Mapping[str, int] | None = None,
     likely: Any = "",
+    like: str = "",
     rtol: float = 1e-5,
     atol: float = 1e-7,
     **kinds: Kind,
@@ -133,8 +134,10 @@ def agree(
 
     authority takes the same arguments, in double precision. parts: the names of the results, where there are several.
     likely: as for `expect`; a family's own guess comes before it, where only that family goes wrong.
+    like: the argument that each result has to be like in dtype, and a tensor if it is one.
     """
     for case in cases(rng, without=without, least=least, **kinds):
+        dtype = dict(zip(kinds, case.inputs, strict=True))[like] if like else None
         given, expected = learner(*case.inputs), authority(*case.exact)
         results = [("", given, expected)]
         if parts:
@@ -143,7 +146,7 @@ def agree(
             rule = f"{why}{case}{f': {name}' if name else ''}"
             guess = case.likely if case.family != "plain" else likely
             close = min(atol, 1e-7 * float(np.abs(array(theirs)).max(initial=0))) if case.family == "tiny" else atol
-            expect.close(mine, theirs, why=rule, source=source, likely=guess, rtol=rtol, atol=close)
+            expect.close(mine, theirs, why=rule, source=source, likely=guess, rtol=rtol, atol=close, dtype=dtype)
 
 
 # ------------------------------------------------------------------------------------------------ the families

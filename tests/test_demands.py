@@ -3,7 +3,18 @@
 import numpy as np
 import pytest
 
-from atlas.checking import PASSED, exercise, governed, gradients, module_gradients, run_check, torch_generator
+from atlas.checking import (
+    PASSED,
+    exercise,
+    expect,
+    governed,
+    gradients,
+    module_gradients,
+    other_default,
+    run_check,
+    tensor,
+    torch_generator,
+)
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -11,6 +22,13 @@ from torch import nn  # noqa: E402
 
 def scaled(x, gamma, beta):
     return gamma * (x - x.mean(0)) + beta
+
+
+def overwritten(x, gamma, beta):
+    e = (x - x.mean(0)).exp()
+    result = gamma * e.log() + beta
+    e += 0  # which the gradient of log still needs
+    return result
 
 
 @exercise(hints=["."])
@@ -29,8 +47,9 @@ def affine(learner, rng):
         ),
         "a detached part": (
             lambda x, gamma, beta: gamma * (x - x.mean(0).detach()) + beta,
-            "the gradient with respect to x",
+            "The result is right, so a part of the way is cut from the graph",
         ),
+        "a part overwritten": (overwritten, "gradients flow through it\n  yours    one of the variables needed"),
         "everything detached": (lambda x, gamma, beta: scaled(x, gamma, beta).detach(), "no gradient reaches it"),
         "a new tensor": (
             lambda x, gamma, beta: torch.tensor(scaled(x, gamma, beta).tolist()),
@@ -126,3 +145,37 @@ def test_a_generator_that_does_not_govern_is_noticed(check, answer, words):
 def test_a_generator_that_governs_passes():
     assert run_check(shuffled, lambda x, rng: rng.permutation(x)).status == PASSED
     assert run_check(noise, lambda x, g: x + torch.randn(20, generator=g)).status == PASSED
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda x: x.numpy(), "Stay in torch"),
+        (lambda x: float(x.sum()), "take the number out of torch"),
+        (lambda x: list(x), "torch.stack or torch.cat"),
+        (lambda x: (x, x), "Several results come back"),
+    ],
+)
+def test_what_is_no_tensor_is_named(answer, words):
+    @exercise(hints=["."])
+    def kept(learner, rng):
+        tensor(learner(torch.ones(3)), "what is kept")
+
+    assert words in run_check(kept, answer).text()
+    assert run_check(kept, lambda x: 2 * x).passed
+
+
+def test_another_default_is_named_only_where_the_first_line_has_it():
+    @exercise(hints=["."])
+    def scale(learner, rng):
+        likely = other_default(learner, by=2.0)
+        expect.close(learner(3.0), 6.0, why="by is 2 unless given", source="the definition", likely=likely)
+
+    def other(x, by=3.0):
+        return x * by
+
+    def wrong(x, by=2.0):
+        return x * 5
+
+    assert "by is 2 unless it is given; in your first line it is 3.0." in run_check(scale, other).text()
+    assert "first line" not in run_check(scale, wrong).text()

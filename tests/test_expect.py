@@ -386,3 +386,14 @@ def test_braces_that_are_not_filled_in_are_told():
 
     assert "is the f before the quotes missing?" in told(lambda n: "loss {n}", report)
     assert "the f before" not in told(lambda n: f"Loss {n}", report)
+
+
+def test_several_results_where_one_is_wanted_are_called_so():
+    assert "A tuple of 2 came back where one result is wanted." in told(lambda: (2.5, 3), demanding(2.5))
+    rows = np.ones((4, 3))
+    assert "A tuple of 2 came back where one result is wanted." in told(lambda: (rows, rows), demanding(rows))
+
+
+def test_a_lone_number_that_is_near_by_chance_lacks_no_small_term():
+    assert "small term" not in told(lambda: 2.51, demanding(2.5))
+    assert "small term" in told(lambda: [2.51, 3.02, -4.03], demanding([2.5, 3.0, -4.0]))

@@ -160,3 +160,16 @@ def test_tensors_have_the_same_families_but_for_whole_numbers():
     assert all(case.exact[0].dtype == torch.float64 for case in found)
     assert any(not case.inputs[0].is_contiguous() for case in found)
     assert "integers" not in {case.family for case in found}
+
+
+def test_results_are_like_an_argument_in_dtype_where_that_is_asked_for():
+    pytest.importorskip("torch")
+
+    @exercise(hints=["."])
+    def twice(learner, rng):
+        x = floats("B", tensor=True)
+        agree(learner, lambda x: 2 * x, rng, why="twice x", source="the definition", like="x", x=x)
+
+    assert run_check(twice, lambda x: x + x).status == PASSED
+    assert "in single precision: the kind of numbers" in run_check(twice, lambda x: 2 * x.double()).text()
+    assert "tensor float64" in run_check(twice, lambda x: 2 * x.numpy()).text()

@@ -17,7 +17,7 @@ to try come from families.py. A check draws what is random from `rng` only, so t
 Nothing here imports a framework.
 """
 
-from atlas.checking.demands import governed, gradients, module_gradients, tensors, torch_generator
+from atlas.checking.demands import governed, gradients, module_gradients, other_default, tensor, torch_generator
 from atlas.checking.expectations import expect
 from atlas.checking.families import agree, among, around, cases, counts, floats, labels, numbers
 from atlas.checking.mistakes import parts
@@ -53,11 +53,12 @@ __all__ = [
     "load_checks",
     "module_gradients",
     "numbers",
+    "other_default",
     "parts",
     "run_check",
     "same",
     "strict",
     "summary",
-    "tensors",
+    "tensor",
     "torch_generator",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from atlas.checking.advice import advice
 from atlas.checking.expectations import expect
 from atlas.checking.values import array, same, summary
 from atlas.checking.vocabulary import Complaint
@@ -17,6 +18,10 @@ from atlas.checking.vocabulary import Complaint
 _CUT = (
     "Something on the way cuts it from the graph: .detach(), .data, .item(), torch.no_grad(), NumPy, "
     "requires_grad=False, or torch.tensor(...) of a tensor?"
+)
+_PARTLY_CUT = (
+    "The result is right, so a part of the way is cut from the graph: "
+    ".detach(), .data, .item(), torch.no_grad() or NumPy?"
 )
 
 
@@ -42,10 +47,11 @@ def gradients(
     for frozen in [None, *(sorted(leaves) if len(leaves) > 1 else [])]:
         wanted = [name for name in inputs if name in leaves and name != frozen]
         words = f"{why}, with {frozen} frozen" if frozen else why
-        expected = _pulled(theirs, inputs, wanted, directions, rng, words, source)
-        given = _pulled(yours, inputs, wanted, directions, rng, words, source)
+        expected, result = _pulled(theirs, inputs, wanted, directions, rng, words, source)
+        given, mine = _pulled(yours, inputs, wanted, directions, rng, words, source)
+        likely = _PARTLY_CUT if same(mine, result) else ""
         for name in wanted:
-            _demand_gradient(name, given[name], expected[name], words, source)
+            _demand_gradient(name, given[name], expected[name], words, source, likely)
 
 
 def module_gradients(
@@ -63,17 +69,18 @@ def module_gradients(
             names = [name for name, _ in module.named_parameters()]
             inputs = {"x": x, **dict(module.named_parameters())}
             pulled = _pulled(lambda x, *_, m=module: m(x), inputs, list(inputs), directions, rng, why, source, own=True)
-            found.append((names, pulled))
-        (their_names, expected), (names, given) = found
+            found.append((names, *pulled))
+        (their_names, expected, result), (names, given, mine) = found
+        likely = _PARTLY_CUT if same(mine, result) else ""
         expect.equal(len(names), len(their_names), why=f"{why}: as many parameters", source=source)
         for name, their_name in zip(["x", *names], ["x", *their_names], strict=True):
-            _demand_gradient(name, given[name], expected[their_name], f"{why}, in {mode}", source)
+            _demand_gradient(name, given[name], expected[their_name], f"{why}, in {mode}", source, likely)
 
 
 def _pulled(
     function: Callable, inputs: Mapping, wanted: list, directions: list, rng, why: str, source: str, own: bool = False
-) -> dict:
-    """name → gradient (or None) of the function's result along `directions`, which are drawn when they are not there.
+) -> tuple[dict, list]:
+    """name → gradient (or None) along `directions`, which are drawn when they are not there; and the results.
 
     own: the inputs but the first are parameters that the function holds, and no copies are made of them.
     """
@@ -93,20 +100,24 @@ def _pulled(
         directions += [torch.tensor(rng.normal(size=tuple(each.shape)), dtype=torch.float64) for each in flat]
     linked = [(each, way.to(each.dtype)) for each, way in zip(flat, directions, strict=False) if each.requires_grad]
     if not linked:
-        return dict.fromkeys(wanted)
+        return dict.fromkeys(wanted), flat
     outs, ways = zip(*linked, strict=True)
     for out, way in linked:
         expect.shape(out, tuple(way.shape), f"{why}: the result's shape")
     learning = [name for name in wanted if values[name].requires_grad]
-    found = torch.autograd.grad(outs, [values[name] for name in learning], ways, allow_unused=True)
-    return dict.fromkeys(wanted) | dict(zip(learning, found, strict=True))
+    try:
+        found = torch.autograd.grad(outs, [values[name] for name in learning], ways, allow_unused=True)
+    except RuntimeError as error:
+        details = [f"yours    {str(error).split(':')[0]}"]
+        raise Complaint(f"{why}: gradients flow through it", details, advice(error, None)) from None
+    return dict.fromkeys(wanted) | dict(zip(learning, found, strict=True)), flat
 
 
 def _flat(result: Any) -> list:
     return [each for part in result for each in _flat(part)] if isinstance(result, tuple | list) else [result]
 
 
-def _demand_gradient(name: str, given: Any, expected: Any, why: str, source: str) -> None:
+def _demand_gradient(name: str, given: Any, expected: Any, why: str, source: str, likely: str) -> None:
     rule = f"{why}: the gradient with respect to {name}"
     if expected is None:
         if given is not None and array(given).any():
@@ -117,7 +128,7 @@ def _demand_gradient(name: str, given: Any, expected: Any, why: str, source: str
         if not array(expected).any():
             return  # none and zeros are the same to an optimizer's step
         raise Complaint(rule, ["yours    None: no gradient reaches it"], _CUT, f"no gradient reaches {name}")
-    expect.close(given, expected, why=rule, source=source, rtol=1e-5, atol=1e-8)
+    expect.close(given, expected, why=rule, source=source, rtol=1e-5, atol=1e-8, likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ generators
@@ -163,12 +174,31 @@ def _scramble() -> None:
         sys.modules["torch"].rand(1)
 
 
-# ------------------------------------------------------------------------------------------------ tensors
+# ------------------------------------------------------------------------------------------------ a tensor
 
 
-def tensors(yours: Any, why: str) -> None:
-    """Demand a tensor of torch, or several in a tuple or list."""
+def tensor(yours: Any, why: str) -> None:
+    """Demand a tensor of torch."""
     import torch
 
-    for each in _flat(yours):
-        expect.kind(each, torch.Tensor, f"{why}: a tensor")
+    expect.kind(yours, torch.Tensor, f"{why}: a tensor", likely=_NO_TENSOR.get(type(yours).__name__, ""))
+
+
+_NO_TENSOR = {
+    "ndarray": "Stay in torch: NumPy knows no gradients.",
+    "float": "float() and .item() take the number out of torch, and gradients with it.",
+    "list": "A list: torch.stack or torch.cat makes one tensor of several.",
+    "tuple": "Several results come back where one is asked for.",
+}
+
+
+# ------------------------------------------------------------------------------------------------ signatures
+
+
+def other_default(learner: Any, **defaults: Any) -> str:
+    """What to say (as `likely`) where the learner's first line has other defaults than these; "" where it has them."""
+    given = learner._signature.parameters if learner._signature else {}
+    for name, value in defaults.items():
+        if name in given and given[name].default != value:
+            return f"{name} is {value:g} unless it is given; in your first line it is {given[name].default}."
+    return ""

@@ -78,7 +78,7 @@ class expect:
         """Demand an array (or tensor) of numbers of this shape."""
         numbers = _numbers(yours, why, "", likely)
         if numbers.shape != tuple(shape):
-            reading = _likely(likely, numbers, tuple(shape)) or _of_one_part(yours)
+            reading = _likely(likely, numbers, tuple(shape)) or _of_one_part(yours, numbers, tuple(shape))
             reading = reading or readings.of_shapes(numbers.shape, tuple(shape), _inputs(yours), _code())
             raise _shape_complaint(yours, numbers, tuple(shape), why, "", reading)
 
@@ -179,7 +179,7 @@ def _demand_close(
     if lone and expected.size == numbers.size == 1:
         numbers = numbers.reshape(expected.shape)
     if numbers.shape != expected.shape:
-        reading = _likely(likely, numbers, expected) or _of_one_part(yours)
+        reading = _likely(likely, numbers, expected) or _of_one_part(yours, numbers, expected.shape)
         reading = reading or readings.of_arrangement(numbers, expected, inputs, code)
         raise _shape_complaint(yours, numbers, expected.shape, why, source, reading)
     _demand_finite(yours, numbers, expected, why, source, likely)
@@ -264,8 +264,12 @@ def _likely(likely: Likely, yours: Any, expected: Any) -> str:
     return likely(yours, expected) if callable(likely) else likely
 
 
-def _of_one_part(yours: Any) -> str:
-    return unnoticed.of_result(yours, _code()) if isinstance(yours, tuple) else ""
+def _of_one_part(yours: Any, numbers: np.ndarray, shape: tuple) -> str:
+    """A tuple came where one array is wanted, each part of it perhaps such an array."""
+    if not isinstance(yours, tuple):
+        return ""
+    several = f"A tuple of {len(yours)} came back where one result is wanted." if numbers.shape[1:] == shape else ""
+    return unnoticed.of_result(yours, _code()) or several
 
 
 def _of_code(yours: Any) -> str:

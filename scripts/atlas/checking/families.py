@@ -127,6 +127,7 @@ def agree(
     without: Mapping[str, str] | None = None,
     least: Mapping[str, int] | None = None,
     likely: Any = "",
+    like: str = "",
     rtol: float = 1e-5,
     atol: float = 1e-7,
     **kinds: Kind,
@@ -135,8 +136,10 @@ def agree(
 
     authority takes the same arguments, in double precision. parts: the names of the results, where there are several.
     likely: as for `expect`; a family's own guess comes before it, where only that family goes wrong.
+    like: the argument that each result has to be like in dtype, and a tensor if it is one.
     """
     for case in cases(rng, without=without, least=least, **kinds):
+        dtype = dict(zip(kinds, case.inputs, strict=True))[like] if like else None
         given, expected = learner(*case.inputs), authority(*case.exact)
         results = [("", given, expected)]
         if parts:
@@ -145,7 +148,7 @@ def agree(
             rule = f"{why}{case}{f': {name}' if name else ''}"
             guess = case.likely if case.family != "plain" else likely
             precision = _precision(case.family, mine, theirs, rtol, atol)
-            expect.close(mine, theirs, why=rule, source=source, likely=guess, **precision)
+            expect.close(mine, theirs, why=rule, source=source, likely=guess, dtype=dtype, **precision)
 
 
 def _precision(family: str, yours: Any, expected: Any, rtol: float, atol: float) -> dict[str, float]:
@@ -156,10 +159,7 @@ def _precision(family: str, yours: Any, expected: Any, rtol: float, atol: float)
     if family == "single":
         return {"rtol": max(rtol, 2e-6), "atol": max(atol, 2e-6 * largest)}
     if family in ("apart", "far", "large") and "float32" in str(getattr(yours, "dtype", "")):
-        return {
-            "rtol": max(rtol, 1e-3),
-            "atol": max(atol, 1e-3 * largest),
-        }  # thousands have three digits after the point
+        return {"rtol": max(rtol, 1e-3), "atol": max(atol, 1e-3 * largest)}  # thousands have three more digits there
     return {"rtol": rtol, "atol": atol}
 
 

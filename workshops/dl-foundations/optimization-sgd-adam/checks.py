@@ -9,7 +9,7 @@ import warnings
 
 import numpy as np
 
-from atlas.checking import agree, among, array, cases, exercise, expect, floats, numbers, parts, tensors
+from atlas.checking import agree, among, array, cases, exercise, expect, floats, numbers, parts, tensor
 
 
 def _tensor(values):
@@ -70,7 +70,7 @@ def _pair(*names):
         given = expect.parts(given, names, "the step returns weights and state")
         for name, part in zip(names, given, strict=True):
             expect.shape(part, tuple(w.shape), f"the new {name} has the shape of w")
-            tensors(part, f"the new {name}")
+            tensor(part, f"the new {name}")
         return given
 
     return apart
@@ -422,12 +422,13 @@ def _state(given, w):
     """Weights and state, of which m and v are tensors like w, and t is a number."""
     new, state = expect.parts(given, ("w", "state"), "the step returns the weights and the state")
     expect.shape(new, tuple(w.shape), "the new weights have the shape of w")
-    tensors(new, "the new weights")
+    tensor(new, "the new weights")
     m, v, t = expect.parts(state, ("m", "v", "t"), "the state has three parts")
     likely = "The state is (m, v, t), in this order: two tensors like w, and a number."
     for name, part, shape in (("m", m, tuple(w.shape)), ("v", v, tuple(w.shape)), ("t", t, ())):
         expect.shape(part, shape, f"{name} in the state has its shape", likely=likely)
-    tensors((m, v), "m and v in the state")
+    tensor(m, "m in the state")
+    tensor(v, "v in the state")
     return new, (m, v, t)
 
 
@@ -903,7 +904,7 @@ def clip_by_norm(learner, rng):
         source = "torch.nn.utils.clip_grad_norm_"
         for number, (mine, leaf) in enumerate(zip(clipped, leaves, strict=True), 1):
             expect.shape(mine, tuple(leaf.shape), f"g{number} keeps its shape")
-            tensors(mine, f"g{number}")
+            tensor(mine, f"g{number}")
         flat = np.concatenate([array(mine).ravel() for mine in clipped])
         expected = torch.cat([leaf.grad.ravel() for leaf in leaves])
         expect.close(flat, expected, why=f"{why}: all tensors in a row", source=source, rtol=1e-5)

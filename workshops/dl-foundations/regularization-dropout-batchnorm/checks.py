@@ -1,15 +1,34 @@
 """The checks of regularization-dropout-batchnorm: one for each exercise, with its hints. `lab.check` runs them.
 
-Layers are held to torch.nn.functional in double precision, with ε, ρ and sizes for which slips differ.
+Layers and the loss are held to torch.nn.functional over all families of inputs, values and gradients.
 """
 
+import contextlib
 import copy
 import itertools
 import math
 
 import numpy as np
+from scipy.special import softmax
 
-from atlas.checking import Complaint, array, exercise, expect
+from atlas.checking import (
+    Complaint,
+    Tape,
+    agree,
+    among,
+    array,
+    cases,
+    counts,
+    exercise,
+    expect,
+    floats,
+    gradients,
+    labels,
+    numbers,
+    other_default,
+    parts,
+    tensor,
+)
 
 
 def _tensor(values):
@@ -18,230 +37,52 @@ def _tensor(values):
     return torch.tensor(np.asarray(values), dtype=torch.float64)
 
 
-def _slip(function, name, words):
-    """`function` as a named mistake."""
-    function.__name__, function.__doc__ = name, words
-    return function
-
-
-def _demand_tensor(given, what):
-    import torch
-
-    likely = {
-        "ndarray": "Stay in torch: NumPy knows no gradients.",
-        "float": "float() and .item() take the number out of torch, and gradients with it.",
-        "list": "A list: stay with tensors; torch.stack or torch.cat makes one of several.",
-        "tuple": "Several results come back where one is asked for.",
-    }.get(type(given).__name__, "")
-    expect.kind(given, torch.Tensor, f"{what}: a tensor comes back", likely=likely)
-
-
-def _demand_gradient(result, leaf, expected, why, source="autograd", pull=1.0):
-    """Demand that Σ pull·result has the gradient `expected` at `leaf`."""
-    import torch
-
-    likely = "No detach, .data, .item(), .numpy() or torch.no_grad() on the way from the input to the result."
-    expect.true(result.requires_grad, "gradients flow through it", likely=likely)
-    try:
-        (given,) = torch.autograd.grad((result * pull).sum(), leaf)
-    except RuntimeError as error:
-        likely = "+=, /= and the like write over what the gradient still needs: make new tensors."
-        expect.true(False, "gradients flow through it", f"yours    {str(error).split(':')[0]:.90}", likely=likely)
-    likely = "Is a part of the way cut off, by detach, .data, .item() or torch.no_grad()?"
-    expect.close(given, expected, why=why, source=source, likely=likely)
-
-
 # ------------------------------------------------------------------------------------------------ EarlyStopping
 
 
 class _Stopper:
     """Early stopping with parts to replace."""
 
+    begin = math.inf
+
     def __init__(self, patience):
-        self.patience, self.lowest, self.waited, self.kept = patience, math.inf, 0, None
+        self.patience, self.lowest, self.waited, self.kept = patience, self.begin, 0, None
 
     def improves(self, loss):
         return loss < self.lowest
 
-    def keep(self, model):
-        return copy.deepcopy(model.state_dict())
+    def lower(self, loss, better):
+        return loss if better else self.lowest
+
+    def wait(self, better):
+        return 0 if better else self.waited + 1
+
+    def keep(self, model, better):
+        return copy.deepcopy(model.state_dict()) if better else self.kept
 
     def over(self):
         return self.waited >= self.patience
 
     def update(self, loss, model):
-        if self.improves(loss):
-            self.lowest, self.waited, self.kept = loss, 0, self.keep(model)
-        else:
-            self.waited += 1
+        self.seen, better = model, self.improves(loss)
+        self.kept, self.waited, self.lowest = self.keep(model, better), self.wait(better), self.lower(loss, better)
         return self.over()
 
     def restore(self, model):
         model.load_state_dict(self.kept, strict=False)
 
 
-class KeepsTheModelsOwn(_Stopper):
-    """It keeps the model's own tensors, and they go on changing. Copy them: copy.deepcopy(model.state_dict())."""
-
-    def keep(self, model):
-        return model.state_dict()
-
-
-class KeepsTheLast(_Stopper):
-    """It keeps the weights of the last update, not those of the lowest loss."""
-
-    def update(self, loss, model):
-        stop = super().update(loss, model)
-        self.kept = self.keep(model)
-        return stop
-
-
-class KeepsTheFirst(_Stopper):
-    """It keeps the weights of the first update only: each new lowest loss brings new best weights."""
-
-    def keep(self, model):
-        return self.kept or super().keep(model)
-
-
-class WaitsOneMore(_Stopper):
-    """It waits one update too many: stop when `patience` updates in a row were no better (>=, not >)."""
-
-    def over(self):
-        return self.waited > self.patience
-
-
-class OneTooEarly(_Stopper):
-    """It stops one update too early: `patience` updates without a new lowest loss have to come first."""
-
-    def over(self):
-        return self.waited >= self.patience - 1
-
-
-class NeverResets(_Stopper):
-    """A new lowest loss does not set the count back to 0. Only updates in a row count."""
-
-    def update(self, loss, model):
-        if self.improves(loss):
-            self.lowest, self.kept = loss, self.keep(model)
-        else:
-            self.waited += 1
-        return self.over()
-
-
-class ComparesWithTheLast(_Stopper):
-    """It compares with the previous loss. Compare with the lowest so far, which an update that is no better leaves as it is."""
-
-    def update(self, loss, model):
-        if self.improves(loss):
-            self.waited, self.kept = 0, self.keep(model)
-        else:
-            self.waited += 1
-        self.lowest = loss
-        return self.over()
-
-
-class EqualIsBetter(_Stopper):
-    """It takes an equal loss for an improvement, or does not count it. Only a lower one is one (<, not <=); all others count (else)."""
-
-    def improves(self, loss):
-        return loss <= self.lowest
-
-
-class LookForTheHighest(_Stopper):
-    """It looks for the highest loss: is the comparison turned round?"""
-
-    def __init__(self, patience):
-        super().__init__(patience)
-        self.lowest = -math.inf
-
-    def improves(self, loss):
-        return loss > self.lowest
-
-
-class NeverImproves(_Stopper):
-    """No improvement sets the count back: is the comparison turned round, does the lowest begin at 0 instead of inf, or is the 0 missing?"""
-
-    def improves(self, loss):
-        return False
-
-
-class StopsWhenBetter(_Stopper):
-    """It returns the opposite: True has to mean stop."""
-
-    def over(self):
-        return self.waited < self.patience
-
-
-class NotANumberIsBest(_Stopper):
-    """NaN is no improvement, and counts: each comparison with NaN is False, so ask `loss < lowest`, and count in the else."""
-
-    def improves(self, loss):
-        return not loss >= self.lowest
-
-
-class LowestNeverStored(_Stopper):
-    """The lowest loss is never stored, so that every loss is lower: self.lowest = loss."""
-
-    def update(self, loss, model):
-        stop = super().update(loss, model)
-        self.lowest = math.inf
-        return stop
-
-
-class BeginsAtANumber(_Stopper):
-    """The lowest loss begins at some number, and larger losses never get below it: begin with float("inf")."""
-
-    def __init__(self, patience):
-        super().__init__(patience)
-        self.lowest = 1e9
-
-
-class ZeroIsNothing(_Stopper):
-    """`not self.lowest` holds for a loss of 0 too: begin with float("inf"), or ask `self.lowest is None`."""
-
-    def improves(self, loss):
-        return not self.lowest or loss < self.lowest
-
-
-class TakesTheFirst(_Stopper):
-    """It takes the first loss as the lowest unseen. After NaN no number is lower: begin with float("inf")."""
-
-    def improves(self, loss):
-        return self.kept is None or loss < self.lowest
-
-
-class LargeStepsOnly(_Stopper):
-    """A loss that is lower by little is an improvement too: loss < lowest, with no margin."""
-
-    def improves(self, loss):
-        return loss < self.lowest - 1e-4 or self.lowest == math.inf
-
-
-class AlwaysThree(_Stopper):
-    """patience is an argument; this waits for 3 updates whatever it is."""
-
-    def __init__(self, patience):
-        super().__init__(3)
-
-
-class AlwaysFive(_Stopper):
-    """patience is an argument; this waits for 5 updates whatever it is."""
-
-    def __init__(self, patience):
-        super().__init__(5)
-
-
-class RestoresNothing(_Stopper):
-    """restore leaves the model as it is; `model = ...` only gives a name to something else. Call model.load_state_dict(...)."""
-
-    def restore(self, model):
-        pass
+def _tensors_of(model):
+    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def _tiny_model():
     import torch
 
-    return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)  # as in the middle of a training
+    return model
 
 
 def _fill(model, value):
@@ -249,8 +90,13 @@ def _fill(model, value):
     import torch
 
     with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.fill_(value)
+        for each in model.state_dict().values():
+            each.fill_(value)
+
+
+def _filled(model):
+    """What every tensor of the model is filled with: its mean by name."""
+    return {name: float(value.double().mean()) for name, value in model.state_dict().items()}
 
 
 @exercise(
@@ -259,52 +105,118 @@ def _fill(model, value):
         "copy.deepcopy(model.state_dict()) is a true copy. A new lowest loss sets the count to 0; everything else adds 1.",
         "if loss < self.lowest: keep loss, copy and 0; else: self.waited += 1. Then: return self.waited >= self.patience",
     ],
-    mistakes=[
-        KeepsTheModelsOwn,
-        KeepsTheLast,
-        KeepsTheFirst,
-        WaitsOneMore,
-        OneTooEarly,
-        NeverResets,
-        ComparesWithTheLast,
-        EqualIsBetter,
-        LookForTheHighest,
-        NeverImproves,
-        StopsWhenBetter,
-        NotANumberIsBest,
-        LowestNeverStored,
-        BeginsAtANumber,
-        ZeroIsNothing,
-        TakesTheFirst,
-        LargeStepsOnly,
-        AlwaysThree,
-        AlwaysFive,
-        RestoresNothing,
-    ],
-    seconds=30,  # torch.nn may be imported here for the first time
+    mistakes=parts(_Stopper).mistakes(
+        keep={
+            "It keeps the model's own tensors, and they go on changing. Copy them: copy.deepcopy(model.state_dict()).": (
+                lambda self, model, better: model.state_dict() if better else self.kept
+            ),
+            "It keeps the weights of the last update, not those of the lowest loss.": (
+                lambda self, model, better: copy.deepcopy(model.state_dict())
+            ),
+            "It keeps the weights of the first update only: each new lowest loss brings new best weights.": (
+                lambda self, model, better: self.kept or copy.deepcopy(model.state_dict())
+            ),
+            "It keeps the parameters but not all buffers, such as batch norm's running statistics. Take all of model.state_dict().": (
+                lambda self, model, better: (
+                    {name: p.detach().clone() for name, p in model.named_parameters()} if better else self.kept
+                )
+            ),
+        },
+        over={
+            "It waits one update too many: stop when `patience` updates in a row were no better (>=, not >).": (
+                lambda self: self.waited > self.patience
+            ),
+            "It stops one update too early: `patience` updates without a new lowest loss have to come first.": (
+                lambda self: self.waited >= self.patience - 1
+            ),
+            "It returns the opposite: True has to mean stop.": lambda self: self.waited < self.patience,
+        },
+        wait={
+            "A new lowest loss does not set the count back to 0. Only updates in a row count.": (
+                lambda self, better: self.waited + (not better)
+            )
+        },
+        lower={
+            "It compares with the previous loss. Compare with the lowest so far, which an update that is no better leaves as it is.": (
+                lambda self, loss, better: loss
+            ),
+            "The lowest loss is never stored, so that every loss is lower: self.lowest = loss.": (
+                lambda self, loss, better: math.inf
+            ),
+        },
+        improves={
+            "It takes an equal loss for an improvement, or does not count it. Only a lower one is one (<, not <=); all others count (else).": (
+                lambda self, loss: loss <= self.lowest
+            ),
+            "No improvement sets the count back: is the comparison turned round, does the lowest begin at 0 instead of inf, or is the 0 missing?": (
+                lambda self, loss: False
+            ),
+            "NaN is no improvement, and counts: each comparison with NaN is False, so ask `loss < lowest`, and count in the else.": (
+                lambda self, loss: not loss >= self.lowest
+            ),
+            '`not self.lowest` holds for a loss of 0 too: begin with float("inf"), or ask `self.lowest is None`.': (
+                lambda self, loss: not self.lowest or loss < self.lowest
+            ),
+            'It takes the first loss as the lowest unseen. After NaN no number is lower: begin with float("inf").': (
+                lambda self, loss: self.kept is None or loss < self.lowest
+            ),
+            "A loss that is lower by little is an improvement too: loss < lowest, with no margin.": (
+                lambda self, loss: loss < self.lowest - 1e-4 or self.lowest == math.inf
+            ),
+        },
+        begin={
+            'The lowest loss begins at some number, and larger losses never get below it: begin with float("inf").': 1e9
+        },
+        patience={
+            "patience is an argument; this waits for 3 updates whatever it is.": 3,
+            "patience is an argument; this waits for 5 updates whatever it is.": 5,
+        },
+        restore={
+            "restore leaves the model as it is: `model = ...` only gives a name to something else, and nobody looks at what it returns. Call model.load_state_dict(...).": (
+                lambda self, model: None
+            ),
+            "restore hands over the kept tensors themselves, and training changes them. Copy them: model.load_state_dict(...).": (
+                lambda self, model: [setattr(p, "data", self.kept[n]) for n, p in _tensors_of(model)]
+            ),
+            "restore puts the weights into the model that update saw. It is to be the one that restore is given.": (
+                lambda self, model: self.seen.load_state_dict(self.kept)
+            ),
+        },
+        together={
+            "It looks for the highest loss: is the comparison turned round?": {
+                "begin": -math.inf,
+                "improves": lambda self, loss: loss > self.lowest,
+            }
+        },
+    ),
     changes=("weights",),  # restore does; update is asked below
+    seconds=30,  # torch.nn may be imported here for the first time
 )
 def EarlyStopping(learner, rng):
-    def demand(losses, patience, expected, why, after=(), likely=""):
-        """`after`: losses whose answers are not judged, but tell one mistake from another."""
-        model, stopper, said = _tiny_model(), learner(patience), []
-        for loss in [*losses, *after]:
-            answer = stopper.update(loss, model)
-            expect.true(
-                answer is not None, "update returns True or False in every case", likely="Is a `return` missing?"
-            )
-            said.append(bool(answer))
-        mine = said[: len(losses)]
-        details = [f"losses   {losses}, patience {patience}", f"yours    {mine}", f"expected {expected}"]
-        if mine != expected:
-            raise Complaint(why, details, likely, np.array(said))
+    counting = (
+        "A loss that is lower than all before sets the count to 0, every other adds 1; at `patience` it says stop."
+    )
 
-    nan = math.nan
-    example = [5, 3, 4, 3, 2.5, 3, 3, 3]
-    demand(example, 3, [False] * 7 + [True], "says stop in the right update: the example above", after=[3, 3, 3])
-    learner(1).update(-100.0, _tiny_model())
-    likely = "Is something kept in the class instead of in self? Each stopper has its own."
-    demand([2, 1], 1, [False, False], "two stoppers have nothing in common", likely=likely)
+    def demand(losses, patience, expected, why, turns=False, likely=counting):
+        """turns: another stopper, with a patience, losses and a model of its own, takes turns with it."""
+        other, other_model = (learner(patience + 5), _tiny_model()) if turns else (None, None)
+        stopper, model, said = learner(patience), _tiny_model(), []
+        for loss in losses:
+            answer = stopper.update(loss, model)
+            kind = "update returns True or False in every case"
+            expect.true(answer is not None, kind, likely="Is a `return` missing?")
+            said.append(bool(answer))
+            if other:
+                other.update(-100 - loss, other_model)
+        why = f"{why}: losses {', '.join(f'{loss:.7g}' for loss in losses)}, patience {patience}"
+        expect.equal(said, expected, why=why, source="counted by hand", likely=likely)
+
+    nan, example = math.nan, [5, 3, 4, 3, 2.5, 3, 3, 3]
+    demand(example, 3, [False] * 7 + [True], "says stop in the right update, the example above")
+    likely = "Is something kept in the class, or in a list made in the first line of __init__, instead of in self?"
+    why = "two stoppers that take turns have nothing in common"
+    demand(example, 3, [False] * 7 + [True], why, turns=True, likely=likely)
+    demand([1] + 7 * [2], 7, [False] * 7 + [True], "patience is what it is given")
     demand([2, 3], 1, [False, True], "patience 1 stops at once where it gets worse")
     demand([4, 5, 3, 3.5, 3.2, 3.1], 3, [False] * 5 + [True], "compares with the lowest loss, not with the last one")
     demand([3, 3, 3], 2, [False, False, True], "an equal loss is no improvement")
@@ -315,45 +227,56 @@ def EarlyStopping(learner, rng):
     demand([2.0, nan, nan], 2, [False, False, True], "NaN is no improvement")
     demand([nan, 2.0, 2.5, 1.0], 2, [False] * 4, "after NaN a number is an improvement")
 
-    model, stopper = _tiny_model(), learner(2)
+    def restored(stopper, model, value, why):
+        stopper.restore(model)
+        words = "These are another stopper's weights: is what is kept the class's? Keep it in self."
+        likely = {words: dict.fromkeys(model.state_dict(), 12.0 - value)}
+        expected = dict.fromkeys(model.state_dict(), float(value))
+        source = "every weight is the number of its update"
+        expect.equal(_filled(model), expected, why=why, source=source, likely=likely)
+
+    # the first never says stop, the other does: the best weights are kept in any case
+    (stopper, other), (model, other_model) = (learner(3), learner(3)), (_tiny_model(), _tiny_model())
     for step, loss in enumerate([4.0, 2.0, 1.0, 1.5, 1.2]):
-        _fill(model, step)
-        stopper.update(loss, model)
-        kept = model.training and all((value == step).all() for value in model.state_dict().values())
-        likely = "update only copies; restore, and nothing else, puts weights into the model."
-        expect.true(kept, "update leaves the model and its mode as they are", likely=likely)
+        for each, its_model, its_loss, value in ((stopper, model, loss, step), (other, other_model, -loss, 10 + step)):
+            _fill(its_model, value)
+            each.update(its_loss, its_model)
+            likely = "update only copies; restore, and nothing else, puts weights into the model."
+            expect.true(
+                {*_filled(its_model).values()} == {value}, "update leaves the weights as they are", likely=likely
+            )
     _fill(model, 5)
     model.double()  # other tensors from here on, so that what still holds the old ones shows
     _fill(model, 6)
-    for again in (False, True):
-        given = stopper.restore(model)
-        found = {name: float(value.double().mean()) for name, value in model.state_dict().items()}
-        if given is not None and set(found.values()) != {2.0}:
-            likely = "restore puts the weights into the model that it gets; what it returns is not looked at."
-            expect.true(False, "restore changes the model itself", f"yours    {given!r:.60}", likely=likely)
-        wrong = {name: value for name, value in found.items() if value != 2.0}
-        if wrong:
-            why, likely = "restore brings back the best", ""
-            if wrong.keys() <= dict(model.named_buffers()).keys():
-                likely = "It keeps the parameters but not all buffers, such as batch norm's running statistics. Take all of model.state_dict()."
-            if again:
-                why = "a second restore, after more training, brings the same weights"
-                likely = "restore hands over the kept tensors themselves, and training changes them. Copy them: model.load_state_dict(...)."
-            details = [
-                "update k saw a model full of k, then all became 5 and 6; the lowest loss came with k = 2",
-                f"yours    after restore {wrong}",
-            ]
-            raise Complaint(why, details, likely, np.array([*found.values(), again]))
-        _fill(model, 7)
+    restored(stopper, model, 2, "restore brings back the best, of update 2; then all became 5, and 6")
+    _fill(model, 7)
+    restored(stopper, model, 2, "a second restore, after more training, brings the same weights")
+    restored(stopper, _tiny_model(), 2, "restore changes the model that it is given, another one too")
+    restored(other, other_model, 10, "each stopper brings back its own best weights")
 
 
 # ------------------------------------------------------------------------------------------------ dropout
 
 
-def _mask(x, p, shape=None):
+@parts
+def _dropped(
+    x, p, training=True, *, keep=lambda u, p: u >= p, scale=lambda x, p: x / (1 - p), evaluated=lambda x, p: x
+):
     import torch
 
-    return torch.rand(x.shape if shape is None else shape, dtype=x.dtype) >= p
+    return scale(x * keep(torch.rand_like(x), p), p) if training else evaluated(x, p)
+
+
+def _normal_at_least(u, p):
+    import torch
+
+    return torch.randn_like(u) >= p
+
+
+def _tenths_at_least(u, p):
+    import torch
+
+    return torch.randint(10, u.shape) >= 10 * p
 
 
 def _demand_own_masks(zeros):
@@ -369,82 +292,97 @@ def _demand_own_masks(zeros):
         expect.true(False, why, f"yours    one mask all along axis {whole[0]}", likely=likely.format(whole[0]))
 
 
-def scaled_in_evaluation(x, p, training=True):
-    """In evaluation it scales x. Inverted dropout divides in training, so that evaluation has nothing to do."""
-    return x * _mask(x, p) if training else x * (1 - p)
-
-
-def divided_in_evaluation(x, p, training=True):
-    """In evaluation it scales x. Inverted dropout divides in training, so that evaluation has nothing to do."""
-    return x * _mask(x, p) / (1 - p) if training else x / (1 - p)
-
-
 @exercise(
     hints=[
         "torch.rand_like(x) gives a uniform number between 0 and 1 for each entry. With what probability is it at least p?",
         "keep = torch.rand_like(x) >= p is the mask. A product with it makes zeros; the rest is divided by 1 - p.",
         "if not training: return x, and otherwise: return x * (torch.rand_like(x) >= p) / (1 - p)",
     ],
-    mistakes=[scaled_in_evaluation, divided_in_evaluation],
+    mistakes=_dropped.mistakes(
+        training={"It drops in evaluation too: `training` is not looked at.": True},
+        evaluated={
+            "In evaluation it scales x. Inverted dropout divides in training, so that evaluation has nothing to do.": (
+                lambda x, p: x * (1 - p)
+            ),
+            "In evaluation it divides by 1 - p. That belongs to training, so that evaluation has nothing to do.": (
+                lambda x, p: x / (1 - p)
+            ),
+        },
+        keep={
+            "It drops what should be kept: p is the probability to become zero, so keep where rand >= p.": (
+                lambda u, p: u < p
+            ),
+            "Nothing is dropped: is the mask made, and multiplied with x?": lambda u, p: u >= 0,
+            "Half of them: is there a fixed 0.5 in place of p? rand gives 0 to 1.": lambda u, p: u >= 0.5,
+            "torch.randn is normally distributed; torch.rand is uniform from 0 to 1.": _normal_at_least,
+            "Whole numbers know tenths only, and p may lie between: torch.rand is uniform from 0 to 1.": (
+                _tenths_at_least
+            ),
+        },
+        scale={
+            "What is kept is not scaled: divide by 1 - p, so that the mean stays.": lambda x, p: x,
+            "It divides by p, the share that is dropped; what is kept is the share 1 - p.": lambda x, p: x / (p or 1),
+            "It multiplies by 1 - p: then the mean shrinks twice. Divide.": lambda x, p: x * (1 - p),
+            "It divides by a fixed 0.5, whatever p is. Divide by 1 - p.": lambda x, p: x * 2,
+            "1 + p is near 1/(1 - p), but not the same.": lambda x, p: x * (1 + p),
+        },
+        together={
+            "It drops in evaluation and not in training.": {
+                "keep": lambda u, p: u >= 0,
+                "scale": lambda x, p: x,
+                "evaluated": lambda x, p: _dropped(x, p),
+            }
+        },
+    ),
     random=True,
 )
 def dropout(learner, rng):
+    """What is random differs between two right answers: they are compared in what does not, a share, a factor."""
     import torch
 
-    x, p = _tensor(rng.uniform(1, 2, size=(60, 50))), 0.3
-    given = learner(x, p, training=False)
-    _demand_tensor(given, "the result")
-    if given.shape == x.shape and not torch.equal(given, x) and torch.equal(learner(x, p, training=True), x):
-        expect.true(False, "in evaluation x comes back as it is", likely="It drops in evaluation and not in training.")
-    dropped = bool(0 < (array(given) == 0).mean() < 1)
-    likely = "It drops in evaluation too: `training` is not looked at." if dropped else ""
-    why = "in evaluation x comes back as it is"
-    expect.close(given, x, why=why, source="the definition", atol=0, rtol=1e-12, likely=likely)
+    def inputs(*shape):
+        """No zeros in it, and both signs."""
+        return _tensor(rng.uniform(1, 2, size=shape) * rng.choice([-1, 1], size=shape))
 
-    y = learner(x, p)
-    _demand_tensor(y, "the result")
-    expect.shape(y, (60, 50), "the result has the shape of x")
+    x, p = inputs(60, 50), 0.3
+    as_it_is, y = learner(x, p, training=False), learner(x, p)
+    for each, mode in ((as_it_is, "in evaluation"), (y, "in training")):
+        tensor(each, f"the result {mode}")
+        expect.shape(each, (60, 50), f"the result {mode} has the shape of x")
     expect.dtype(y, float, "the result is a tensor of numbers, not the mask")
     ratio = array(y) / array(x)
     zeros = ratio == 0
     share = zeros.mean()
-    evidence = f"yours    {share:.1%} of 3,000 entries are zero, p = {p}"
-    likely = {
-        0.0: "Nothing is dropped: is the mask made, and multiplied with x?",
-        1.0: "Everything is dropped.",
-        0.5: "Half of them: is there a fixed 0.5 in place of p? rand gives 0 to 1.",
-        0.7: "It drops what should be kept: p is the probability to become zero, so keep where rand >= p.",
-    }.get(round(share, 1) if 0 < share < 1 else share, "")
-    if round(share, 1) == 0.6 and p == 0.3:
-        likely = "torch.randn is normally distributed; torch.rand is uniform from 0 to 1."
-    expect.true(abs(share - p) < 0.045, "a share of about p of the entries becomes zero", evidence, likely=likely)
+    shares = {(array(learner(x[:3, :4], p)) == 0).mean() for _ in range(20)}
+    likely = "It is drawn once whether all are dropped. Each entry has its own chance: a mask of the shape of x."
+    expect.true(shares != {0.0, 1.0}, "neither all entries are dropped in each call, nor none", likely=likely)
+    if 0 < share < 1:
+        _demand_own_masks(zeros)
+    both = [round(float(each), 1) for each in ((array(as_it_is) == 0).mean(), share)]
+    why, source = f"the share of zeros in evaluation and in training, p = {p}", "nothing, and p, with one digit"
+    likely = "An entry becomes zero where its own uniform number is below p: in training, and nowhere else."
+    expect.close(both, [0, p], why=why, source=source, likely=likely)
+    expect.true(abs(share - p) < 0.045, why, f"yours    {share:.1%} in training")
+    why = "in evaluation x comes back as it is"
+    expect.close(as_it_is, x, why=why, source="the definition", atol=0, rtol=1e-12)
     kept = ratio[~zeros]
-    factors = {
-        1.0: "What is kept is not scaled: divide by 1 - p, so that the mean stays.",
-        1 / p: "It divides by p, the share that is dropped; what is kept is the share 1 - p.",
-        1 - p: "It multiplies by 1 - p: then the mean shrinks twice. Divide.",
-        p: "It multiplies by p. Divide by 1 - p.",
-        2.0: "It divides by a fixed 0.5, whatever p is. Divide by 1 - p.",
-        1 + p: "1 + p is near 1/(1 - p), but not the same.",
-        1 / (1 - p) ** 2: "It divides by 1 - p twice.",
-    }
-    reading = next((words for factor, words in factors.items() if np.allclose(kept, factor, rtol=1e-6)), "")
-    if not reading and np.ptp(kept) > 1e-6:
-        reading = "They are not x times one factor: is x added to, or scaled by what this mask happens to keep?"
-        if np.allclose(array(y)[~zeros], 1 / (1 - p)):
-            reading = "This is the mask, scaled; multiply it with x."
-    fair = 1 / (1 - share)
-    if np.allclose(kept, fair) and not math.isclose(fair, 1 / (1 - p)):
-        reading = "It divides by the share that this mask happens to keep; divide by 1 - p, the share that is expected."
-    evidence = (
-        f"yours    kept entries are {kept.min():.4g} to {kept.max():.4g} times x; expected {1 / (1 - p):.4g}, p = {p}"
-    )
-    expect.true(np.allclose(kept, 1 / (1 - p), rtol=1e-5), "what is kept is x/(1 - p)", evidence, likely=reading)
 
-    _demand_own_masks(zeros)
+    def likely(*_):
+        if np.allclose(array(y)[~zeros], 1 / (1 - p)):
+            return "This is the mask, scaled; multiply it with x."
+        if np.allclose(kept, 1 / (1 - share)):
+            return (
+                "It divides by the share that this mask happens to keep; divide by 1 - p, the share that is expected."
+            )
+        if np.ptp(kept) > 1e-6:
+            return "They are not x times one factor: is x added to, or scaled by what this mask happens to keep?"
+        return ""
+
+    why = f"what is kept is x/(1 - p), p = {p}: the smallest and the largest factor"
+    expect.close([kept.min(), kept.max()], [1 / (1 - p)] * 2, why=why, source="1/(1 - p)", likely=likely)
 
     other = array(learner(x, p)) == 0
-    likely = "Is a seed set, or a generator made, inside the function? Then each call draws the same."
+    likely = "Is the mask made without chance, or a seed set or a generator made inside the function?"
     expect.true((other != zeros).any(), "another call drops other entries", likely=likely)
     repeats = []
     for _ in range(2):
@@ -460,262 +398,117 @@ def dropout(learner, rng):
     expect.true(not same_number, "how many are dropped is left to chance", likely=likely)
 
     expect.close(learner(x, 0.0), x, why="p = 0 drops nothing", source="the definition")
-    deep = _tensor(rng.uniform(1, 2, size=(30, 4, 5)))
-    y = learner(deep, 0.8)
-    expect.shape(y, (30, 4, 5), "x may have three axes")
-    ratio = array(y) / array(deep)
-    share = (ratio == 0).mean()
-    evidence = f"yours    {share:.1%} of 600 entries are zero, p = 0.8"
-    likely = "Is there a fixed number in place of p?"
-    expect.true(0.7 < share < 0.9, "the share follows p", evidence, likely=likely)
-    expect.true(np.allclose(ratio[ratio != 0], 5), "what is kept is divided by 1 - p = 0.2", likely=likely)
-    _demand_own_masks(ratio == 0)
-    for kind in (torch.float32, torch.float64):
-        found = learner(torch.ones(7, dtype=kind), 0.5).dtype
+    views = {"a transposed view": inputs(30, 20).T, "one entry": inputs(1, 1)}
+    shapes = {"three axes": (30, 4, 5), "one axis": (600,), "four axes": (6, 4, 5, 5)}
+    p = 0.8037
+    for words, x in {**{words: inputs(*shape) for words, shape in shapes.items()}, **views}.items():
+        y = learner(x, p)
+        expect.shape(y, tuple(x.shape), f"x may be of any shape: {words}")
+        ratio = array(y) / array(x)
+        share, kept = (ratio == 0).mean(), ratio[ratio != 0]
+        likely = "Is there a fixed or a rounded number in place of p?"
+        if x.numel() > 1:
+            evidence = f"yours    {share:.1%} of {x.numel()} entries are zero, p = {p}"
+            expect.true(0.7 < share < 0.9, f"the share follows p, {words}", evidence, likely=likely)
+            _demand_own_masks(ratio == 0)
+        why = f"what is kept is divided by 1 - p = 0.1963, {words}"
+        expect.true(np.allclose(kept, 1 / (1 - p)), why, f"yours    {kept[:3]} times x", likely=likely)
+    share = 1000 * (array(learner(torch.ones(100, 200), 0.004)) == 0).mean()
+    why, seen = "a small p counts too: with p = 0.004 about 4 of 1,000 become zero", f"yours    {share:.1f} of 1,000"
+    likely = "Is p rounded, or taken for 0? rand_like(x) >= p is exact."
+    expect.true(1.5 < share < 7.5, why, seen, likely=likely)
+    for kind, training in itertools.product((torch.float32, torch.float64), (True, False)):
+        x = torch.ones(7, dtype=kind)
         likely = "Is it turned into another type on the way, by .double(), .float() or NumPy?"
-        expect.true(found == kind, "the result has the type of x", f"yours    {found} for {kind}", likely=likely)
+        expect.dtype(learner(x, 0.5, training), x, "the result has the type of x", likely=likely)
 
-    leaf = _tensor(rng.uniform(1, 2, size=(6, 5))).requires_grad_()
-    y = learner(leaf, 0.5)
+    def drawn(x):
+        torch.manual_seed(3)
+        return learner(x, 0.4)
+
+    x = inputs(6, 5)
+    factors = drawn(x).detach() / x
     why = "the gradient passes where an entry is kept, times 1/(1 - p)"
-    _demand_gradient(y, leaf, (y / leaf).detach(), why)
+    gradients(drawn, lambda x: x * factors, rng, why=why, source="the factors of the same draw", x=x)
+    why = "in evaluation the gradient passes as it is"
+    gradients(lambda x: learner(x, 0.4, False), lambda x: x, rng, why=why, source="the definition", x=x)
 
 
 # ------------------------------------------------------------------------------------------------ batch_norm
 
 
+def _rooted(var, eps):
+    return (var + eps).sqrt()
+
+
+def _ended(z_hat, gamma, beta):
+    return gamma * z_hat + beta
+
+
+_ROOTS = {
+    "ε belongs inside the root: √(σ² + ε).": lambda var, eps: var.sqrt() + eps,
+    "It divides by the variance; divide by its root.": lambda var, eps: var + eps,
+    "ε is missing: √(σ² + ε).": lambda var, eps: var.sqrt(),
+    "ε is no lower limit, it is added: √(σ² + ε).": lambda var, eps: var.clamp(min=eps).sqrt(),
+}
+_ENDS = {
+    "γ and β have no part in it: y = γẑ + β.": lambda z_hat, gamma, beta: z_hat,
+    "β is missing: y = γẑ + β.": lambda z_hat, gamma, beta: gamma * z_hat,
+    "γ is missing: y = γẑ + β.": lambda z_hat, gamma, beta: z_hat + beta,
+    "β is scaled by γ: y = γẑ + β has no bracket.": lambda z_hat, gamma, beta: gamma * (z_hat + beta),
+    "γ and β are swapped: γ scales, β shifts.": lambda z_hat, gamma, beta: beta * z_hat + gamma,
+}
+_CUTS = {
+    "γ is cut from the graph, by .data or .detach(), and would never learn.": (
+        lambda z_hat, gamma, beta: gamma.detach() * z_hat + beta
+    ),
+    "β is cut from the graph, by .data or .detach(), and would never learn.": (
+        lambda z_hat, gamma, beta: gamma * z_hat + beta.detach()
+    ),
+}
+
+
+_REFUSED = "A batch of one image in training has to be refused: raise ValueError(...)."
+
+
+def _both_modes(table, right):
+    """Each of these as a mistake in both modes, and as one in evaluation alone; the mode comes last."""
+    both = {words: lambda *given, wrong=wrong: wrong(*given[:-1]) for words, wrong in table.items()}
+    alone = {
+        f"Training is right, evaluation is not. {words}": lambda *given, wrong=wrong: (right if given[-1] else wrong)(
+            *given[:-1]
+        )
+        for words, wrong in table.items()
+    }
+    return both | alone
+
+
+@parts
 def _batch_norm(
-    axis=0,
-    normal=0,
-    kept=1,
-    root=lambda var, eps: (var + eps).sqrt(),
+    z,
+    gamma,
+    beta,
+    running,
+    training,
+    rho=0.1,
+    eps=1e-5,
+    *,
+    refuse=lambda z, training: training and len(z) < 2,
+    batch=lambda z: (z.mean(0), z.var(0, correction=0)),
+    kept=lambda z: (z.mean(0), z.var(0)),
     move=lambda old, new, rho: (1 - rho) * old + rho * new,
-    end=lambda z_hat, gamma, beta: gamma * z_hat + beta,
-    evaluate=False,
-    train=True,
-    refuse=True,
-    moved_in_evaluation=False,
-    keep=lambda var: var,
-    detach=False,
+    used=lambda training, batch, before, after: batch if training else before,
+    back=lambda training, before, after: after if training else before,
+    center=lambda z, mean: z - mean,
+    root=lambda var, eps, training: _rooted(var, eps),
+    end=lambda z_hat, gamma, beta, training: _ended(z_hat, gamma, beta),
 ):
-    """A batch norm with parts to replace; normal and kept are the corrections of the two variances."""
-
-    def layer(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-        if training and refuse and len(z) < 2:
-            raise ValueError("batch of 1")
-        mean = z.mean(axis, keepdim=axis == 1)
-        var = z.var(axis, correction=normal, keepdim=axis == 1)
-        if detach:
-            mean, var = mean.detach(), var.detach()
-        before = running
-        if training or moved_in_evaluation:
-            new = mean.ravel(), keep(z.var(axis, correction=kept))
-            running = tuple(move(old, each, rho) for old, each in zip(running, new, strict=True))
-        if not (training and train) and not evaluate:
-            mean, var = before
-        return end((z - mean) / root(var, eps), gamma, beta), running
-
-    return layer
-
-
-BATCH_NORM_MISTAKES = [
-    _slip(
-        _batch_norm(normal=1),
-        "unbiased_inside",
-        "It normalises by the unbiased variance; ẑ takes the batch's own, divided by B.",
-    ),
-    _slip(
-        _batch_norm(kept=0),
-        "biased_kept",
-        "The running variance moves to the biased one; it keeps an estimate for all images: times B/(B - 1).",
-    ),
-    _slip(
-        _batch_norm(move=lambda old, new, rho: rho * old + (1 - rho) * new),
-        "rho_swapped",
-        "ρ is the weight of the new statistic, 1 - ρ of the old one: the two are swapped.",
-    ),
-    _slip(
-        _batch_norm(move=lambda old, new, rho: old + rho * new),
-        "adds_up",
-        "The running statistics add up for ever: the old one keeps the weight 1 - ρ.",
-    ),
-    _slip(
-        _batch_norm(move=lambda old, new, rho: new),
-        "replaced",
-        "The running statistics are replaced by the batch's: they move by ρ only.",
-    ),
-    _slip(_batch_norm(move=lambda old, new, rho: old), "not_moved", "The running statistics do not move in training."),
-    _slip(
-        _batch_norm(move=lambda old, new, rho: 0.9 * old + 0.1 * new),
-        "rho_fixed",
-        "ρ is an argument; this moves by 0.1 whatever it is.",
-    ),
-    _slip(
-        _batch_norm(keep=lambda var: var.sqrt()),
-        "keeps_deviation",
-        "It keeps the standard deviation; the running statistic is the variance.",
-    ),
-    _slip(_batch_norm(root=lambda var, eps: var.sqrt() + eps), "eps_outside", "ε belongs inside the root: √(σ² + ε)."),
-    _slip(_batch_norm(root=lambda var, eps: var + eps), "no_root", "It divides by the variance; divide by its root."),
-    _slip(_batch_norm(root=lambda var, eps: var.sqrt()), "no_eps", "ε is missing: √(σ² + ε)."),
-    _slip(
-        _batch_norm(root=lambda var, eps: (var + 1e-5).sqrt()),
-        "eps_fixed",
-        "ε is an argument; this takes 1e-5 whatever it is.",
-    ),
-    _slip(_batch_norm(end=lambda z_hat, gamma, beta: z_hat), "no_scale", "γ and β have no part in it: y = γẑ + β."),
-    _slip(_batch_norm(end=lambda z_hat, gamma, beta: gamma * z_hat), "no_beta", "β is missing: y = γẑ + β."),
-    _slip(_batch_norm(end=lambda z_hat, gamma, beta: z_hat + beta), "no_gamma", "γ is missing: y = γẑ + β."),
-    _slip(
-        _batch_norm(end=lambda z_hat, gamma, beta: gamma * (z_hat + beta)),
-        "bracket",
-        "β is scaled by γ: y = γẑ + β has no bracket.",
-    ),
-    _slip(
-        _batch_norm(end=lambda z_hat, gamma, beta: beta * z_hat + gamma),
-        "swapped",
-        "γ and β are swapped: γ scales, β shifts.",
-    ),
-    _slip(
-        _batch_norm(evaluate=True),
-        "batch_in_evaluation",
-        "In evaluation it takes the batch's statistics: take the running ones.",
-    ),
-    _slip(
-        _batch_norm(train=False),
-        "running_in_training",
-        "In training it normalises by the running statistics: take the batch's own.",
-    ),
-    _slip(
-        _batch_norm(moved_in_evaluation=True),
-        "moved_in_evaluation",
-        "The running statistics move in evaluation too: they come back as they were.",
-    ),
-    _slip(
-        _batch_norm(refuse=False),
-        "not_refused",
-        "A batch of one image in training has to be refused: raise ValueError(...).",
-    ),
-    _slip(
-        _batch_norm(detach=True),
-        "detached",
-        "Mean and variance are cut from the graph: the gradient has to flow through them too. No detach, no torch.no_grad().",
-    ),
-]
-
-
-def _new_running(change):
-    """A right batch norm but for the running statistics: change(old, new, ρ, B), each a pair of mean and variance."""
-
-    def layer(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-        y, moved = _batch_norm()(z, gamma, beta, running, training, rho, eps)
-        return y, change(running, moved, rho, len(z)) if training else moved
-
-    return layer
-
-
-def _in_evaluation(slip):
-    """The mistake `slip`, in evaluation only."""
-
-    def layer(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-        return (_batch_norm() if training else slip)(z, gamma, beta, running, training, rho, eps)
-
-    return _slip(layer, f"{slip.__name__}_in_evaluation", f"Training is right, evaluation is not. {slip.__doc__}")
-
-
-BATCH_NORM_MISTAKES += [
-    _in_evaluation(slip)
-    for slip in BATCH_NORM_MISTAKES
-    if slip.__name__ in ("eps_outside", "no_root", "no_eps", "no_scale", "no_beta", "no_gamma", "bracket", "swapped")
-]
-BATCH_NORM_MISTAKES += [
-    _slip(
-        _new_running(lambda old, new, rho, B: new[::-1]),
-        "other_order",
-        "The running statistics have changed places: (mean, var).",
-    ),
-    _slip(
-        _new_running(lambda old, new, rho, B: (new[0], old[1])),
-        "mean_alone",
-        "The running variance does not move; it moves as the mean does.",
-    ),
-    _slip(
-        _new_running(
-            lambda old, new, rho, B: (new[0], (1 - rho) * old[1] + (new[1] - (1 - rho) * old[1]) * B / (B - 1))
-        ),
-        "factor_twice",
-        "B/(B - 1) comes twice: var() without correction=0 is unbiased already.",
-    ),
-    _slip(
-        _new_running(
-            lambda old, new, rho, B: (new[0], (1 - rho) * old[1] + (new[1] - (1 - rho) * old[1]) * ((B - 1) / B) ** 2)
-        ),
-        "factor_turned",
-        "The factor is turned round: B/(B - 1), not (B - 1)/B.",
-    ),
-    _slip(
-        _new_running(lambda old, new, rho, B: (new[0], (1 - rho) * old[1] + (new[1] - (1 - rho) * old[1]) / B)),
-        "b_left_out",
-        "It divides the biased variance by B - 1; the factor is B/(B - 1).",
-    ),
-    _slip(
-        _new_running(
-            lambda old, new, rho, B: ((1 - rho) * old[0] + (new[0] - (1 - rho) * old[0]) * B / (B - 1), new[1])
-        ),
-        "factor_on_the_mean",
-        "B/(B - 1) belongs to the variance only; a mean is unbiased as it is.",
-    ),
-]
-
-
-def only_mean_cut(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-    """The mean is cut from the graph: the gradient has to flow through it too. No detach, no torch.no_grad()."""
-    _, running = _batch_norm()(z, gamma, beta, running, training, rho, eps)
-    mean, var = (z.mean(0).detach(), z.var(0, correction=0)) if training else running
-    return gamma * (z - mean) / (var + eps).sqrt() + beta, running
-
-
-def only_var_cut(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-    """The variance is cut from the graph: the gradient has to flow through it too. No detach, no torch.no_grad()."""
-    _, running = _batch_norm()(z, gamma, beta, running, training, rho, eps)
-    mean, var = (z.mean(0), z.var(0, correction=0).detach()) if training else running
-    return gamma * (z - mean) / (var + eps).sqrt() + beta, running
-
-
-def moved_first(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-    """In training it normalises by the new running statistics: take the batch's own."""
-    _, running = _batch_norm()(z, gamma, beta, running, training, rho, eps)
-    return gamma * (z - running[0]) / (running[1] + eps).sqrt() + beta, running
-
-
-def half_the_batch(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-    """In evaluation the mean is the running one, but the variance is the batch's: take both from `running`."""
-    if training:
-        return _batch_norm()(z, gamma, beta, running, training, rho, eps)
-    return gamma * (z - running[0]) / (z.var(0, correction=0) + eps).sqrt() + beta, running
-
-
-def mean_left_in(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-    """The mean is not subtracted: ẑ = (z - z̄)/√(σ² + ε)."""
-    _, running = _batch_norm()(z, gamma, beta, running, training, rho, eps)
-    var = z.var(0, correction=0) if training else running[1]
-    return gamma * z / (var + eps).sqrt() + beta, running
-
-
-def layer_statistics(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-    """Mean and variance are over the features of each example (axis 1): that is layer norm. Batch norm's are over the batch, axis 0."""
-    if not training:
-        return _batch_norm()(z, gamma, beta, running, training, rho, eps)
-    mean, var = z.mean(1, keepdim=True), z.var(1, correction=0, keepdim=True)
-    return gamma * (z - mean) / (var + eps).sqrt() + beta, running
-
-
-def one_for_all(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
-    """Mean and variance are taken over everything; each feature has its own: axis 0."""
-    if not training:
-        return _batch_norm()(z, gamma, beta, running, training, rho, eps)
-    mean, var = z.mean(), z.var(correction=0)
-    return gamma * (z - mean) / (var + eps).sqrt() + beta, running
+    if refuse(z, training):
+        raise ValueError("batch of 1")
+    after = tuple(move(old, new, rho) for old, new in zip(running, kept(z), strict=True)) if len(z) > 1 else running
+    mean, var = used(training, batch(z), running, after)
+    y = end(center(z, mean) / root(var, eps, training), gamma, beta, training)
+    return y, back(training, running, after)
 
 
 @exercise(
@@ -725,277 +518,186 @@ def one_for_all(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
         "In training: running = ((1 - rho) * running[0] + rho * mean, (1 - rho) * running[1] + rho * var * B / (B - 1)). "
         "At the end: return gamma * (z - mean) / (var + eps).sqrt() + beta, running",
     ],
-    mistakes=[
-        *BATCH_NORM_MISTAKES,
-        layer_statistics,
-        one_for_all,
-        only_mean_cut,
-        only_var_cut,
-        moved_first,
-        half_the_batch,
-        mean_left_in,
-    ],
+    mistakes=_batch_norm.mistakes(
+        batch={
+            "It normalises by the unbiased variance: torch's var divides by B - 1 unless it is told correction=0. ẑ takes the batch's own, divided by B.": (
+                lambda z: (z.mean(0), z.var(0))
+            ),
+            "Mean and variance are over the features of each example (axis 1): that is layer norm. Batch norm's are over the batch, axis 0.": (
+                lambda z: (z.mean(1, keepdim=True), z.var(1, correction=0, keepdim=True))
+            ),
+            "Mean and variance are taken over everything; each feature has its own: axis 0.": (
+                lambda z: (z.mean(), z.var(correction=0))
+            ),
+            "Mean and variance are cut from the graph: the gradient has to flow through them too. No detach, no torch.no_grad().": (
+                lambda z: (z.mean(0).detach(), z.var(0, correction=0).detach())
+            ),
+            "The mean is cut from the graph: the gradient has to flow through it too. No detach, no torch.no_grad().": (
+                lambda z: (z.mean(0).detach(), z.var(0, correction=0))
+            ),
+            "The variance is cut from the graph: the gradient has to flow through it too. No detach, no torch.no_grad().": (
+                lambda z: (z.mean(0), z.var(0, correction=0).detach())
+            ),
+        },
+        kept={
+            "The running variance moves to the biased one; it keeps an estimate for all images: times B/(B - 1).": (
+                lambda z: (z.mean(0), z.var(0, correction=0))
+            ),
+            "It keeps the standard deviation; the running statistic is the variance.": lambda z: (z.mean(0), z.std(0)),
+            "B/(B - 1) comes twice: var() without correction=0 is unbiased already.": (
+                lambda z: (z.mean(0), z.var(0) * len(z) / (len(z) - 1))
+            ),
+            "The factor is turned round: B/(B - 1), not (B - 1)/B.": (
+                lambda z: (z.mean(0), z.var(0, correction=0) * (len(z) - 1) / len(z))
+            ),
+            "It divides the biased variance by B - 1; the factor is B/(B - 1).": (
+                lambda z: (z.mean(0), z.var(0, correction=0) / (len(z) - 1))
+            ),
+            "B/(B - 1) belongs to the variance only; a mean is unbiased as it is.": (
+                lambda z: (z.sum(0) / (len(z) - 1), z.var(0))
+            ),
+        },
+        move={
+            "ρ is the weight of the new statistic, 1 - ρ of the old one: the two are swapped.": (
+                lambda old, new, rho: rho * old + (1 - rho) * new
+            ),
+            "The running statistics add up for ever: the old one keeps the weight 1 - ρ.": (
+                lambda old, new, rho: old + rho * new
+            ),
+            "The old running statistics have no part in the new ones: they keep the weight 1 - ρ.": (
+                lambda old, new, rho: rho * new
+            ),
+            "The running statistics are replaced by the batch's: they move by ρ only.": lambda old, new, rho: new,
+            "The running statistics do not move in training.": lambda old, new, rho: old,
+        },
+        used={
+            "In evaluation it takes the batch's statistics: take the running ones.": (
+                lambda training, batch, before, after: batch
+            ),
+            "In training it normalises by the running statistics: take the batch's own.": (
+                lambda training, batch, before, after: before
+            ),
+            "In training it normalises by the new running statistics: take the batch's own.": (
+                lambda training, batch, before, after: after if training else before
+            ),
+            "In evaluation it takes running statistics that it has moved by this batch: take them as they came.": (
+                lambda training, batch, before, after: batch if training else after
+            ),
+            "In evaluation the mean is the running one, but the variance is the batch's: take both from `running`.": (
+                lambda training, batch, before, after: batch if training else (before[0], batch[1])
+            ),
+        },
+        back={
+            "The running statistics move in evaluation too: they come back as they were.": (
+                lambda training, before, after: after
+            ),
+            "The running statistics have changed places: (mean, var).": (
+                lambda training, before, after: after[::-1] if training else before
+            ),
+            "The running variance does not move; it moves as the mean does.": (
+                lambda training, before, after: (after[0], before[1]) if training else before
+            ),
+        },
+        center={"The mean is not subtracted: ẑ = (z - z̄)/√(σ² + ε).": lambda z, mean: z},
+        root=_both_modes(_ROOTS, _rooted),
+        end=_both_modes(_ENDS, _ended) | _both_modes(_CUTS, _ended),
+        refuse={_REFUSED: lambda z, training: False},
+    ),
     seconds=30,
 )
 def batch_norm(learner, rng):
     import torch
 
-    source = "torch.nn.functional.batch_norm"
-
-    def apart(given):
-        y, running = expect.parts(given, ("y", "running"), "returns y and the running statistics")
-        mean, var = expect.parts(running, ("mean", "var"), "the running statistics are a mean and a variance")
-        for what, part in (("y", y), ("the running mean", mean), ("the running variance", var)):
-            _demand_tensor(part, what)
-        return y, mean, var
-
-    def demand_running(given, expected, why, source=source):
-        for what, mine, theirs in zip(("mean", "variance"), given, expected, strict=True):
-            expect.close(mine, theirs, why=f"running {what} {why}", source=source)
-
-    B, D = 5, 3
-    gamma, beta = _tensor([0.5, -1.5, 2.0]), _tensor([1.0, 0.3, -2.0])
-    running = _tensor([0.2, -1.0, 3.0]), _tensor([2.0, 0.5, 1.2])
-    theirs = [part.clone() for part in running]
-    steps = ("in training, first batch", "in training, second batch, with other B, ρ and ε")
-    for why, size, settings in zip(
-        steps, (B, 2 * B), ({"rho": 0.3, "eps": 0.2}, {"rho": 0.6, "eps": 0.1}), strict=True
-    ):
-        z = _tensor(rng.normal(size=(size, D)) * [1, 2, 0.7] + [3, 0, -1])
-        expected = torch.nn.functional.batch_norm(z, *theirs, gamma, beta, True, settings["rho"], settings["eps"])
-        y, *running = apart(learner(z, gamma, beta, tuple(running), True, **settings))
-        expect.close(y, expected, why=f"y {why}", source=source)
-        demand_running(running, theirs, why)
-    for size in (4, 1):
-        z = _tensor(rng.normal(size=(size, D)))
+    def demand(inputs, exact, training, words, likely="", **settings):
+        """inputs, exact: z, gamma, beta, mean, var, for the learner and for torch."""
+        mode = "training" if training else "evaluation"
+        z, gamma, beta, *running = inputs
         try:
-            given = learner(z, gamma, beta, tuple(running), False, eps=0.2)
+            given = learner(z, gamma, beta, tuple(running), training, **settings)
         except ValueError as error:
-            likely = "Evaluation refuses no batch, for it does not need its statistics: raise only in training."
-            raise Complaint(f"evaluation takes B = {size}", [f"yours    ValueError: {error}"], likely) from None
-        y, *after = apart(given)
-        expected = torch.nn.functional.batch_norm(z, *theirs, gamma, beta, False, 0.1, 0.2)
-        expect.close(y, expected, why=f"y in evaluation, B = {size}", source=source)
-        demand_running(after, theirs, "stays in evaluation", "the definition")
-    z = _tensor(rng.normal(size=(2, D)) * 0.01)  # ε counts here
-    theirs = [torch.zeros(D, dtype=torch.float64), torch.ones(D, dtype=torch.float64)]
-    try:
-        y, *after = apart(learner(z, gamma, beta, tuple(part.clone() for part in theirs), True))
-    except ValueError as error:
-        likely = "Only a batch of 1 is refused: if len(z) < 2."
-        raise Complaint("training takes B = 2", [f"yours    ValueError: {error}"], likely) from None
-    expected = torch.nn.functional.batch_norm(z, *theirs, gamma, beta, True)
-    expect.close(
-        y,
-        expected,
-        why="y with the usual ε",
-        source=source,
-        likely="eps is 1e-5 unless given: keep the defaults of the signature.",
-    )
-    demand_running(after, theirs, "with the usual ρ")
+            if len(z) > 2:
+                raise
+            refuses = "Evaluation refuses no batch, for it does not need its statistics: raise only in training."
+            refuses = "Only a batch of 1 is refused: if len(z) < 2." if training else refuses
+            raise Complaint(f"{mode} takes B = {len(z)}", [f"yours    ValueError: {error}"], refuses) from None
+        y, moved = expect.parts(given, ("y", "running"), "returns y and the running statistics")
+        moved = expect.parts(moved, ("mean", "var"), "the running statistics are a mean and a variance")
+        z, gamma, beta, *running = (each.clone() for each in exact)
+        rho, eps = settings.get("rho", 0.1), settings.get("eps", 1e-5)
+        expected = torch.nn.functional.batch_norm(z, *running, gamma, beta, training, rho, eps)
+        names = ("y", "the running mean", "the running variance")
+        for name, mine, theirs in zip(names, (y, *moved), (expected, *running), strict=True):
+            tensor(mine, name)
+            why = f"in {mode}{words}: {name}"
+            expect.close(mine, theirs, why=why, source="torch.nn.functional.batch_norm", likely=likely, dtype=inputs[0])
 
-    z = _tensor(rng.normal(size=(4, D))).requires_grad_()
-    pull = _tensor(rng.normal(size=(4, D)))
-    y, *_ = apart(learner(z, gamma, beta, tuple(running), True, eps=0.2))
-    again = z.detach().clone().requires_grad_()
-    theirs = torch.nn.functional.batch_norm(again, None, None, gamma, beta, True, 0.1, 0.2)
-    (expected,) = torch.autograd.grad((theirs * pull).sum(), again)
-    _demand_gradient(y, z, expected, "the gradient flows through mean and variance too", pull=pull)
+    features = {name: floats("D", tensor=True) for name in ("gamma", "beta", "mean")}
+    features["var"] = floats("D", tensor=True, draw=lambda rng, shape: rng.uniform(0.02, 2, size=shape))
+    settings = {"rho": numbers(0.2, 0.7), "eps": numbers(0.05, 0.4)}
+    for case in cases(rng, z=floats("B", "D", tensor=True), **features, **settings, least={"B": 2}):
+        rho, eps = case.inputs[-2:]
+        for training in (True, False):
+            demand(case.inputs[:-2], case.exact[:-2], training, case, case.likely, rho=rho, eps=eps)
 
+    def drawn(B, size=1.0):
+        return [
+            *(_tensor(rng.normal(size=shape)) * scale for shape, scale in (((B, 3), size), (3, 1), (3, 1), (3, 1))),
+            _tensor([2.0, 0.5, 1.2]),
+        ]
+
+    one = drawn(1)
+    demand(one, one, False, " with B = 1", eps=0.2)
+    likely = other_default(learner, rho=0.1, eps=1e-5)
+    few = drawn(6, 0.01)  # ε counts here
+    demand(few, few, True, ", with the usual ρ and ε", likely)
+
+    z, gamma, beta, mean, var = drawn(4)
+    for training, mode in ((True, "training: the gradient flows through mean and variance too"), (False, "evaluation")):
+
+        def yours(z, gamma, beta, training=training):
+            return learner(z, gamma, beta, (mean, var), training, eps=0.2)[0]
+
+        def theirs(z, gamma, beta, training=training):
+            return torch.nn.functional.batch_norm(z, mean.clone(), var.clone(), gamma, beta, training, 0.1, 0.2)
+
+        gradients(yours, theirs, rng, why=f"in {mode}", z=z, gamma=gamma, beta=beta)
+
+    def likely(given, _):
+        if isinstance(given, ValueError | type):
+            return "`return` hands the error over like a result; `raise` stops the caller."
+        if isinstance(given, Exception):
+            return "It is refused, but by another exception: raise ValueError(...)."
+        return _REFUSED
+
+    z, gamma, beta, *running = one
     why = "a batch of 1 in training raises ValueError"
-    try:
-        result = learner(_tensor(rng.normal(size=(1, D))), gamma, beta, tuple(running), True)
-    except ValueError:
-        return
-    except Complaint:
-        raise
-    except Exception as error:
-        likely = "It is refused, but by another exception: raise ValueError(...)."
-        raise Complaint(why, [f"yours    raises {type(error).__name__}: {error}"], likely) from None
-    likely = "A batch of one image in training has to be refused: raise ValueError(...)."
-    if isinstance(result, Exception):
-        likely = "`return` hands the error over like a result; `raise` stops the caller."
-    raise Complaint(why, [f"yours    returns {type(result).__name__}"], likely)
+    expect.raises(ValueError, lambda: learner(z, gamma, beta, tuple(running), True), why, likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ batch_norm_backward
 
 
+def _bracket(delta, z_hat, centred):
+    return delta - delta.mean(0) - z_hat * (delta * z_hat).mean(0)
+
+
+@parts
 def _backward(
-    correction=0,
-    root=lambda var, eps: (var + eps).sqrt(),
-    inside=lambda delta, z_hat: delta - delta.mean(0) - z_hat * (delta * z_hat).mean(0),
-    outside=lambda gamma, s: gamma / s,
+    delta,
+    z,
+    gamma,
+    eps=1e-5,
+    *,
+    variance=lambda z: z.var(0, correction=0),
+    root=_rooted,
+    bracket=_bracket,
+    factor=lambda gamma, s: gamma / s,
     to_gamma=lambda delta, z_hat, z: (delta * z_hat).sum(0),
     to_beta=lambda delta: delta.sum(0),
 ):
-    def backward(delta, z, gamma, eps=1e-5):
-        s = root(z.var(0, correction=correction), eps)
-        z_hat = (z - z.mean(0)) / s
-        return outside(gamma, s) * inside(delta, z_hat), to_gamma(delta, z_hat, z), to_beta(delta)
-
-    return backward
-
-
-def divided_twice(delta, z, gamma, eps=1e-5):
-    """The whole bracket is divided by B once too often: its terms are means already."""
-    to_z, to_gamma, to_beta = _backward()(delta, z, gamma, eps)
-    return to_z / len(z), to_gamma, to_beta
-
-
-def not_normalised(delta, z, gamma, eps=1e-5):
-    """In the last term stands z - z̄ in place of ẑ: divide by s, both times."""
-    _, to_gamma, to_beta = _backward()(delta, z, gamma, eps)
-    s, centred = (z.var(0, correction=0) + eps).sqrt(), z - z.mean(0)
-    return gamma / s * (delta - delta.mean(0) - centred * (delta * centred).mean(0)), to_gamma, to_beta
-
-
-def half_normalised(delta, z, gamma, eps=1e-5):
-    """In one place of the last term stands z - z̄ in place of ẑ: divide by s."""
-    _, to_gamma, to_beta = _backward()(delta, z, gamma, eps)
-    s, centred = (z.var(0, correction=0) + eps).sqrt(), z - z.mean(0)
-    return gamma / s * (delta - delta.mean(0) - centred / s * (delta * centred).mean(0)), to_gamma, to_beta
-
-
-BACKWARD_MISTAKES = [
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta),
-        "statistics_as_constants",
-        "It takes z̄ and σ for constants: both of the terms to be subtracted are missing.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - delta.mean(0)),
-        "variance_as_constant",
-        "The path through σ is missing: subtract ẑ times the mean of δẑ too (of the product: the mean of ẑ alone is 0).",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - z_hat * (delta * z_hat).mean(0)),
-        "mean_as_constant",
-        "The path through z̄ is missing: subtract the mean of δ too.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - delta.sum(0) - z_hat * (delta * z_hat).sum(0)),
-        "sums_for_means",
-        "Inside the bracket stand sums; they are means over the batch: divide by B.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: len(delta) * delta - delta.sum(0) - z_hat * (delta * z_hat).sum(0)),
-        "b_times_too_long",
-        "The gradient with respect to z is B times too long: with sums in the bracket, divide by B.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - delta.mean(0) + z_hat * (delta * z_hat).mean(0)),
-        "plus",
-        "The last term has the wrong sign: all of both terms is taken out.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta + delta.mean(0) + z_hat * (delta * z_hat).mean(0)),
-        "both_plus",
-        "Both terms have the wrong sign: they are taken out.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - delta.mean(0) - (delta * z_hat).mean(0)),
-        "no_z_hat",
-        "The last term lacks its factor ẑ: ẑ times the mean of δẑ.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - delta.mean() - z_hat * (delta * z_hat).mean()),
-        "mean_of_all",
-        "The means are over everything; each feature has its own: .mean(0).",
-    ),
-    _slip(
-        _backward(outside=lambda gamma, s: 1 / s),
-        "no_gamma",
-        "γ is missing in the gradient with respect to z: γ/s stands before the bracket.",
-    ),
-    _slip(_backward(outside=lambda gamma, s: gamma), "no_s", "The factor before the bracket is γ/s; 1/s is missing."),
-    _slip(
-        _backward(outside=lambda gamma, s: gamma * s),
-        "times_s",
-        "It multiplies by s; the factor before the bracket is γ/s.",
-    ),
-    _slip(
-        _backward(outside=lambda gamma, s: gamma / s**2),
-        "s_squared",
-        "It divides by s²; the factor before the bracket is γ/s.",
-    ),
-    _slip(
-        _backward(correction=1),
-        "unbiased",
-        "It takes the unbiased variance; the forward pass divides by B: correction=0.",
-    ),
-    _slip(_backward(root=lambda var, eps: var.sqrt()), "no_eps", "ε is missing in s = √(σ² + ε)."),
-    _slip(
-        _backward(root=lambda var, eps: var.sqrt() + eps), "eps_outside", "ε belongs inside the root: s = √(σ² + ε)."
-    ),
-    _slip(
-        _backward(root=lambda var, eps: (var + 1e-5).sqrt()),
-        "eps_fixed",
-        "ε is an argument; this takes 1e-5 whatever it is.",
-    ),
-    _slip(
-        _backward(root=lambda var, eps: var + eps), "no_root", "It divides by s² somewhere: s is the root of σ² + ε."
-    ),
-    _slip(
-        _backward(to_gamma=lambda delta, z_hat, z: (delta * z).sum(0)),
-        "gamma_from_z",
-        "The gradient with respect to γ takes ẑ, which γ multiplies, not z.",
-    ),
-    _slip(
-        _backward(to_gamma=lambda delta, z_hat, z: (delta * z_hat).mean(0)),
-        "gamma_mean",
-        "The gradients with respect to γ and β are sums over the batch, not means.",
-    ),
-    _slip(
-        _backward(to_beta=lambda delta: delta.mean(0)),
-        "beta_mean",
-        "The gradients with respect to γ and β are sums over the batch, not means.",
-    ),
-    _slip(
-        _backward(to_gamma=lambda delta, z_hat, z: delta * z_hat),
-        "gamma_not_added",
-        "γ serves the whole batch: add its gradient up over the batch, .sum(0).",
-    ),
-    _slip(
-        _backward(to_beta=lambda delta: delta),
-        "beta_not_added",
-        "β serves the whole batch: add its gradient up over the batch, .sum(0).",
-    ),
-    divided_twice,
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - delta.sum(0) - z_hat * (delta * z_hat).mean(0)),
-        "sum_of_delta",
-        "The term of δ is a sum; both terms are means over the batch.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta - delta.mean(0) - z_hat * (delta * z_hat).sum(0)),
-        "sum_of_products",
-        "The term of δẑ is a sum; both terms are means over the batch.",
-    ),
-    _slip(
-        _backward(inside=lambda delta, z_hat: delta + delta.mean(0) - z_hat * (delta * z_hat).mean(0)),
-        "first_plus",
-        "The mean of δ has the wrong sign: both terms are taken out.",
-    ),
-    _slip(
-        _backward(
-            inside=lambda delta, z_hat: delta - (delta.sum(0) + z_hat * (delta * z_hat).sum(0)) / max(len(delta) - 1, 1)
-        ),
-        "by_b_minus_one",
-        "It divides by B - 1; the means in the bracket divide by B.",
-    ),
-    _slip(
-        _backward(
-            inside=lambda delta, z_hat: (
-                delta - delta.mean(1, keepdim=True) - z_hat * (delta * z_hat).mean(1, keepdim=True)
-            )
-        ),
-        "over_the_features",
-        "The means run over the features, axis 1; over the batch, axis 0.",
-    ),
-    not_normalised,
-    half_normalised,
-]
+    s, centred = root(variance(z), eps), z - z.mean(0)
+    to_z = factor(gamma, s) * bracket(delta, centred / s, centred)
+    return to_z, to_gamma(delta, centred / s, z), to_beta(delta)
 
 
 @exercise(
@@ -1004,63 +706,139 @@ BACKWARD_MISTAKES = [
         "For γ: (delta * z_hat).sum(0), for β: delta.sum(0). The bracket: delta - delta.mean(0) - z_hat * (delta * z_hat).mean(0).",
         "s = (z.var(0, correction=0) + eps).sqrt(); z_hat = (z - z.mean(0)) / s; the first result is gamma / s times the bracket.",
     ],
-    mistakes=BACKWARD_MISTAKES,
+    mistakes=_backward.mistakes(
+        bracket={
+            "It takes z̄ and σ for constants: both of the terms to be subtracted are missing.": lambda d, h, c: d,
+            "The path through σ is missing: subtract ẑ times the mean of δẑ too (of the product: the mean of ẑ alone is 0).": (
+                lambda d, h, c: d - d.mean(0)
+            ),
+            "The path through z̄ is missing: subtract the mean of δ too.": lambda d, h, c: d - h * (d * h).mean(0),
+            "Inside the bracket stand sums; they are means over the batch: divide by B.": (
+                lambda d, h, c: d - d.sum(0) - h * (d * h).sum(0)
+            ),
+            "The gradient with respect to z is B times too long: with sums in the bracket, divide by B.": (
+                lambda d, h, c: len(d) * _bracket(d, h, c)
+            ),
+            "The whole bracket is divided by B once too often: its terms are means already.": (
+                lambda d, h, c: _bracket(d, h, c) / len(d)
+            ),
+            "The last term has the wrong sign: all of both terms is taken out.": (
+                lambda d, h, c: d - d.mean(0) + h * (d * h).mean(0)
+            ),
+            "The mean of δ has the wrong sign: both terms are taken out.": (
+                lambda d, h, c: d + d.mean(0) - h * (d * h).mean(0)
+            ),
+            "Both terms have the wrong sign: they are taken out.": lambda d, h, c: d + d.mean(0) + h * (d * h).mean(0),
+            "The last term lacks its factor ẑ: ẑ times the mean of δẑ.": lambda d, h, c: (
+                d - d.mean(0) - (d * h).mean(0)
+            ),
+            "The means are over everything; each feature has its own: .mean(0).": (
+                lambda d, h, c: d - d.mean() - h * (d * h).mean()
+            ),
+            "The mean of δ is over everything; each feature has its own: .mean(0).": (
+                lambda d, h, c: d - d.mean() - h * (d * h).mean(0)
+            ),
+            "The means run over the features, axis 1; over the batch, axis 0.": (
+                lambda d, h, c: d - d.mean(1, keepdim=True) - h * (d * h).mean(1, keepdim=True)
+            ),
+            "The term of δ is a sum; both terms are means over the batch.": (
+                lambda d, h, c: d - d.sum(0) - h * (d * h).mean(0)
+            ),
+            "The term of δẑ is a sum; both terms are means over the batch.": (
+                lambda d, h, c: d - d.mean(0) - h * (d * h).sum(0)
+            ),
+            "It divides by B - 1; the means in the bracket divide by B.": (
+                lambda d, h, c: d - (d.sum(0) + h * (d * h).sum(0)) / (len(d) - 1)
+            ),
+            "It divides by D, the number of features; the means run over the batch: divide by B.": (
+                lambda d, h, c: d - (d.sum(0) + h * (d * h).sum(0)) / d.shape[1]
+            ),
+            "In the last term stands z - z̄ in place of ẑ: divide by s, both times.": (
+                lambda d, h, c: d - d.mean(0) - c * (d * c).mean(0)
+            ),
+            "In one place of the last term stands z - z̄ in place of ẑ: divide by s.": (
+                lambda d, h, c: d - d.mean(0) - h * (d * c).mean(0)
+            ),
+        },
+        factor={
+            "γ is missing in the gradient with respect to z: γ/s stands before the bracket.": lambda gamma, s: 1 / s,
+            "The factor before the bracket is γ/s; 1/s is missing.": lambda gamma, s: gamma,
+            "It multiplies by s; the factor before the bracket is γ/s.": lambda gamma, s: gamma * s,
+            "It divides by s²; the factor before the bracket is γ/s.": lambda gamma, s: gamma / s**2,
+        },
+        variance={"It takes the unbiased variance; the forward pass divides by B: correction=0.": lambda z: z.var(0)},
+        root={
+            "ε is missing in s = √(σ² + ε).": lambda var, eps: var.sqrt(),
+            "ε belongs inside the root: s = √(σ² + ε).": lambda var, eps: var.sqrt() + eps,
+            "It divides by s² somewhere: s is the root of σ² + ε.": lambda var, eps: var + eps,
+        },
+        to_gamma={
+            "The gradient with respect to γ takes ẑ, which γ multiplies, not z.": lambda d, h, z: (d * z).sum(0),
+            "The gradient with respect to γ is a sum over the batch, not a mean.": lambda d, h, z: (d * h).mean(0),
+            "γ serves the whole batch: add its gradient up over the batch, .sum(0).": lambda d, h, z: d * h,
+        },
+        to_beta={
+            "The gradient with respect to β is a sum over the batch, not a mean.": lambda d: d.mean(0),
+            "β serves the whole batch: add its gradient up over the batch, .sum(0).": lambda d: d,
+        },
+        together={
+            "The gradients with respect to γ and β are sums over the batch, not means.": {
+                "to_gamma": lambda d, h, z: (d * h).mean(0),
+                "to_beta": lambda d: d.mean(0),
+            }
+        },
+        returns={
+            f"The gradients are right, but have changed places: they come as those of {', '.join('zγβ'[i] for i in order)}.": (
+                lambda three, order=order: tuple(three[i] for i in order)
+            )
+            for order in itertools.permutations(range(3))
+            if order != (0, 1, 2)
+        },
+    ),
     seconds=30,
 )
 def batch_norm_backward(learner, rng):
     import torch
 
-    names = ("to_z", "to_gamma", "to_beta")
-    for B, size, settings, why in (
-        (5, 1, {"eps": 0.3}, "B = 5, ε = 0.3"),
-        (2, 1, {"eps": 0.05}, "B = 2"),
-        (8, 0.01, {}, "the usual ε"),
-    ):
-        z = _tensor(rng.normal(size=(B, 3)) * [size, 0.5 * size, 2 * size] + [0, 1, -2])
-        gamma = _tensor([0.5, -1.5, 2.0])
-        delta = _tensor(rng.normal(size=(B, 3)) + 0.5)
-        leaves = [each.clone().requires_grad_() for each in (z, gamma, torch.zeros(3, dtype=torch.float64))]
-        y = torch.nn.functional.batch_norm(leaves[0], None, None, *leaves[1:], True, 0.1, settings.get("eps", 1e-5))
-        expected = torch.autograd.grad(y, leaves, delta)
-        given = expect.parts(learner(delta, z, gamma, **settings), names, "returns three gradients")
-        for what, part in zip(("z", "γ", "β"), given, strict=True):
-            _demand_tensor(part, f"the gradient with respect to {what}")
-        for order in itertools.permutations(range(3)):
-            turned = [given[i] for i in order]
-            alike = all(
-                a.shape == b.shape and np.allclose(array(a), array(b)) for a, b in zip(turned, expected, strict=True)
-            )
-            likely = "The gradients are right, but have changed places: z, γ, β."
-            expect.true(not alike or order == (0, 1, 2), "the order is z, γ, β", likely=likely)
-        for what, mine, theirs in zip(
-            ("γ", "β", "z"), (given[1], given[2], given[0]), (*expected[1:], expected[0]), strict=True
-        ):
-            reason = f"the gradient with respect to {what}: {why}"
-            expect.shape(mine, tuple(theirs.shape), f"{reason}: its shape")
-            likely = "" if settings else "eps is 1e-5 unless given: keep the default of the signature."
-            expect.close(mine, theirs, why=reason, source="autograd of torch's batch norm", atol=1e-6, likely=likely)
-    to_z, *_ = learner(
-        _tensor([[1.0], [5.0]]), _tensor([[0.0], [2.0]]), _tensor([1.0]), eps=1e-12
-    )  # torch's own refuses 0
+    def by_autograd(delta, z, gamma, eps=1e-5):
+        leaves = [each.clone().requires_grad_() for each in (z, gamma, torch.zeros_like(gamma))]
+        y = torch.nn.functional.batch_norm(leaves[0], None, None, *leaves[1:], True, 0.1, eps)
+        return torch.autograd.grad(y, leaves, delta)
+
+    why, source = "the gradients", "autograd of torch's batch norm"
+    names, kinds = ("to_z", "to_gamma", "to_beta"), {name: floats("B", "D", tensor=True) for name in ("delta", "z")}
+    kinds |= {"gamma": floats("D", tensor=True), "eps": numbers(0.05, 0.4)}
+    agree(learner, by_autograd, rng, why=why, source=source, parts=names, like="z", least={"B": 2}, atol=1e-6, **kinds)
+    delta, z, gamma = (_tensor(rng.normal(size=shape)) for shape in ((8, 3), (8, 3), 3))
+    z = z / 100  # ε counts here
+    likely = other_default(learner, eps=1e-5)
+    for name, mine, theirs in zip("zγβ", learner(delta, z, gamma), by_autograd(delta, z, gamma), strict=True):
+        expect.close(mine, theirs, why=f"{why} with the usual ε: of {name}", source=source, likely=likely)
+    two = _tensor([[1.0], [5.0]]), _tensor([[0.0], [2.0]]), _tensor([1.0])
+    to_z, *_ = learner(*two, eps=1e-12)  # torch's own refuses 0
     expect.close(to_z, [[0.0], [0.0]], why="the example above", source="by hand", atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ layer_norm
 
 
+@parts
 def _layer_norm(
-    axis=-1, correction=0, root=lambda var, eps: (var + eps).sqrt(), end=lambda z_hat, gamma, beta: gamma * z_hat + beta
+    z,
+    gamma,
+    beta,
+    eps=1e-5,
+    *,
+    axis=lambda z: -1,
+    correction=0,
+    center=lambda z, mean: z - mean,
+    cut=lambda mean, var: (mean, var),
+    root=_rooted,
+    end=_ended,
 ):
-    def layer(z, gamma, beta, eps=1e-5):
-        mean, var = z.mean(axis, keepdim=True), z.var(axis, correction=correction, keepdim=True)
-        return end((z - mean) / root(var, eps), gamma, beta)
-
-    return layer
-
-
-def over_everything(z, gamma, beta, eps=1e-5):
-    """Mean and variance are over everything; each example has its own: the last axis, with keepdim=True."""
-    return gamma * (z - z.mean()) / (z.var(correction=0) + eps).sqrt() + beta
+    mean = z.mean(axis(z), keepdim=True)
+    mean, var = cut(mean, z.var(axis(z), correction=correction, keepdim=True))
+    return end(center(z, mean) / root(var, eps), gamma, beta)
 
 
 @exercise(
@@ -1069,97 +847,87 @@ def over_everything(z, gamma, beta, eps=1e-5):
         "z.mean(-1, keepdim=True) has shape (..., 1), so it broadcasts against z. The variance likewise, with correction=0.",
         "return gamma * (z - mean) / (var + eps).sqrt() + beta, mean and var over axis -1 with keepdim=True",
     ],
-    mistakes=[
-        _slip(
-            _layer_norm(axis=0),
-            "over_the_batch",
-            "Mean and variance are over the batch: that is batch norm. Take the last axis, -1.",
-        ),
-        _slip(
-            _layer_norm(axis=1), "second_axis", "It takes axis 1, which is the last one only where z has two: take -1."
-        ),
-        over_everything,
-        _slip(
-            lambda z, gamma, beta, eps=1e-5: _layer_norm(axis=tuple(range(1, z.ndim)) or -1)(z, gamma, beta, eps),
-            "all_but_the_batch",
-            "It takes all axes but the first: only the last one, -1.",
-        ),
-        _slip(_layer_norm(correction=1), "unbiased", "It takes the unbiased variance: correction=0 divides by D."),
-        _slip(
-            _layer_norm(root=lambda var, eps: var.sqrt() + eps), "eps_outside", "ε belongs inside the root: √(σ² + ε)."
-        ),
-        _slip(
-            _layer_norm(root=lambda var, eps: var + eps), "no_root", "It divides by the variance; divide by its root."
-        ),
-        _slip(_layer_norm(root=lambda var, eps: var.sqrt()), "no_eps", "ε is missing: √(σ² + ε)."),
-        _slip(
-            _layer_norm(root=lambda var, eps: (var + 1e-5).sqrt()),
-            "eps_fixed",
-            "ε is an argument; this takes 1e-5 whatever it is.",
-        ),
-        _slip(_layer_norm(end=lambda z_hat, gamma, beta: z_hat), "no_scale", "γ and β have no part in it."),
-        _slip(_layer_norm(end=lambda z_hat, gamma, beta: z_hat + beta), "no_gamma", "γ is missing: γẑ + β."),
-        _slip(
-            lambda z, gamma, beta, eps=1e-5: gamma * z / (z.var(-1, correction=0, keepdim=True) + eps).sqrt() + beta,
-            "mean_left_in",
-            "The mean is not subtracted.",
-        ),
-        _slip(_layer_norm(end=lambda z_hat, gamma, beta: gamma * z_hat), "no_beta", "β is missing: γẑ + β."),
-        _slip(
-            _layer_norm(end=lambda z_hat, gamma, beta: gamma * (z_hat + beta)),
-            "bracket",
-            "β is scaled by γ: γẑ + β has no bracket.",
-        ),
-        _slip(
-            _layer_norm(end=lambda z_hat, gamma, beta: beta * z_hat + gamma),
-            "swapped",
-            "γ and β are swapped: γ scales, β shifts.",
-        ),
-    ],
+    mistakes=_layer_norm.mistakes(
+        axis={
+            "Mean and variance are over the batch: that is batch norm. Take the last axis, -1.": lambda z: 0,
+            "It takes axis 1, which is the last one only where z has two: take -1.": lambda z: 1,
+            "Mean and variance are over everything; each example has its own: the last axis, with keepdim=True.": (
+                lambda z: tuple(range(z.ndim))
+            ),
+            "It takes all axes but the first: only the last one, -1.": lambda z: tuple(range(1, z.ndim)) or -1,
+        },
+        correction={"It takes the unbiased variance: correction=0 divides by D.": 1},
+        center={"The mean is not subtracted.": lambda z, mean: z},
+        root=_ROOTS,
+        end=_ENDS | _CUTS,
+        cut={
+            "Mean and variance are cut from the graph: the gradient has to flow through them too.": (
+                lambda mean, var: (mean.detach(), var.detach())
+            ),
+            "The mean is cut from the graph: the gradient has to flow through it too.": (
+                lambda mean, var: (mean.detach(), var)
+            ),
+            "The variance is cut from the graph: the gradient has to flow through it too.": (
+                lambda mean, var: (mean, var.detach())
+            ),
+        },
+    ),
     seconds=30,
 )
 def layer_norm(learner, rng):
     import torch
 
-    for shape, eps in (((5, 4), 0.2), ((1, 4), 0.1), ((2, 5, 4), 0.3), ((3, 4), 1e-5), ((4,), 0.2), ((4, 4), 0.1)):
-        z = _tensor(rng.normal(size=shape) * [1, 2, 3, 0.5] + [0, 1, -1, 2])
-        if eps == 1e-5:
-            z = z * 0.01  # where ε counts
-        gamma, beta = _tensor([0.5, -1.5, 2.0, 1.2]), _tensor([1.0, 0.3, -2.0, 0.1])
-        expected = torch.nn.functional.layer_norm(z, (4,), gamma, beta, eps)
-        given = learner(z, gamma, beta) if eps == 1e-5 else learner(z, gamma, beta, eps)
-        _demand_tensor(given, "the result")
-        why = f"each example by its own mean and variance: z of shape {shape}"
-        likely = "eps is 1e-5 unless given: keep the default of the signature." if eps == 1e-5 else ""
-        expect.close(given, expected, why=why, source="torch.nn.functional.layer_norm", likely=likely)
-    leaf, again, pull = z.clone().requires_grad_(), z.clone().requires_grad_(), _tensor(rng.normal(size=(4, 4)))
-    theirs = torch.nn.functional.layer_norm(again, (4,), gamma, beta, eps)
-    (expected,) = torch.autograd.grad((theirs * pull).sum(), again)
-    why = "the gradient flows through mean and variance too"
-    _demand_gradient(learner(leaf, gamma, beta, eps), leaf, expected, why, pull=pull)
+    def by_torch(z, gamma, beta, eps=1e-5):
+        return torch.nn.functional.layer_norm(z, gamma.shape, gamma, beta, eps)
+
+    source = "torch.nn.functional.layer_norm"
+    features = {name: floats("D", tensor=True) for name in ("gamma", "beta")} | {"eps": numbers(0.05, 0.4)}
+    for axes in (("B", "D"), ("A", "B", "D"), ("D",), ("A", "B", "C", "D")):
+        why = f"each example by its own mean and variance, z of shape ({', '.join(axes)})"
+        agree(learner, by_torch, rng, why=why, source=source, like="z", z=floats(*axes, tensor=True), **features)
+    z, gamma, beta = (_tensor(rng.normal(size=shape)) for shape in ((5, 4), 4, 4))
+    likely = other_default(learner, eps=1e-5)
+    why = "with the usual ε"
+    expect.close(learner(z / 100, gamma, beta), by_torch(z / 100, gamma, beta), why=why, source=source, likely=likely)
+    inputs, why = {"z": z, "gamma": gamma, "beta": beta}, "the gradient flows through mean and variance too"
+    gradients(lambda *given: learner(*given, 0.2), lambda *given: by_torch(*given, 0.2), rng, why=why, **inputs)
 
 
 # ------------------------------------------------------------------------------------------------ predict
 
 
-def _probe():
-    """A model with dropout and batch norm, and the notes it takes: (training, grad enabled, examples) for each call."""
+def _no_grad():
     import torch
 
-    notes = []
+    return torch.no_grad()
 
-    class Probe(torch.nn.Module):
-        def forward(self, x):
-            notes.append((self.training, torch.is_grad_enabled(), len(x)))
-            return x
 
-    torch.manual_seed(0)
-    layers = [Probe(), torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 2)]
-    model = torch.nn.Sequential(*layers).double()
-    with torch.no_grad():
-        model[2].running_mean.uniform_(-1, 1)
-        model[2].running_var.uniform_(0.5, 2)
-    return model, notes
+def _joined(outputs):
+    import torch
+
+    return torch.cat(outputs)
+
+
+@parts
+def _predicted(
+    model,
+    x,
+    batch_size=500,
+    *,
+    switch=lambda model: model.eval(),
+    quiet=_no_grad,
+    split=lambda x, n: x.split(n),
+    output=lambda output: output,
+    join=_joined,
+    back=lambda model, mode: model.train(mode),
+):
+    mode = model.training
+    switch(model)
+    with quiet():
+        outputs = [output(model(part)) for part in split(x, batch_size)]
+    result = join(outputs)
+    back(model, mode)
+    return result
 
 
 @exercise(
@@ -1168,92 +936,114 @@ def _probe():
         "x.split(batch_size) gives the parts, the last one shorter; torch.cat puts the outputs together. model.train(mode) takes True or False.",
         "mode = model.training; model.eval(); with torch.no_grad(): outputs = torch.cat([model(part) for part in x.split(batch_size)]); model.train(mode)",
     ],
+    mistakes=_predicted.mistakes(
+        switch={
+            "Call model.eval() before the model: it switches all layers, dropout off and batch norm to its running statistics.": (
+                lambda model: None
+            )
+        },
+        quiet={
+            "Put the model's calls under `with torch.no_grad():`; detach() afterwards has built the graph already.": (
+                contextlib.nullcontext
+            )
+        },
+        split={
+            "It computes all of x at once. Loop over x.split(batch_size).": lambda x, n: [x],
+            "It computes one example at a time. Loop over x.split(batch_size).": lambda x, n: x.split(1),
+            "x.split(batch_size) makes parts of batch_size; chunk and tensor_split take the number of parts.": (
+                lambda x, n: x.chunk(n)
+            ),
+            "The last, shorter part is left out: x.split(batch_size) gives it too.": (
+                lambda x, n: [x[i : i + n] for i in range(0, len(x) - n + 1, n)]
+            ),
+        },
+        output={
+            "The outputs are wanted as the model gives them: no softmax.": lambda output: output.softmax(1),
+            "The outputs are wanted as the model gives them: no softmax, no argmax.": lambda output: output.argmax(1),
+        },
+        back={
+            "It leaves the model in evaluation mode. Remember model.training before model.eval(), and hand it to model.train(...) at the end.": (
+                lambda model, mode: None
+            ),
+            "It leaves the model in training mode, whatever it came in. Remember model.training before model.eval(), and hand it to model.train(...) at the end.": (
+                lambda model, mode: model.train()
+            ),
+            "model.training = ... sets only the model's own flag; model.train(mode) sets those of its layers too.": (
+                lambda model, mode: setattr(model, "training", mode)
+            ),
+        },
+    ),
     seconds=30,
 )
 def predict(learner, rng):
     import torch
+    from torch import nn
 
-    for training, N in ((True, 10), (False, 8)):  # 8 is a multiple of batch_size
-        model, notes = _probe()
-        before = copy.deepcopy(model.state_dict())
-        x = _tensor(rng.normal(size=(N, 3)))
+    def made(kind):
+        """A model with dropout and batch norm and the tape of its passes; kind: of x."""
+        tape = Tape()
+        first = [nn.Embedding(9, 2), nn.Flatten()] if kind == "whole numbers" else [nn.Flatten()]
+        last = [nn.Unflatten(1, (2, 3))] if kind != "floats" else []
+        norm = nn.BatchNorm1d(8)
+        model = nn.Sequential(tape.layer(), *first, nn.Linear(6, 8), norm, nn.Dropout(0.5), nn.Linear(8, 6), *last)
+        for each in (*model.parameters(), norm.running_mean, norm.running_var):
+            each.data.copy_(_tensor(rng.uniform(0.2, 1, size=tuple(each.shape))))
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)  # as in the middle of a training
+        return (model.float() if kind == "whole numbers" else model.double()), tape
+
+    def drawn(kind, N):
+        if kind == "whole numbers":
+            return torch.tensor(rng.integers(9, size=(N, 3)))
+        return _tensor(rng.normal(size=(N, 6) if kind == "floats" else (N, 3, 2)))
+
+    kinds, source = ("floats", "images", "whole numbers"), "model.eval(), all at once"
+    for (number, N), kind in itertools.product(enumerate((10, *counts(4))), kinds):
+        (model, tape), x = made(kind), drawn(kind, N)
         expected = copy.deepcopy(model).eval()(x).detach()
-        notes.clear()
-        model.train(training)
-        mode = "training" if training else "evaluation"
-        came = f"given    a model in {mode} mode, {N} examples, batch_size 4"
-        try:
+        tape.passes.clear()
+        model.train(number % 2 == 0)
+        modes = [layer.training for layer in model.modules()]
+        came = (
+            f"x of {kind}, {tuple(x.shape)}, batch_size 4, a model in {('evaluation', 'training')[model.training]} mode"
+        )
+        with torch.set_grad_enabled(number != 3):
             given = learner(model, x, 4)
-            left_on = torch.is_grad_enabled()
-        finally:
-            torch.set_grad_enabled(True)
-        if given is None:
-            expect.finite(given, "returns the outputs")
-        seen = [n for _, _, n in notes]
-        parts = f"yours    calls the model with parts of {seen} examples"
-        expect.true(notes, "calls the model", came, likely="The outputs are model(part).")
-        likely = "Call model.eval() before the model: it switches all layers, dropout off and batch norm to its running statistics."
-        expect.true(not any(on for on, _, _ in notes), "computes in evaluation mode", came, likely=likely)
-        likely = "Put the model's calls under `with torch.no_grad():`; detach() afterwards has built the graph already."
-        expect.true(not any(grad for _, grad, _ in notes), "records no gradients", came, likely=likely)
-        likely = "Is the last, shorter part left out? x.split(batch_size) gives it too."
-        if sum(seen) > N:
-            likely = "Some examples are computed twice."
-        expect.true(sum(seen) == N, "every example once", came, parts, likely=likely)
-        likely = "x.split(batch_size) makes parts of batch_size; chunk and tensor_split take the number of parts."
-        if len(seen) != 4:
-            likely = "Loop over x.split(batch_size)."
-        right = {*seen[:-1]} == {4} and seen[-1] <= 4
-        expect.true(right, "parts of batch_size examples, the last one shorter", came, parts, likely=likely)
-        _demand_tensor(given, "the outputs together")
-        why = "the outputs of evaluation mode, in the order of x"
-        likely = ""
-        if given.shape != (N, 2) or torch.allclose(given.sum(1), torch.ones(N, dtype=given.dtype)):
-            likely = "All outputs, (N, K), as the model gives them: no softmax, no argmax, no part left out."
-        expect.close(given, expected, why=why, source="model.eval(), all at once", likely=likely)
-        moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
-        expect.true(not moved, "leaves weights and running statistics alone", f"yours    changes {', '.join(moved)}")
-        frozen = not all(p.requires_grad for p in model.parameters())
-        likely = "It switches requires_grad of the parameters off, so that they learn no more; torch.no_grad() ends by itself."
-        expect.true(not frozen, "the parameters still take gradients", came, likely=likely)
-        after = f"yours    leaves it in {'training' if model.training else 'evaluation'} mode"
-        likely = "Remember model.training before model.eval(), and hand it to model.train(...) at the end."
-        expect.true(model.training == training, "the mode is as it was before", came, after, likely=likely)
-        children = all(layer.training == training for layer in model)
-        likely = "model.training = ... sets only the model's own flag; model.train(mode) sets those of its layers too."
-        expect.true(children, "the mode of all layers is as it was before", came, likely=likely)
-        likely = "torch.set_grad_enabled(False) stays off for all that follows; `with torch.no_grad():` ends."
-        expect.true(left_on, "gradients are recorded again afterwards", came, likely=likely)
-    model, notes = _probe()
-    learner(model, _tensor(rng.normal(size=(501, 3))))
-    likely = "Keep the default of the signature."
-    expect.true([n for _, _, n in notes] == [500, 1], "batch_size is 500 unless given", likely=likely)
+        passes, wanted = tape.passes, [4] * (N // 4) + [N % 4] * (N % 4 > 0)
+        expect.true(passes, "calls the model", came, likely="The outputs are model(part).")
+        mode = "training" if any(each.training for each in passes) else "evaluation"
+        expect.equal(mode, "evaluation", why=f"the mode in which the model computes: {came}", source="as in use")
+        graph = "recorded" if any(each.recording for each in passes) else "not recorded"
+        expect.equal(graph, "not recorded", why=f"gradients while the model computes: {came}", source="as in use")
+        likely = "Loop over x.split(batch_size)."
+        sizes = [len(each.x) for each in passes]
+        if sum(sizes) != N:
+            likely = "Some examples are computed twice." if sum(sizes) > N else "Some examples are left out."
+        expect.equal(sizes, wanted, why=f"the sizes of the parts: {came}", source="x.split(4)", likely=likely)
+        seen = torch.cat([each.x for each in passes])
+        why = f"the model gets every example as it is in x, in its order: {came}"
+        expect.close(seen, x, why=why, source="x", dtype=x)
+        tensor(given, "the outputs together")
+
+        def likely(given, _, shape=expected.shape):
+            return "" if given.shape == shape else "All outputs, (N, ...), as the model gives them, no part left out."
+
+        why = f"the outputs of evaluation mode, in the order of x: {came}"
+        expect.close(given, expected, why=why, source=source, dtype=expected, likely=likely)
+        expect.true(not given.requires_grad, f"the outputs need no gradients: {came}")
+        now = [layer.training for layer in model.modules()]
+        why, likely = (
+            f"training, of the model and of its layers afterwards: {came}",
+            "Hand the mode before to model.train(...).",
+        )
+        expect.equal(now, modes, why=why, source="as before", likely=likely)
+    model, tape = made("floats")
+    learner(model, drawn("floats", 501))
+    likely, sizes = other_default(learner, batch_size=500), [len(each.x) for each in tape.passes]
+    expect.equal(sizes, [500, 1], why="batch_size is 500 unless given: 501 examples", source="500 + 1", likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ calibration_error
-
-
-def _calibration(
-    score=lambda p, y: (p.max(1), p.argmax(1) == y),
-    fall=lambda confidence, bins: np.minimum((confidence * bins).astype(int), bins - 1),
-    gap=abs,
-    gather=lambda gaps, counts: (gaps * counts).sum() / counts.sum(),
-    middle=None,
-):
-    def error(probabilities, y, bins=15):
-        p, y = array(probabilities).astype(float), array(y)
-        confidence, right = score(p, y)
-        which = fall(confidence, bins)
-        gaps, counts = [], []
-        for m in range(max(bins, which.max() + 1)):
-            inside = which == m
-            if inside.any():
-                sure = middle(m, bins) if middle else confidence[inside].mean()
-                gaps.append(gap(right[inside].mean() - sure))
-                counts.append(inside.sum())
-        return float(gather(np.array(gaps), np.array(counts)))
-
-    return error
 
 
 def _by_rank(confidence, bins):
@@ -1262,129 +1052,37 @@ def _by_rank(confidence, bins):
     return ranks * bins // len(confidence)
 
 
-CALIBRATION_MISTAKES = [
-    _slip(
-        _calibration(gather=lambda gaps, counts: gaps.mean()),
-        "not_weighted",
-        "All bins count alike; weight each gap by its share of the images, n_m/N.",
-    ),
-    _slip(
-        lambda probabilities, y, bins=15: _calibration(gather=lambda gaps, counts: gaps.sum() / bins)(
-            probabilities, y, bins
-        ),
-        "mean_over_all_bins",
-        "All bins count alike, empty ones too; weight each gap by its share of the images, n_m/N.",
-    ),
-    _slip(
-        _calibration(gather=lambda gaps, counts: gaps.max()),
-        "largest",
-        "It is the largest gap; the weighted mean of the gaps is asked for.",
-    ),
-    _slip(
-        _calibration(gather=lambda gaps, counts: gaps.sum()),
-        "sum_of_gaps",
-        "The gaps are added up without their weights n_m/N.",
-    ),
-    _slip(
-        _calibration(gather=lambda gaps, counts: (gaps * counts).sum()),
-        "counts_only",
-        "The weights are n_m; divide by N: they have to add up to 1.",
-    ),
-    _slip(
-        _calibration(gap=lambda d: d),
-        "signed",
-        "Gaps of opposite sign cancel, as if all images were in one bin: take the absolute value in each bin.",
-    ),
-    _slip(
-        _calibration(gap=lambda d: -d),
-        "signed_turned",
-        "Gaps of opposite sign cancel, as if all images were in one bin: take the absolute value in each bin.",
-    ),
-    _slip(_calibration(gap=np.square), "squared", "The gaps are squared; their absolute value is asked for."),
-    _slip(
-        _calibration(score=lambda p, y: (p[np.arange(len(y)), y], p.argmax(1) == y)),
-        "of_the_right_class",
-        "It takes the probability of the right class; confidence is the largest probability, whatever is right.",
-    ),
-    _slip(
-        _calibration(fall=lambda confidence, bins: np.minimum((confidence * 15).astype(int), 14)),
-        "fifteen",
-        "bins is an argument; this has 15 whatever it is.",
-    ),
-    _slip(
-        _calibration(fall=lambda confidence, bins: np.minimum((confidence * 10).astype(int), 9)),
-        "ten",
-        "bins is an argument; this has 10 whatever it is.",
-    ),
-    _slip(
-        _calibration(fall=_by_rank),
-        "equal_counts",
-        "The bins hold equally many images; they are to be equally wide, from 0 to 1.",
-    ),
-    _slip(
-        _calibration(middle=lambda m, bins: (m + 0.5) / bins),
-        "middle_of_the_bin",
-        "It takes the middle of the bin; the mean confidence of the images in it is asked for.",
-    ),
-    _slip(
-        _calibration(middle=lambda m, bins: m / bins),
-        "edge_of_the_bin",
-        "It takes the edge of the bin; the mean confidence of the images in it is asked for.",
-    ),
-    _slip(
-        _calibration(fall=lambda confidence, bins: np.round(confidence * (bins - 1)).astype(int)),
-        "rounded",
-        "Rounding makes other bins: bin m holds confidences from (m - 1)/M to m/M.",
-    ),
-    _slip(
-        _calibration(
-            fall=lambda confidence, bins: np.clip(
-                ((confidence - confidence.min()) / max(np.ptp(confidence), 1e-12) * bins).astype(int), 0, bins - 1
-            )
-        ),
-        "from_the_smallest",
-        "The bins begin at the smallest confidence; they divide the whole of 0 to 1.",
-    ),
-]
+def _binned(confidence, bins):
+    return np.minimum((confidence * bins).astype(int), bins - 1)
 
 
-CALIBRATION_MISTAKES += [
-    _slip(
-        _calibration(gap=np.square, gather=lambda gaps, counts: np.sqrt((gaps * counts).sum() / counts.sum())),
-        "root_mean_square",
-        "It is the root of the mean square gap; the mean absolute gap is asked for.",
-    ),
-    _slip(
-        _calibration(fall=lambda confidence, bins: np.minimum((confidence * (bins - 1)).astype(int), bins - 2)),
-        "one_bin_less",
-        "It has one bin less: linspace(0, 1, bins) has bins - 1 gaps. bins + 1 edges make M bins.",
-    ),
-    _slip(
-        _calibration(fall=lambda confidence, bins: np.minimum((confidence * (bins + 1)).astype(int), bins)),
-        "one_bin_more",
-        "It has one bin more than M.",
-    ),
-    _slip(
-        _calibration(score=lambda p, y: (p[:, 0], p.argmax(1) == y)),
-        "first_class",
-        "It takes the probability of class 0; confidence is the largest of each row.",
-    ),
-    _slip(
-        _calibration(score=lambda p, y: (np.exp(p).max(1) / np.exp(p).sum(1), p.argmax(1) == y)),
-        "softmax_again",
-        "A softmax is taken of what are probabilities already.",
-    ),
-    _slip(
-        _calibration(gap=lambda d: max(-d, 0)),
-        "overconfident_only",
-        "Only gaps of one sign count; take the absolute value, for too little confidence is an error too.",
-    ),
-    _slip(
-        _calibration(gap=lambda d: max(d, 0)),
-        "underconfident_only",
-        "Only gaps of one sign count; take the absolute value, for too much confidence is an error too.",
-    ),
-]
+def _from_the_smallest(confidence, bins):
+    return _binned((confidence - confidence.min()) / max(np.ptp(confidence), 1e-12), bins)
+
+
+@parts
+def _calibrated(
+    probabilities,
+    y,
+    bins=15,
+    *,
+    score=lambda p, y: (p.max(1), p.argmax(1) == y),
+    fall=_binned,
+    sure=lambda inside, m, bins: inside.mean(),
+    gap=abs,
+    counts_if=lambda m, bins, n: n > 0,
+    gather=lambda gaps, shares, n, bins: (gaps * shares).sum(),
+):
+    confidence, right = score(array(probabilities).astype(float), array(y))
+    which = fall(confidence, bins)
+    gaps, numbers_in = [], []
+    for m in range(max(bins, which.max() + 1)):
+        inside = which == m
+        if counts_if(m, bins, inside.sum()):
+            gaps.append(gap(right[inside].mean() - sure(confidence[inside], m, bins)))
+            numbers_in.append(inside.sum())
+    shares = np.array(numbers_in) / len(confidence)
+    return float(gather(np.array(gaps), shares, len(confidence), bins))
 
 
 def every_class(probabilities, y, bins=15):
@@ -1392,30 +1090,12 @@ def every_class(probabilities, y, bins=15):
     p = array(probabilities).astype(float)
     pairs = np.stack([1 - p.ravel(), p.ravel()], 1)
     hot = (np.arange(p.shape[1]) == array(y)[:, None]).ravel()
-    return _calibration(score=lambda p, y: (p[:, 1], y))(pairs, hot, bins)
+    score = lambda p, y: (p[:, 1], y)  # noqa: E731
+    return _calibrated.right(pairs, hot, bins, score=score)
 
 
-def last_bin_lost(probabilities, y, bins=15):
-    """The last bin is left out: range(bins) runs from 0 to bins - 1."""
-    p, y = array(probabilities), array(y)
-    keep = p.max(1) < (bins - 1) / bins
-    return _calibration()(p[keep], y[keep], bins) * keep.mean() if keep.any() else 0.0
-
-
-def accuracy_alone(probabilities, y, bins=15):
-    """It is the share of wrong answers; the gap to the confidence is asked for."""
-    return float((array(probabilities).argmax(1) != array(y)).mean())
-
-
-def last_edge_lost(probabilities, y, bins=15):
-    """A confidence of exactly 1 falls out of all bins: it belongs to the last one."""
-    p, y = array(probabilities), array(y)
-    confidence, total = p.max(1), 0.0
-    for m in range(bins):
-        inside = (confidence >= m / bins) & (confidence < (m + 1) / bins)
-        if inside.any():
-            total += inside.mean() * abs((p.argmax(1) == y)[inside].mean() - confidence[inside].mean())
-    return total
+_SIGNED = "Gaps of opposite sign cancel, as if all images were in one bin: take the absolute value in each bin."
+_ONE_SIGN = "Only gaps of one sign count; take the absolute value, for too {} confidence is an error too."
 
 
 @exercise(
@@ -1424,7 +1104,90 @@ def last_edge_lost(probabilities, y, bins=15):
         "For each bin: inside = which == m; if any are: accuracy and mean confidence of those, and their share of all images.",
         "error += inside.sum() / len(y) * (right[inside].mean() - confidence[inside].mean()).abs(), with which.clamp(max=bins - 1)",
     ],
-    mistakes=[*CALIBRATION_MISTAKES, every_class, last_bin_lost, accuracy_alone, last_edge_lost],
+    mistakes=_calibrated.mistakes(
+        every_class,
+        gather={
+            "All bins count alike; weight each gap by its share of the images, n_m/N.": (
+                lambda gaps, shares, n, bins: gaps.mean()
+            ),
+            "All bins count alike, empty ones too; weight each gap by its share of the images, n_m/N.": (
+                lambda gaps, shares, n, bins: gaps.sum() / bins
+            ),
+            "It is the largest gap; the weighted mean of the gaps is asked for.": (
+                lambda gaps, shares, n, bins: gaps.max()
+            ),
+            "The gaps are added up without their weights n_m/N.": lambda gaps, shares, n, bins: gaps.sum(),
+            "The weights are n_m; divide by N: they have to add up to 1.": (
+                lambda gaps, shares, n, bins: (gaps * shares).sum() * n
+            ),
+            "It is in per cent; the gaps are shares, from 0 to 1.": (
+                lambda gaps, shares, n, bins: (gaps * shares).sum() * 100
+            ),
+        },
+        gap={
+            _SIGNED: lambda d: -d,
+            "The gaps are squared; their absolute value is asked for.": np.square,
+            _ONE_SIGN.format("little"): lambda d: max(-d, 0),
+            _ONE_SIGN.format("much"): lambda d: max(d, 0),
+        },
+        score={
+            "It takes the probability of the right class; confidence is the largest probability, whatever is right.": (
+                lambda p, y: (p[np.arange(len(y)), y], p.argmax(1) == y)
+            ),
+            "It takes the probability of class 0; confidence is the largest of each row.": (
+                lambda p, y: (p[:, 0], p.argmax(1) == y)
+            ),
+            "A softmax is taken of what are probabilities already.": (
+                lambda p, y: (np.exp(p).max(1) / np.exp(p).sum(1), p.argmax(1) == y)
+            ),
+            "It is the share of wrong answers; the gap to the confidence is asked for.": (
+                lambda p, y: (np.ones(len(p)), p.argmax(1) == y)
+            ),
+            "Right is not what has more than 0.5, but where the largest probability is that of the right class.": (
+                lambda p, y: (p.max(1), p[np.arange(len(y)), y] > 0.5)
+            ),
+        },
+        fall={
+            "bins is an argument; this has 10 whatever it is.": lambda c, bins: _binned(c, 10),
+            "The bins hold equally many images; they are to be equally wide, from 0 to 1.": _by_rank,
+            "Rounding makes other bins: bin m holds confidences from (m - 1)/M to m/M.": (
+                lambda c, bins: np.round(c * (bins - 1)).astype(int)
+            ),
+            "The bins begin at the smallest confidence; they divide the whole of 0 to 1.": _from_the_smallest,
+            "It has one bin less: linspace(0, 1, bins) has bins - 1 gaps. bins + 1 edges make M bins.": (
+                lambda c, bins: _binned(c, bins - 1)
+            ),
+            "It has one bin more than M.": lambda c, bins: _binned(c, bins + 1),
+        },
+        sure={
+            "It takes the middle of the bin; the mean confidence of the images in it is asked for.": (
+                lambda inside, m, bins: (m + 0.5) / bins
+            ),
+            "It takes the edge of the bin; the mean confidence of the images in it is asked for.": (
+                lambda inside, m, bins: m / bins
+            ),
+        },
+        counts_if={
+            "The last bin is left out: range(bins) runs from 0 to bins - 1.": lambda m, bins, n: n > 0 and m < bins - 1,
+            "The first bin is left out: range(bins) runs from 0 to bins - 1.": lambda m, bins, n: n > 0 and m > 0,
+            "A bin with a single image counts too: only empty ones add nothing.": lambda m, bins, n: n > 1,
+        },
+        together={
+            _SIGNED: {"gap": lambda d: d},
+            "A confidence of exactly 1 falls out of all bins: it belongs to the last one.": {
+                "fall": lambda c, bins: (c * bins).astype(int),
+                "counts_if": lambda m, bins, n: n > 0 and m < bins,
+            },
+            "It is the absolute value of the sum, where gaps of opposite sign cancel. Take it in each bin.": {
+                "gap": lambda d: d,
+                "gather": lambda gaps, shares, n, bins: abs((gaps * shares).sum()),
+            },
+            "It is the root of the mean square gap; the mean absolute gap is asked for.": {
+                "gap": np.square,
+                "gather": lambda gaps, shares, n, bins: np.sqrt((gaps * shares).sum()),
+            },
+        },
+    ),
 )
 def calibration_error(learner, rng):
     import torch
@@ -1438,48 +1201,52 @@ def calibration_error(learner, rng):
             total += abs(sum(right for _, right in some) - sum(sure for sure, _ in some)) / len(rows)
         return total
 
-    def demand(p, y, why, bins=15, expected=None, likely=""):
+    def demand(p, y, bins, why, expected=None, likely=""):
         given = learner(p, y) if bins == 15 else learner(p, y, bins)
         source = "counted out by the definition" if expected is None else "by hand"
         expected = by_definition(p, y, bins) if expected is None else expected
         if np.isnan(array(given)).any():
             likely = "The mean of an empty bin is 0/0: leave empty bins out."
-        expect.close(given, expected, why=why, source=source, rtol=1e-4, likely=likely)
+        expect.close(given, expected, why=why, source=source, likely=likely)
 
-    for bins, why in ((7, "500 images, 7 bins"), (15, "500 images, 15 bins")):
-        logits = _tensor(rng.normal(size=(500, 4)) * 2)
-        p = logits.softmax(1)
-        confidence = p.max(1).values
-        wrong = _tensor(rng.uniform(size=500)) < 0.5 + 0.5 * torch.sin(
-            40 * confidence
-        )  # the gaps change their sign often
-        y = torch.where(wrong, torch.tensor(rng.integers(0, 4, 500)), p.argmax(1))
-        demand(p, y, why, bins)
+    for bins, default in ((7, ""), (15, other_default(learner, bins=15))):
+        p = (_tensor(rng.normal(size=(500, 4))) * 2).softmax(1)
+        often = 0.5 + 0.5 * torch.sin(40 * p.max(1).values)  # the gaps change their sign often
+        y = torch.where(_tensor(rng.uniform(size=500)) < often, torch.tensor(rng.integers(0, 4, 500)), p.argmax(1))
+        demand(p, y, bins, f"500 images, {bins} bins", likely=default)
     example = _tensor([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
-    demand(example, torch.tensor([0, 1, 1]), "the example above", 2, expected=0.1)
-    certain = _tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.3, 0.7]])
-    demand(certain, torch.tensor([0, 1, 0, 1]), "confidences of 1.0 count", 4, expected=(3 * (2 / 3) + 0.3) / 4)
-    demand(_tensor([[0.55, 0.45]]), torch.tensor([0]), "a single image, most bins are empty", 15, expected=0.45)
+    demand(example, torch.tensor([0, 1, 1]), 2, "the example above", expected=0.1)
+    certain = _tensor([*np.eye(5)[:3], [0.0, 0.0, 0.1, 0.9, 0.0], [0.22, 0.2, 0.2, 0.19, 0.19]])
+    why, expected = "confidences of 1.0 count, in the last bin", (abs(3 - 3.9) + abs(1 - 0.22)) / 5
+    demand(certain, torch.tensor([0, 1, 0, 3, 0]), 4, why, expected=expected)
     flat = _tensor(rng.normal(size=(60, 20)) * 0.02).softmax(1)
-    likely = "All confidences are in the first bin here: is it left out?"
-    demand(flat, flat.argmax(1), "20 classes, confidences below 1/15", 15, likely=likely)
-    # in single precision, as in the notebook
-    demand(p.float(), y, "single precision", 15)
+    demand(flat, flat.argmax(1), 15, "20 classes, confidences below 1/15")
+    kinds = {
+        "probabilities": floats("N", "K", tensor=True, draw=lambda rng, shape: softmax(2 * rng.normal(size=shape), 1)),
+        "y": labels("N", below="K", tensor=True),
+        "bins": among(1, 4, 15, 31),
+    }
+    agree(learner, by_definition, rng, why="a few images", source="counted out by the definition", **kinds)
 
 
 # ------------------------------------------------------------------------------------------------ smoothed_cross_entropy
 
 
-def _smoothed(target=None, log=lambda z: z - z.exp().sum(1, keepdim=True).log(), reduce=lambda losses: losses.mean()):
-    def loss(logits, y, smoothing):
-        import torch
+@parts
+def _smoothed(
+    logits,
+    y,
+    smoothing,
+    *,
+    target=lambda hot, e, K: (1 - e) * hot + e / K,
+    classes=lambda logits, y: logits.shape[1],
+    log=lambda z: z.log_softmax(1),
+    reduce=lambda losses: losses.mean(),
+):
+    import torch
 
-        K = logits.shape[1]
-        hot = torch.nn.functional.one_hot(y, K).to(logits.dtype)
-        t = (target or (lambda hot, e, K: (1 - e) * hot + e / K))(hot, smoothing, K)
-        return reduce(-(t * log(logits)).sum(1))
-
-    return loss
+    hot = torch.nn.functional.one_hot(y, logits.shape[1]).to(logits.dtype)
+    return reduce(-(target(hot, smoothing, classes(logits, y)) * log(logits)).sum(1))
 
 
 def every_image_by_every_label(logits, y, smoothing):
@@ -1488,111 +1255,71 @@ def every_image_by_every_label(logits, y, smoothing):
     return -(1 - smoothing) * log_p[:, y].mean() - smoothing * log_p.mean()
 
 
-def _log_softmax(z):
-    return z.log_softmax(1)
-
-
 @exercise(
     hints=[
         "Write the targets as a matrix (B, K): everywhere ε/K, and 1 - ε more at the right class.",
         "log p, (B, K): functional.log_softmax(logits, 1). Of the right classes alone: log_p[torch.arange(len(y)), y].",
         "Split the sum: (1 - smoothing) * (minus log p of the right class) + smoothing * (minus the mean of log p over the classes), and the mean over the batch.",
     ],
-    mistakes=[
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e) * hot + e / (K - 1) * (1 - hot), _log_softmax),
-            "only_the_others",
-            "ε goes to the K - 1 wrong classes only; it is spread over all K, the right one included.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e) * hot, _log_softmax),
-            "no_spread",
-            "ε is taken from the right class and given to none: add ε/K to all.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: hot + e / K, _log_softmax),
-            "sum_above_one",
-            "The targets add up to more than 1: the right class gives ε away, 1 - ε.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e) * hot + e, _log_softmax),
-            "not_divided",
-            "ε is given to each class whole: divide it by K.",
-        ),
-        _slip(_smoothed(lambda hot, e, K: e * hot + (1 - e) / K, _log_softmax), "swapped", "ε and 1 - ε are swapped."),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e) * hot + e / 10, _log_softmax),
-            "ten_classes",
-            "It divides by 10: K is the number of columns of the logits.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e) * hot + e / len(hot), _log_softmax),
-            "batch_for_classes",
-            "It divides by B, the number of images; K is the number of classes, logits.shape[1].",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e / K) * hot + e / K * (1 - hot), _log_softmax),
-            "too_much_kept",
-            "The right class gives too little away: its target is 1 - ε + ε/K, not 1 - ε/K.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e) * hot + e / (K - 1), _log_softmax),
-            "one_class_less",
-            "It divides by K - 1; ε is spread evenly over all K classes.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: e / K + 0 * hot, _log_softmax),
-            "uniform_alone",
-            "The part of the right class, 1 - ε, is missing.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - 0.1) * hot + 0.1 / K, _log_softmax),
-            "fixed",
-            "smoothing is an argument; this takes 0.1 whatever it is.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: hot, _log_softmax),
-            "not_smoothed",
-            "The targets are not smoothed: ε has no part in it.",
-        ),
-        _slip(
-            _smoothed(lambda hot, e, K: (1 - e) * hot + e / K * (1 - hot), _log_softmax),
-            "right_class_short",
-            "The right class lacks its share: ε/K goes to all K classes.",
-        ),
-        _slip(
-            _smoothed(log=_log_softmax, reduce=lambda losses: losses.sum()),
-            "summed",
-            "The losses of the batch are added up; their mean is asked for.",
-        ),
-        _slip(
-            _smoothed(log=_log_softmax, reduce=lambda losses: losses),
-            "one_for_each",
-            "One loss for each image: take their mean.",
-        ),
-        _slip(
-            _smoothed(log=_log_softmax, reduce=lambda losses: -losses.mean()),
-            "negative",
-            "The sign is turned: a loss is minus the sum.",
-        ),
-        _slip(
-            _smoothed(log=lambda z: z.log_softmax(0)),
-            "over_the_batch",
-            "The softmax runs over the batch (axis 0); over the classes, axis 1.",
-        ),
-        _slip(
-            _smoothed(log=lambda z: z.softmax(1).log_softmax(1)),
-            "softmax_twice",
-            "The softmax is taken twice: log_softmax and cross_entropy want the logits themselves.",
-        ),
+    mistakes=_smoothed.mistakes(
         every_image_by_every_label,
-        _slip(_smoothed(log=lambda z: z), "no_softmax", "The logits are taken for log p: log_softmax makes them that."),
-        _slip(_smoothed(log=lambda z: z.softmax(1)), "no_log", "The logarithm is missing: log p, not p."),
-    ],
+        target={
+            "ε goes to the K - 1 wrong classes only; it is spread over all K, the right one included.": (
+                lambda hot, e, K: (1 - e) * hot + e / max(K - 1, 1) * (1 - hot)
+            ),
+            "ε is taken from the right class and given to none: add ε/K to all.": lambda hot, e, K: (1 - e) * hot,
+            "The targets add up to more than 1: the right class gives ε away, 1 - ε.": lambda hot, e, K: hot + e / K,
+            "ε is given to each class whole: divide it by K.": lambda hot, e, K: (1 - e) * hot + e,
+            "ε and 1 - ε are swapped.": lambda hot, e, K: e * hot + (1 - e) / K,
+            "It divides by 10: K is the number of columns of the logits.": lambda hot, e, K: (1 - e) * hot + e / 10,
+            "It divides by B, the number of images; K is the number of classes, logits.shape[1].": (
+                lambda hot, e, K: (1 - e) * hot + e / len(hot)
+            ),
+            "The right class gives too little away: its target is 1 - ε + ε/K, not 1 - ε/K.": (
+                lambda hot, e, K: (1 - e / K) * hot + e / K * (1 - hot)
+            ),
+            "It divides by K - 1; ε is spread evenly over all K classes.": (
+                lambda hot, e, K: (1 - e) * hot + e / max(K - 1, 1)
+            ),
+            "The part of the right class, 1 - ε, is missing.": lambda hot, e, K: e / K + 0 * hot,
+            "smoothing is an argument; this takes 0.1 whatever it is.": lambda hot, e, K: 0.9 * hot + 0.1 / K,
+            "The targets are not smoothed: ε has no part in it.": lambda hot, e, K: hot,
+            "The right class lacks its share: ε/K goes to all K classes.": (
+                lambda hot, e, K: (1 - e) * hot + e / K * (1 - hot)
+            ),
+        },
+        classes={
+            "K is the number of columns of the logits, whether each class occurs in y or not: one_hot(y, K).": (
+                lambda logits, y: int(y.max()) + 1
+            )
+        },
+        reduce={
+            "The losses of the batch are added up; their mean is asked for.": lambda losses: losses.sum(),
+            "One loss for each image: take their mean.": lambda losses: losses,
+            "The loss has an axis of length 1: it is a lone number, a tensor of no axes.": (
+                lambda losses: losses.mean(0, keepdim=True)
+            ),
+            "The sign is turned: a loss is minus the sum.": lambda losses: -losses.mean(),
+        },
+        log={
+            "The softmax runs over the batch (axis 0); over the classes, axis 1.": lambda z: z.log_softmax(0),
+            "The softmax is taken twice: log_softmax and cross_entropy want the logits themselves.": (
+                lambda z: z.softmax(1).log_softmax(1)
+            ),
+            "The logits are taken for log p: log_softmax makes them that.": lambda z: z,
+            "The logarithm is missing: log p, not p.": lambda z: z.softmax(1),
+            "The mean is over the classes too: add up over them, and take the mean over the batch alone.": (
+                lambda z: z.log_softmax(1) / z.shape[1]
+            ),
+        },
+    ),
     seconds=30,
 )
 def smoothed_cross_entropy(learner, rng):
     import torch
+
+    def by_torch(logits, y, smoothing):
+        return torch.nn.functional.cross_entropy(logits, y, label_smoothing=smoothing)
 
     source = "torch.nn.functional.cross_entropy(label_smoothing=ε)"
     logits, y = _tensor(rng.normal(size=(6, 4)) * 2), torch.tensor(rng.integers(0, 4, 6))
@@ -1602,14 +1329,16 @@ def smoothed_cross_entropy(learner, rng):
         (1.0, "ε = 1: all classes alike"),
     ):
         given = learner(logits, y, smoothing)
-        _demand_tensor(given, "the loss")
-        expected = torch.nn.functional.cross_entropy(logits, y, label_smoothing=smoothing)
-        expect.close(given, expected, why=f"6 images, 4 classes, {why}", source=source)
-    large = _tensor([[1000.0, 0.0, -50.0], [0.0, 900.0, 20.0]])
-    expected = torch.nn.functional.cross_entropy(large, torch.tensor([1, 1]), label_smoothing=0.3)
+        tensor(given, "the loss")
+        expect.close(given, by_torch(logits, y, smoothing), why=f"6 images, 4 classes, {why}", source=source)
+    why = "the loss"
+    gradients(lambda z: learner(z, y, 0.3), lambda z: by_torch(z, y, 0.3), rng, why=why, source=source, logits=logits)
+    why, first = "6 images, 4 classes of which only the first two occur", y % 2
+    expect.close(learner(logits, first, 0.3), by_torch(logits, first, 0.3), why=why, source=source)
+    large, both = _tensor([[1000.0, 0.0, -50.0], [0.0, 900.0, 20.0]]), torch.tensor([1, 2])
     likely = "exp of large logits overflows, and the logarithm of a p that rounds to 0 is -∞. log_softmax avoids both."
-    given = learner(large, torch.tensor([1, 1]), 0.3)
-    expect.close(given, expected, why="large logits", source=source, likely=likely)
-    leaf, again = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(torch.nn.functional.cross_entropy(again, y, label_smoothing=0.3), again)
-    _demand_gradient(learner(leaf, y, 0.3), leaf, expected, "its gradient", source)
+    given = learner(large, both, 0.3)
+    expect.close(given, by_torch(large, both, 0.3), why="large logits", source=source, likely=likely)
+    kinds = {"logits": floats("B", "K", tensor=True), "y": labels("B", below="K", tensor=True)}
+    why, smoothing = "the mean loss", numbers(0.1, 0.9)
+    agree(learner, by_torch, rng, why=why, source=source, like="logits", **kinds, smoothing=smoothing)

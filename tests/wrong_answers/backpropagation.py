@@ -110,32 +110,6 @@ class Overwrites(Base):
         return self.make(self.data * other.data, (self, other), push)
 
 
-@wrong("Value", says="The gradient that arrives is left out")
-class LocalDerivativeOnly(Base):
-    def __mul__(self, other):
-        other = self.lift(other)
-
-        def push(out):
-            self.grad += other.data
-            other.grad += self.data
-
-        return self.make(self.data * other.data, (self, other), push)
-
-
-@wrong("Value", says="names what it was computed from")
-class ParentsForgotten(Base):
-    def __mul__(self, other):
-        other = self.lift(other)
-        out = type(self)(self.data * other.data)
-
-        def push():
-            self.grad += other.data * out.grad
-            other.grad += self.data * out.grad
-
-        out.push = push
-        return out
-
-
 @wrong("Value", says="Is the line `out.push = push` missing?")
 class PushNotKept(Base):
     def __mul__(self, other):
@@ -161,81 +135,6 @@ class PushCalledAtOnce(Base):
         return out
 
 
-@wrong("Value", says="The exponent falls by 1")
-class PowerKeepsItsExponent(Base):
-    def __pow__(self, n):
-        return self.unary(self.data**n, lambda out: n * out.data)
-
-
-@wrong("Value", says="The factor n is missing")
-class PowerWithoutFactor(Base):
-    def __pow__(self, n):
-        return self.unary(self.data**n, lambda out: self.data ** (n - 1))
-
-
-@wrong("Value", says="the one by x that is wanted")
-class DerivativeByTheExponent(Base):
-    def __pow__(self, n):
-        return self.unary(self.data**n, lambda out: out.data * math.log(self.data))
-
-
-@wrong("Value", says="e^x is not a power of x")
-class ExpByThePowerRule(Base):
-    def exp(self):
-        return self.unary(math.exp(self.data), lambda out: self.data * math.exp(self.data - 1))
-
-
-@wrong("Value", says="exp of exp")
-class ExpTwice(Base):
-    def exp(self):
-        return self.unary(math.exp(self.data), lambda out: math.exp(out.data))
-
-
-@wrong("Value", says="Where x > 0 the derivative is 1, not x")
-class ReluHandsOnTheValue(Base):
-    def relu(self):
-        return self.unary(max(0.0, self.data), lambda out: out.data)
-
-
-@wrong("Value", says="so the derivative is 0")
-class ReluPassesEverything(Base):
-    def relu(self):
-        return self.unary(max(0.0, self.data), lambda out: 1.0)
-
-
-@wrong("Value", says="At exactly 0 the convention is 0")
-class ReluAtZero(Base):
-    def relu(self):
-        return self.unary(max(0.0, self.data), lambda out: self.data >= 0)
-
-
-@wrong("Value", says="The square is missing")
-class TanhWithoutSquare(Base):
-    def tanh(self):
-        return self.unary(math.tanh(self.data), lambda out: 1 - out.data)
-
-
-@wrong("Value", says="x has to go through tanh first")
-class TanhOfTheInput(Base):
-    def tanh(self):
-        return self.unary(math.tanh(self.data), lambda out: 1 - self.data**2)
-
-
-@wrong("Value", says="belongs to the sigmoid")
-class TanhAsSigmoid(Base):
-    def tanh(self):
-        return self.unary(math.tanh(self.data), lambda out: out.data * (1 - out.data))
-
-
-@wrong("Value", says="It multiplies by self.grad")
-class OwnGradient(Base):
-    def exp(self):
-        def push(out):
-            self.grad += out.data * self.grad
-
-        return self.make(math.exp(self.data), (self,), push)
-
-
 @wrong("Value", says="add (+=), and to read out.grad when it runs")
 class AddsOnlyOnceWhereBothAreOne(Base):
     def __mul__(self, other):
@@ -249,25 +148,10 @@ class AddsOnlyOnceWhereBothAreOne(Base):
         return self.make(self.data * other.data, (self, other), push)
 
 
-@wrong("Value", says="out.grad is added, not multiplied")
-class ChainRuleAsSum(Base):
-    def tanh(self):
-        def push(out):
-            self.grad += 1 - out.data**2 + out.grad
-
-        return self.make(math.tanh(self.data), (self,), push)
-
-
 @wrong("Value", says="has to end with `return out`")
 class ReluGivesNothing(Base):
     def relu(self):
         self.unary(max(0.0, self.data), lambda out: self.data > 0)
-
-
-@wrong("Value", says="It adds; __mul__ multiplies")
-class AdditionCopied(Base):
-    def __mul__(self, other):
-        return self + other
 
 
 @right("Value")
@@ -286,43 +170,6 @@ class ReluCutsItsParent(Base):
     def relu(self):
         self.data = max(0.0, self.data)
         return self.unary(self.data, lambda out: self.data > 0)
-
-
-@wrong("Value", says="int(n) cuts it off")
-class WholePowers(Base):
-    def __pow__(self, n):
-        return self.unary(self.data ** int(n), lambda out: int(n) * self.data ** (int(n) - 1))
-
-
-@wrong("Value", says="take other.data and self.data")
-class MultipliesValues(Base):
-    def __mul__(self, other):
-        other = self.lift(other)
-
-        def push(out):
-            self.grad += other * out.grad
-            other.grad += self * out.grad
-
-        return self.make(self.data * other.data, (self, other), push)
-
-
-@wrong("Value", says="push adds to both parents")
-class LeftFactorOnly(Base):
-    def __mul__(self, other):
-        other = self.lift(other)
-
-        def push(out):
-            self.grad += other.data * out.grad
-
-        return self.make(self.data * other.data, (self, other), push)
-
-
-@wrong("Value", says="The value beside it gets its share all the same")
-class NumbersAsConstants(Base):
-    def __mul__(self, other):
-        if isinstance(other, Base):
-            return Base.__mul__(self, other)
-        return self.make(self.data * other, (self,), lambda out: None)
 
 
 @right("Value")
@@ -366,30 +213,6 @@ class PutTogether(Base):
 
     def relu(self):
         return self * float(self.data > 0)
-
-
-@wrong("Value", says="What arrives is out.grad")
-class ResultForItsGradient(Base):
-    def __mul__(self, other):
-        other = self.lift(other)
-
-        def push(out):
-            self.grad += other.data * out.data
-            other.grad += self.data * out.data
-
-        return self.make(self.data * other.data, (self, other), push)
-
-
-@wrong("Value", says="That is the number alone")
-class NumberAlone(Base):
-    def relu(self):
-        return max(0.0, self.data)
-
-
-@wrong("Value", says="One parent is (self,)")
-class CommaForgotten(Base):
-    def exp(self):
-        return type(self)(math.exp(self.data), self)
 
 
 @right("Value")
@@ -448,16 +271,6 @@ def seed_before_the_reset(root):
         value.push()
 
 
-@wrong("backward", says="It pushes from the leaves to the end")
-def not_reversed(root):
-    order = topological(root)
-    for value in order:
-        value.grad = 0.0
-    root.grad = 1.0
-    for value in order:
-        value.push()
-
-
 @wrong("backward", says="calls itself")
 def recursive(root):
     order, visited = [], set()
@@ -474,53 +287,6 @@ def recursive(root):
         value.grad = 0.0
     root.grad = 1.0
     for value in reversed(order):
-        value.push()
-
-
-@wrong("backward", says="pushes twice")
-def no_set_of_visited(root):
-    order, stack = [], [(root, False)]
-    while stack:
-        value, done = stack.pop()
-        if done:
-            order.append(value)
-        else:
-            stack.append((value, True))
-            stack.extend((parent, False) for parent in value.parents)
-    for value in order:
-        value.grad = 0.0
-    root.grad = 1.0
-    for value in reversed(order):
-        value.push()
-
-
-@wrong("backward", says="appended when it is first met")
-def in_the_order_of_meeting(root):
-    order, visited, stack = [], set(), [root]
-    while stack:
-        value = stack.pop()
-        if value in visited:
-            continue
-        visited.add(value)
-        order.append(value)
-        stack.extend(value.parents)
-    for value in order:
-        value.grad = 0.0
-    root.grad = 1.0
-    for value in order:
-        value.push()
-
-
-@wrong("backward", says="level by level")
-def by_levels(root):
-    order, level = [root], [root]
-    while level:
-        level = [p for p in dict.fromkeys(p for v in level for p in v.parents) if p not in order]
-        order += level
-    for value in order:
-        value.grad = 0.0
-    root.grad = 1.0
-    for value in order:
         value.push()
 
 
@@ -544,16 +310,6 @@ def one_push(root):
     root.push()
 
 
-@wrong("backward", says="The leaves keep their old gradients")
-def leaves_keep_theirs(root):
-    order = topological(root)
-    for value in order:
-        value.grad = 0.0 if value.parents else value.grad
-    root.grad = 1.0
-    for value in reversed(order):
-        value.push()
-
-
 @wrong("backward", says="returns nothing")
 def returns_the_order(root):
     order = topological(root)
@@ -563,44 +319,6 @@ def returns_the_order(root):
     for value in reversed(order):
         value.push()
     return order
-
-
-@wrong("backward", says="Mark it when it is taken off")
-def visited_too_early(root):
-    order, visited, stack = [], {root}, [(root, False)]
-    while stack:
-        value, done = stack.pop()
-        if done:
-            order.append(value)
-            continue
-        stack.append((value, True))
-        for parent in value.parents:
-            if parent not in visited:
-                visited.add(parent)
-                stack.append((parent, False))
-    for value in order:
-        value.grad = 0.0
-    root.grad = 1.0
-    for value in reversed(order):
-        value.push()
-
-
-@wrong("backward", says="put the value there, then its parents")
-def parents_below_the_value(root):
-    order, visited, stack = [], set(), [(root, False)]
-    while stack:
-        value, done = stack.pop()
-        if done:
-            order.append(value)
-        elif value not in visited:
-            visited.add(value)
-            stack.extend((parent, False) for parent in value.parents)
-            stack.append((value, True))
-    for value in order:
-        value.grad = 0.0
-    root.grad = 1.0
-    for value in reversed(order):
-        value.push()
 
 
 @wrong("backward", says="keep the values themselves in the set")
@@ -717,21 +435,6 @@ def lower_minus_higher(f, x, h=1e-5):
     return each_entry(f, x, lambda e: (f(x - h * e) - f(x + h * e)) / (2 * h))
 
 
-@wrong("gradient_check", says="divides by 2, then multiplies")
-def brackets_forgotten(f, x, h=1e-5):
-    return each_entry(f, x, lambda e: (f(x + h * e) - f(x - h * e)) / 2 * h)
-
-
-@wrong("gradient_check", says="use the argument h")
-def fixed_step(f, x, h=1e-5):
-    return each_entry(f, x, lambda e: (f(x + 1e-5 * e) - f(x - 1e-5 * e)) / 2e-5)
-
-
-@wrong("gradient_check", says="All entries move at once")
-def whole_array(f, x, h=1e-5):
-    return np.full(x.shape, (f(x + h) - f(x - h)) / (2 * h))
-
-
 @wrong("gradient_check", says="changes its input x")
 def in_place_and_left_there(f, x, h=1e-5):
     gradient = np.zeros(x.shape)
@@ -744,40 +447,9 @@ def in_place_and_left_there(f, x, h=1e-5):
     return gradient
 
 
-@wrong("gradient_check", says="along the first axis only")
-def rows(f, x, h=1e-5):
-    gradient = np.zeros(x.shape)
-    for i in range(len(x)):
-        e = np.zeros(x.shape)
-        e[i] = 1
-        gradient[i] = (f(x + h * e) - f(x - h * e)) / (2 * h)
-    return gradient
-
-
 @wrong("gradient_check", says="return")
 def prints_it(f, x, h=1e-5):
     print(each_entry(f, x, lambda e: (f(x + h * e) - f(x - h * e)) / (2 * h)))
-
-
-@wrong("gradient_check", says="two names of one array")
-def up_is_down(f, x, h=1e-5):
-    gradient = np.zeros_like(x)
-    for i in np.ndindex(x.shape):
-        up = down = x.copy()
-        up[i] += h
-        down[i] -= h
-        gradient[i] = (f(up) - f(down)) / (2 * h)
-    return gradient
-
-
-@wrong("gradient_check", says="`return` stands inside the loop")
-def returns_in_the_loop(f, x, h=1e-5):
-    gradient = np.zeros_like(x)
-    for i in np.ndindex(x.shape):
-        e = np.zeros_like(x)
-        e[i] = h
-        gradient[i] = (f(x + e) - f(x - e)) / (2 * h)
-        return gradient
 
 
 @wrong("gradient_check", says="never reaches x")
@@ -880,29 +552,6 @@ def resized(gradient, shape):
     return np.resize(gradient, shape)
 
 
-@wrong("unbroadcast", says="It adds everything up")
-def total(gradient, shape):
-    return np.broadcast_to(gradient.sum(), shape)
-
-
-@wrong("unbroadcast", says="as if axes had been added in front only")
-def folded(gradient, shape):
-    return gradient.reshape(-1, *shape).sum(axis=0)
-
-
-@wrong("unbroadcast", says="There may be both")
-def front_or_ones(gradient, shape):
-    if gradient.ndim != len(shape):
-        return gradient.sum(axis=front(gradient, shape))
-    return gradient.sum(axis=ones_of(shape), keepdims=True)
-
-
-@wrong("unbroadcast", says="There may be several")
-def one_stretched_axis(gradient, shape):
-    gradient = gradient.sum(axis=front(gradient, shape))
-    return gradient.sum(axis=shape.index(1), keepdims=True) if 1 in shape else gradient
-
-
 @right("unbroadcast")
 def axis_by_axis(gradient, shape):
     while gradient.ndim > len(shape):
@@ -950,24 +599,9 @@ def bias_over_the_wrong_axis(dZ, X, W):
     return dZ @ W, dZ.T @ X, dZ.sum(axis=1)
 
 
-@wrong("linear_backward", says="The sum over the batch is missing")
-def bias_not_summed(dZ, X, W):
-    return dZ @ W, dZ.T @ X, dZ
-
-
-@wrong("linear_backward", says="in another order")
-def another_order(dZ, X, W):
-    return dZ.T @ X, dZ.sum(axis=0), dZ @ W
-
-
 @wrong("linear_backward", says="Two shapes do not fit")
 def input_by_transposed_weights(dZ, X, W):
     return dZ @ W.T, dZ.T @ X, dZ.sum(axis=0)
-
-
-@wrong("linear_backward", says="It keeps the axis of the batch")
-def bias_as_a_row(dZ, X, W):
-    return dZ @ W, dZ.T @ X, dZ.sum(axis=0, keepdims=True)
 
 
 @wrong("linear_backward", says="expected (dX, dW, db)")
@@ -1053,46 +687,12 @@ def one_shift_for_all(Z, y):
     return P / len(y)
 
 
-@wrong("softmax_cross_entropy_backward", says="The class's number is subtracted")
-def minus_the_number(Z, y):
-    return (probabilities(Z) - y.reshape(-1, 1)) / len(y)
-
-
-@wrong("softmax_cross_entropy_backward", says="Softmax is missing")
-def logits_for_probabilities(Z, y):
-    Z = Z.copy()
-    Z[np.arange(len(y)), y] -= 1
-    return Z / len(y)
-
-
-@wrong("softmax_cross_entropy_backward", says="number of classes")
-def mean_over_the_classes(Z, y):
-    return (probabilities(Z) - np.eye(Z.shape[1])[y]) / Z.shape[1]
-
-
 @wrong("softmax_cross_entropy_backward", says="changes its input Z")
 def in_the_logits(Z, y):
     Z -= Z.max(axis=1, keepdims=True)
     P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
     P[np.arange(len(y)), y] -= 1
     return P / len(y)
-
-
-@wrong("softmax_cross_entropy_backward", says="Only the right class gets a gradient")
-def only_at_the_label(Z, y):
-    T = np.eye(Z.shape[1])[y]
-    return T * (probabilities(Z) - 1) / len(y)
-
-
-@wrong("softmax_cross_entropy_backward", says="Each row has its own sum")
-def one_sum_for_all(Z, y):
-    E = np.exp(Z - Z.max(axis=1, keepdims=True))
-    return (E / E.sum() - np.eye(Z.shape[1])[y]) / len(y)
-
-
-@wrong("softmax_cross_entropy_backward", says="each column's maximum")
-def shift_by_column(Z, y):
-    return (probabilities(Z - Z.max(axis=0)) - np.eye(Z.shape[1])[y]) / len(y)
 
 
 @right("softmax_cross_entropy_backward")
@@ -1158,41 +758,11 @@ def mean_in_each_layer(X, y, layers):
     return loss, descend(inputs, layers, p_minus_y(Z, y), factor=1 / len(y))
 
 
-@wrong("mlp_gradients", says="divide p − y by B")
-def gradients_of_the_sum(X, y, layers):
-    inputs, Z, loss = run(X, y, layers)
-    return loss, descend(inputs, layers, p_minus_y(Z, y) * len(y))
-
-
-@wrong("mlp_gradients", says="The loss is the sum over the batch")
-def loss_of_the_sum(X, y, layers):
-    inputs, Z, loss = run(X, y, layers)
-    return loss * len(y), descend(inputs, layers, p_minus_y(Z, y))
-
-
-@wrong("mlp_gradients", says="The last layer has a ReLU here")
-def relu_on_the_logits(X, y, layers):
-    inputs, Z, loss = run(X, y, layers, last_relu=True)
-    return loss, descend(inputs, layers, p_minus_y(Z, y) * (Z > 0))
-
-
-@wrong("mlp_gradients", says="The signs are turned round")
-def steps_for_gradients(X, y, layers):
-    inputs, Z, loss = run(X, y, layers)
-    return loss, descend(inputs, layers, -p_minus_y(Z, y))
-
-
 @wrong("mlp_gradients", says="exp of a large number overflows")
 def loss_not_shifted(X, y, layers):
     inputs, Z, _ = run(X, y, layers)
     P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
     return -np.log(P[np.arange(len(y)), y]).mean(), descend(inputs, layers, p_minus_y(Z, y))
-
-
-@wrong("mlp_gradients", says="First the loss")
-def gradients_first(X, y, layers):
-    inputs, Z, loss = run(X, y, layers)
-    return descend(inputs, layers, p_minus_y(Z, y)), loss
 
 
 @wrong("mlp_gradients", says="The layers after it are right")
@@ -1205,16 +775,6 @@ def mask_of_the_gradient(X, y, layers):
     return loss, gradients
 
 
-@wrong("mlp_gradients", says="There is no ReLU between the layers")
-def linear_network(X, y, layers):
-    inputs = [X]
-    for W, b in layers:
-        inputs.append(inputs[-1] @ W.T + b)
-    Z = inputs.pop()
-    loss = (scipy.special.logsumexp(Z, axis=1) - Z[np.arange(len(y)), y]).mean()
-    return loss, descend(inputs, layers, p_minus_y(Z, y), mask=lambda A: 1)
-
-
 @wrong("mlp_gradients", says="changes its input layers")
 def steps_in_place(X, y, layers):
     inputs, Z, loss = run(X, y, layers)
@@ -1223,48 +783,6 @@ def steps_in_place(X, y, layers):
         W -= 0.1 * dW
         b -= 0.1 * db
     return loss, gradients
-
-
-@wrong("mlp_gradients", says="mask is applied at the logits too")
-def mask_in_every_layer(X, y, layers):
-    inputs, Z, loss = run(X, y, layers)
-    return loss, descend(inputs, layers, p_minus_y(Z, y) * (Z > 0))
-
-
-@wrong("mlp_gradients", says="not Z ≥ 0")
-def passes_at_zero(X, y, layers):
-    inputs, Z, loss = run(X, y, layers)
-    gradients, dZ = [], p_minus_y(Z, y)
-    for n in reversed(range(len(layers))):
-        gradients.insert(0, (dZ.T @ inputs[n], dZ.sum(0)))
-        if n:
-            dZ = dZ @ layers[n][0] * (inputs[n - 1] @ layers[n - 1][0].T + layers[n - 1][1] >= 0)
-    return loss, gradients
-
-
-@wrong("mlp_gradients", says="the logarithm met 0")
-def logarithm_of_p(X, y, layers):
-    inputs, Z, _ = run(X, y, layers)
-    return -np.log(probabilities(Z)[np.arange(len(y)), y]).mean(), descend(inputs, layers, p_minus_y(Z, y))
-
-
-@wrong("mlp_gradients", says="no small number beside it")
-def logarithm_of_p_and_a_little(X, y, layers):
-    inputs, Z, _ = run(X, y, layers)
-    p = probabilities(Z)[np.arange(len(y)), y]
-    return -np.log(p + 1e-12).mean(), descend(inputs, layers, p_minus_y(Z, y))
-
-
-@wrong("mlp_gradients", says="Each pair is turned round")
-def bias_before_weights(X, y, layers):
-    inputs, Z, loss = run(X, y, layers)
-    return loss, [(db, dW) for dW, db in descend(inputs, layers, p_minus_y(Z, y))]
-
-
-@wrong("mlp_gradients", says="The biases are missing")
-def without_biases(X, y, layers):
-    inputs, Z, loss = run(X, y, [(W, 0 * b) for W, b in layers])
-    return loss, descend(inputs, layers, p_minus_y(Z, y))
 
 
 @wrong("mlp_gradients", says="is a pair, (dW, db)")
@@ -1362,17 +880,6 @@ def looks_ahead(W, g, V, eta, mu):
     return W - eta * (g + mu * V), V
 
 
-@wrong("momentum_step", says="W moves by the gradient alone")
-def plain_descent(W, g, V, eta, mu):
-    return W - eta * g, mu * V + g
-
-
-@wrong("momentum_step", says="V never forgets")
-def no_friction(W, g, V, eta, mu):
-    V = V + g
-    return W - eta * V, V
-
-
 @wrong("momentum_step", says="changes its input V")
 def in_place(W, g, V, eta, mu):
     V *= mu
@@ -1380,38 +887,9 @@ def in_place(W, g, V, eta, mu):
     return W - eta * V, V
 
 
-@wrong("momentum_step", says="It returns (V, W)")
-def velocity_first(W, g, V, eta, mu):
-    V = mu * V + g
-    return V, W - eta * V
-
-
 @wrong("momentum_step", says="expected (W, V)")
 def weights_only(W, g, V, eta, mu):
     return W - eta * (mu * V + g)
-
-
-@wrong("momentum_step", says="μ multiplies the gradient in place of the old velocity")
-def mixed_up(W, g, V, eta, mu):
-    V = V + mu * g
-    return W - eta * V, V
-
-
-@wrong("momentum_step", says="use the argument mu")
-def mu_as_usual(W, g, V, eta, mu):
-    V = 0.9 * V + g
-    return W - eta * V, V
-
-
-@wrong("momentum_step", says="η and μ are swapped")
-def letters_mixed_up(W, g, V, eta, mu):
-    V = eta * V + g
-    return W - mu * V, V
-
-
-@wrong("momentum_step", says="V stays as it was")
-def first_line_forgotten(W, g, V, eta, mu):
-    return W - eta * V, V
 
 
 @right("momentum_step")

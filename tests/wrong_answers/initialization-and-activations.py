@@ -76,61 +76,6 @@ def tanh_from_exponentials(name, z):
     return but("tanh", value=lambda z: (np.exp(z) - np.exp(-z)) / (np.exp(z) + np.exp(-z)))(name, z)
 
 
-@wrong("activation", says="its slope is 1 where z > 0")
-def relu_slope_is_relu(name, z):
-    return but("relu", slope=lambda z: np.maximum(0, z))(name, z)
-
-
-@wrong("activation", says="not where z ≥ 0")
-def relu_slope_one_at_zero(name, z):
-    return but("relu", slope=lambda z: (z >= 0).astype(float))(name, z)
-
-
-@wrong("activation", says="slope is 0.01, not 0")
-def leaky_slope_of_relu(name, z):
-    return but("leaky", slope=lambda z: (z > 0).astype(float))(name, z)
-
-
-@wrong("activation", says="not 0.1")
-def leaky_a_tenth(name, z):
-    return but("leaky", value=lambda z: np.where(z > 0, z, 0.1 * z), slope=lambda z: np.where(z > 0, 1, 0.1))(name, z)
-
-
-@wrong("activation", says="approximation with tanh")
-def gelu_by_tanh(name, z):
-    return but("gelu", value=lambda z: z / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))))(name, z)
-
-
-@wrong("activation", says="the √2 is missing")
-def gelu_without_root_two(name, z):
-    return but("gelu", value=lambda z: z * (1 + scipy.special.erf(z)) / 2)(name, z)
-
-
-@wrong("activation", says="second part of the product rule")
-def gelu_slope_is_phi(name, z):
-    return but("gelu", slope=scipy.special.ndtr)(name, z)
-
-
-@wrong("activation", says="1/√(2π)")
-def bell_not_normalised(name, z):
-    return but("gelu", slope=lambda z: scipy.special.ndtr(z) + z * np.exp(-(z**2) / 2))(name, z)
-
-
-@wrong("activation", says="second part of the product rule")
-def silu_slope_is_sigmoid(name, z):
-    return but("silu", slope=sigmoid)(name, z)
-
-
-@wrong("activation", says="factor z is missing")
-def silu_slope_without_z(name, z):
-    return but("silu", slope=lambda z: sigmoid(z) * (2 - sigmoid(z)))(name, z)
-
-
-@wrong("activation", says="order is (a, slope)")
-def slope_first(name, z):
-    return correct(name, z)[::-1]
-
-
 @wrong("activation", says="End with: return")
 def slope_forgotten(name, z):
     return correct(name, z)[0]
@@ -226,52 +171,6 @@ def range_half_as_wide(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, distribution, rng, stretch=math.sqrt(3) / 2)
 
 
-@wrong("init_weights", says="from -r to r, not from 0")
-def uniform_from_zero(n_in, n_out, scheme, distribution, rng):
-    sigma = spread(scheme, n_in, n_out)
-    if distribution == "normal":
-        return rng.normal(0, sigma, (n_out, n_in))
-    return rng.uniform(0, math.sqrt(12) * sigma, (n_out, n_in))
-
-
-@wrong("init_weights", says="spread of LeCun; He is asked")
-def he_is_lecun(n_in, n_out, scheme, distribution, rng):
-    return draw(spread("lecun" if scheme == "he" else scheme, n_in, n_out), n_in, n_out, distribution, rng)
-
-
-@wrong("init_weights", says="Glorot has a 2 on top")
-def glorot_with_a_one(n_in, n_out, scheme, distribution, rng):
-    sigma = math.sqrt(1 / (n_in + n_out)) if scheme == "glorot" else spread(scheme, n_in, n_out)
-    return draw(sigma, n_in, n_out, distribution, rng)
-
-
-@wrong("init_weights", says="the 6 is a 2")
-def glorot_with_a_six(n_in, n_out, scheme, distribution, rng):
-    sigma = math.sqrt(6 / (n_in + n_out)) if scheme == "glorot" else spread(scheme, n_in, n_out)
-    return draw(sigma, n_in, n_out, distribution, rng)
-
-
-@wrong("init_weights", says="brackets are missing")
-def glorot_without_brackets(n_in, n_out, scheme, distribution, rng):
-    sigma = math.sqrt(2 / n_in + n_out) if scheme == "glorot" else spread(scheme, n_in, n_out)
-    return draw(sigma, n_in, n_out, distribution, rng)
-
-
-@wrong("init_weights", says="It is normal where uniform")
-def always_normal(n_in, n_out, scheme, distribution, rng):
-    return draw(spread(scheme, n_in, n_out), n_in, n_out, "normal", rng)
-
-
-@wrong("init_weights", says="It is uniform")
-def always_uniform(n_in, n_out, scheme, distribution, rng):
-    return draw(spread(scheme, n_in, n_out), n_in, n_out, "uniform", rng)
-
-
-@wrong("init_weights", says="a draw of its own")
-def one_row_repeated(n_in, n_out, scheme, distribution, rng):
-    return np.tile(draw(spread(scheme, n_in, n_out), n_in, 1, distribution, rng), (n_out, 1))
-
-
 @wrong("init_weights", says="Draw with the generator that is given")
 def a_generator_of_its_own(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, distribution, np.random.default_rng())
@@ -280,11 +179,6 @@ def a_generator_of_its_own(n_in, n_out, scheme, distribution, rng):
 @wrong("init_weights", says="the one that is given not used")
 def a_fixed_seed(n_in, n_out, scheme, distribution, rng):
     return draw(spread(scheme, n_in, n_out), n_in, n_out, distribution, np.random.default_rng(0))
-
-
-@wrong("init_weights", says="not scaled at all")
-def scale_forgotten(n_in, n_out, scheme, distribution, rng):
-    return draw(1, n_in, n_out, distribution, rng)
 
 
 @right("init_weights")
@@ -379,46 +273,6 @@ def no_slopes(X, weights, name, dA):
     return sizes(zs), sizes(down(weights, [np.ones_like(z) for z in zs], dA))
 
 
-@wrong("signal", says="taken at a, not at z")
-def slopes_at_a(X, weights, name, dA):
-    zs, _ = up(X, weights, name)
-    return sizes(zs), sizes(down(weights, [correct(name, correct(name, z)[0])[1] for z in zs], dA))
-
-
-@wrong("signal", says="multiplies by φ(z)")
-def value_for_slope(X, weights, name, dA):
-    zs, _ = up(X, weights, name)
-    return sizes(zs), sizes(down(weights, [correct(name, z)[0] for z in zs], dA))
-
-
-@wrong("signal", says="W is not transposed")
-def transposed_on_the_way_back(X, weights, name, dA):
-    zs, slopes = up(X, weights, name)
-    return sizes(zs), sizes(down(weights, slopes, dA, lambda dZ, dA, W: dZ @ W.T))
-
-
-@wrong("signal", says="Forwards W is transposed")
-def not_transposed_on_the_way_up(X, weights, name, dA):
-    zs, slopes = up(X, [W.T for W in weights], name)
-    return sizes(zs), sizes(down(weights, slopes, dA))
-
-
-@wrong("signal", says="no activation between")
-def linear_network(X, weights, name, dA):
-    zs, A = [], X
-    for W in weights:
-        A = A @ W.T
-        zs.append(A)
-    return sizes(zs), sizes(down(weights, [correct(name, z)[1] for z in zs], dA))
-
-
-@wrong("signal", says="multiply by the slope first")
-def gradients_of_activations(X, weights, name, dA):
-    zs, slopes = up(X, weights, name)
-    dzs = down(weights, slopes, dA)
-    return sizes(zs), sizes([*(d @ W for d, W in zip(dzs[1:], weights[1:], strict=True)), dA])
-
-
 @wrong("signal", says="the input itself does not count")
 def input_counted(X, weights, name, dA):
     zs, slopes = up(X, weights, name)
@@ -504,12 +358,6 @@ def always_tall(n_in, n_out, gain, rng):
     return gain * Q * np.sign(np.diag(R))
 
 
-@wrong("orthogonal", says="one row for each output")
-def inputs_as_rows(n_in, n_out, gain, rng):
-    Q, R = np.linalg.qr(tall(n_in, n_out, rng))
-    return gain * turned(Q * np.sign(np.diag(R)), n_in, n_out).T
-
-
 @wrong("orthogonal", says="the one that is given not used")
 def always_the_same(n_in, n_out, gain, rng):
     Q, R = np.linalg.qr(tall(n_in, n_out, np.random.default_rng(0)))
@@ -593,24 +441,6 @@ def in_per_cent(Z, name, tiny=1e-3):
     return stuck.all(axis=0), 100 * stuck.mean()
 
 
-@wrong("stuck_units", says="tiny is an argument")
-def tiny_ignored(Z, name, tiny=1e-3):
-    stuck = stuck_entries(Z, name, 1e-3)
-    return stuck.all(axis=0), stuck.mean()
-
-
-@wrong("stuck_units", says="a unit learns by its slope")
-def small_activation(Z, name, tiny=1e-3):
-    stuck = np.abs(correct(name, Z)[0]) < tiny
-    return stuck.all(axis=0), stuck.mean()
-
-
-@wrong("stuck_units", says="merely below tiny")
-def exactly_zero(Z, name, tiny=1e-3):
-    stuck = correct(name, Z)[1] == 0
-    return stuck.all(axis=0), stuck.mean()
-
-
 @right("stuck_units")
 def by_the_largest_slope(Z, name, tiny=1e-3):
     slope = np.abs(correct(name, Z)[1])
@@ -682,27 +512,6 @@ def fan_in_of_the_dead(W1, b1, W2, dead, rng):
 def one_row_for_all(W1, b1, W2, dead, rng):
     W1, b1, W2 = W1.copy(), b1.copy(), W2.copy()
     W1[dead], b1[dead], W2[:, dead] = fresh(W1.shape[1], 1, rng), 0, 0
-    return W1, b1, W2
-
-
-@wrong("revive", says="The new weights are zeros")
-def zero_for_new(W1, b1, W2, dead, rng):
-    W1, b1, W2 = W1.copy(), b1.copy(), W2.copy()
-    W1[dead], b1[dead], W2[:, dead] = 0, 0, 0
-    return W1, b1, W2
-
-
-@wrong("revive", says="This is LeCun")
-def lecun_for_he(W1, b1, W2, dead, rng):
-    W1, b1, W2 = W1.copy(), b1.copy(), W2.copy()
-    W1[dead], b1[dead], W2[:, dead] = fresh(W1.shape[1], dead.sum(), rng) / math.sqrt(2), 0, 0
-    return W1, b1, W2
-
-
-@wrong("revive", says="still holds old numbers")
-def incoming_left(W1, b1, W2, dead, rng):
-    b1, W2 = b1.copy(), W2.copy()
-    b1[dead], W2[:, dead] = 0, 0
     return W1, b1, W2
 
 
@@ -785,21 +594,6 @@ def multiplied(weights, X, phi):
     return scale(weights, X, phi, lambda Z, W: 1 / size_of(Z))
 
 
-@wrong("unit_variance", says="One size for the whole layer")
-def unit_for_unit(weights, X, phi):
-    return scale(weights, X, phi, lambda Z, W: (Z**2).mean(0).sqrt()[:, None], lambda Z, size: Z / size.T)
-
-
-@wrong("unit_variance", says="first example only")
-def first_example(weights, X, phi):
-    return scale(weights, X, phi, lambda Z, W: size_of(Z[0]))
-
-
-@wrong("unit_variance", says="return behind it")
-def returns_in_the_loop(weights, X, phi):
-    return scale(weights[:1], X, phi, size_of)
-
-
 @wrong("unit_variance", says="changes its input weights")
 def divides_in_place(weights, X, phi):
     A = X
@@ -807,11 +601,6 @@ def divides_in_place(weights, X, phi):
         W /= size_of(A @ W.T)
         A = phi(A @ W.T)
     return weights
-
-
-@wrong("unit_variance", says="not scaled")
-def as_given(weights, X, phi):
-    return [W.clone() for W in weights]
 
 
 @right("unit_variance")

@@ -34,49 +34,11 @@ def state_not_carried(w, g, v, eta, mu=0.9, nesterov=False):
     return w - eta * (g + mu * new if nesterov else new), v
 
 
-@wrong("momentum_step", says="with the new v")
-def nesterov_with_old_velocity(w, g, v, eta, mu=0.9, nesterov=False):
-    new = mu * v + g
-    return w - eta * (g + mu * v if nesterov else new), new
-
-
-@wrong("momentum_step", says="uses the old velocity")
-def step_before_velocity(w, g, v, eta, mu=0.9, nesterov=False):
-    w = w - eta * (g + mu * v if nesterov else v)
-    return w, mu * v + g
-
-
-@wrong("momentum_step", says="uphill")
-def climbs(w, g, v, eta, mu=0.9, nesterov=False):
-    v = mu * v + g
-    return w + eta * (g + mu * v if nesterov else v), v
-
-
 @wrong("momentum_step", says="changes its input")
 def in_place(w, g, v, eta, mu=0.9, nesterov=False):
     v.mul_(mu).add_(g)
     w -= eta * (g + mu * v if nesterov else v)
     return w, v
-
-
-@wrong("momentum_step", says="look-ahead g + μv is kept")
-def keeps_the_lookahead(w, g, v, eta, mu=0.9, nesterov=False):
-    v = mu * v + g
-    if nesterov:
-        v = g + mu * v
-    return w - eta * v, v
-
-
-@wrong("momentum_step", says="return w, v")
-def velocity_returned_first(w, g, v, eta, mu=0.9, nesterov=False):
-    v = mu * v + g
-    return v, w - eta * (g + mu * v if nesterov else v)
-
-
-@wrong("momentum_step", says="mu is an argument")
-def always_the_usual_mu(w, g, v, eta, mu=0.9, nesterov=False):
-    v = 0.9 * v + g
-    return w - eta * (g + 0.9 * v if nesterov else v), v
 
 
 @wrong("momentum_step", says="right until η changed")
@@ -170,24 +132,6 @@ def rms_in_place(w, g, s, eta, alpha=0.99, eps=1e-8):
     return w - eta * g / (s.sqrt() + eps), s
 
 
-@wrong("rmsprop_step", says="a bracket is missing")
-def rms_bracket(w, g, s, eta, alpha=0.99, eps=1e-8):
-    s = alpha * s + (1 - alpha) * g**2
-    return w - eta * g / s.sqrt() + eps, s
-
-
-@wrong("rmsprop_step", says="return w, s")
-def rms_state_first(w, g, s, eta, alpha=0.99, eps=1e-8):
-    s = alpha * s + (1 - alpha) * g**2
-    return s, w - eta * g / (s.sqrt() + eps)
-
-
-@wrong("rmsprop_step", says="eps is an argument")
-def rms_eps_by_hand(w, g, s, eta, alpha=0.99, eps=1e-8):
-    s = alpha * s + (1 - alpha) * g**2
-    return w - eta * g / (s.sqrt() + 1e-8), s
-
-
 @right("rmsprop_step")
 def rms_lerp(w, g, s, eta, alpha=0.99, eps=1e-8):
     s = torch.lerp(g.square(), s, alpha)
@@ -248,57 +192,10 @@ def adam_eps_too_early(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     return w - rate * m / (v.sqrt() + eps), (m, v, t)
 
 
-@wrong("adam_step", says="the same in every step")
-def adam_never_counts(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, _ = means(g, state, beta1, beta2)
-    t = state[2]
-    m_hat, v_hat = m / (1 - beta1 ** (t + 1)), v / (1 - beta2 ** (t + 1))
-    return w - eta * m_hat / (v_hat.sqrt() + eps), (m, v, t)
-
-
-@wrong("adam_step", says="return m and v")
-def adam_keeps_corrected(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = means(g, state, beta1, beta2)
-    m, v = m / (1 - beta1**t), v / (1 - beta2**t)
-    return w - eta * m / (v.sqrt() + eps), (m, v, t)
-
-
-@wrong("adam_step", says="Only m is corrected")
-def adam_half_corrected(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = means(g, state, beta1, beta2)
-    return w - eta * m / (1 - beta1**t) / (v.sqrt() + eps), (m, v, t)
-
-
-@wrong("adam_step", says="every step is like the first")
-def adam_state_not_carried(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = means(g, state, beta1, beta2)
-    m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-    return w - eta * m_hat / (v_hat.sqrt() + eps), (state[0], state[1], t)
-
-
-@wrong("adam_step", says="β₁ and β₂ are swapped")
-def adam_betas_swapped(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = means(g, state, beta2, beta1)
-    return w - eta * m / (1 - beta2**t) / ((v / (1 - beta1**t)).sqrt() + eps), (m, v, t)
-
-
-@wrong("adam_step", says="not g")
-def adam_square_forgotten(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = state
-    m, v, t = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g, t + 1
-    return w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps), (m, v, t)
-
-
 @wrong("adam_step", says="(w, state)")
 def adam_flat_state(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     m, v, t = means(g, state, beta1, beta2)
     return w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps), m, v, t
-
-
-@wrong("adam_step", says="wrong order: return w, (m, v, t)")
-def adam_state_first(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = means(g, state, beta1, beta2)
-    return (m, v, t), w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps)
 
 
 @wrong("adam_step", says="in this order")
@@ -311,18 +208,6 @@ def adam_count_first(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
 def adam_without_count(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     m, v, t = means(g, state, beta1, beta2)
     return w - eta * m / (1 - beta1**t) / ((v / (1 - beta2**t)).sqrt() + eps), (m, v)
-
-
-@wrong("adam_step", says="v is corrected with β₁")
-def adam_corrects_both_alike(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = means(g, state, beta1, beta2)
-    return w - eta * m / (1 - beta1**t) / ((v / (1 - beta1**t)).sqrt() + eps), (m, v, t)
-
-
-@wrong("adam_step", says="one around 1 - beta1**t")
-def adam_bracket(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
-    m, v, t = means(g, state, beta1, beta2)
-    return w - eta * (m / 1 - beta1**t) / ((v / 1 - beta2**t).sqrt() + eps), (m, v, t)
 
 
 @right("adam_step")
@@ -397,28 +282,10 @@ def settings_not_passed_on(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, l
     return new - eta * lam * w, state
 
 
-@wrong("adamw_step", says="weights grow")
-def decay_upwards(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
-    new, state = adam_as_torch_writes_it(w, g, state, eta, beta1, beta2, eps)
-    return new + eta * lam * w, state
-
-
 @wrong("adamw_step", says="changes its input w")
 def decay_in_place(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
     w.mul_(1 - eta * lam)
     return adam_as_torch_writes_it(w, g, state, eta, beta1, beta2, eps)
-
-
-@wrong("adamw_step", says="lam is an argument")
-def decay_by_hand(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
-    new, state = adam_as_torch_writes_it(w, g, state, eta, beta1, beta2, eps)
-    return new - eta * 0.01 * w, state
-
-
-@wrong("adamw_step", says="in the wrong order")
-def decay_with_betas_swapped(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8, lam=0.01):
-    new, state = adam_as_torch_writes_it(w, g, state, eta, beta2, beta1, eps)
-    return new - eta * lam * w, state
 
 
 @right("adamw_step")
@@ -482,26 +349,6 @@ def noise_wrong_axis(G, B):
 @wrong("gradient_noise", says="B has no part in it")
 def noise_of_one(G, B):
     return G.var(0).sum().sqrt()
-
-
-@wrong("gradient_noise", says="without replacement")
-def noise_without_replacement(G, B):
-    return (G.var(0).sum() / B * (len(G) - B) / (len(G) - 1)).sqrt()
-
-
-@wrong("gradient_noise", says="where B belongs")
-def noise_over_n(G, B):
-    return (G.var(0).sum() / len(G)).sqrt()
-
-
-@wrong("gradient_noise", says="one batch")
-def noise_of_the_first_rows(G, B):
-    return (G[:B].mean(0) - G.mean(0)).norm()
-
-
-@wrong("gradient_noise", says="The 1 is taken off N")
-def batch_less_one(G, B):
-    return (G.var(0).sum() / (B - 1)) ** 0.5
 
 
 @right("gradient_noise")
@@ -568,63 +415,16 @@ def ends_at_zero(t, steps, warmup, eta_max, eta_min=0.0):
     return eta_max * wave((t - warmup) / (steps - warmup))
 
 
-@wrong("warmup_cosine", says="begins at η_min")
-def warmup_from_minimum(t, steps, warmup, eta_max, eta_min=0.0):
-    if t < warmup:
-        return eta_min + (eta_max - eta_min) * (t + 1) / warmup
-    return eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
-
-
 @wrong("warmup_cosine", says=None)  # Python's own ZeroDivisionError
 def divides_by_no_warmup(t, steps, warmup, eta_max, eta_min=0.0):
     rise = eta_max * (t + 1) / warmup
     return rise if t < warmup else eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
 
 
-@wrong("warmup_cosine", says="t < W, not t <= W")
-def warmup_too_long(t, steps, warmup, eta_max, eta_min=0.0):
-    if t <= warmup and warmup:
-        return eta_max * (t + 1) / warmup
-    return eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
-
-
-@wrong("warmup_cosine", says="one around 1 + cos")
-def wave_without_bracket(t, steps, warmup, eta_max, eta_min=0.0):
-    if t < warmup:
-        return eta_max * (t + 1) / warmup
-    u = (t - warmup) / (steps - warmup)
-    return eta_min + (eta_max - eta_min) * 1 + math.cos(math.pi * u) / 2
-
-
 @wrong("warmup_cosine", says="of step t alone")
 def all_rates_at_once(t, steps, warmup, eta_max, eta_min=0.0):
     rise = [eta_max * (k + 1) / warmup for k in range(warmup)]
     return rise + [eta_min + (eta_max - eta_min) * wave(k / (steps - warmup)) for k in range(steps - warmup)]
-
-
-@wrong("warmup_cosine", says="stays at η_max")
-def warm_and_constant(t, steps, warmup, eta_max, eta_min=0.0):
-    return eta_max * (t + 1) / warmup if t < warmup else eta_max
-
-
-@wrong("warmup_cosine", says="A bracket is missing in the warm-up")
-def warmup_without_bracket(t, steps, warmup, eta_max, eta_min=0.0):
-    if t < warmup:
-        return eta_max * t + 1 / warmup
-    return eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
-
-
-@wrong("warmup_cosine", says="rounded down")
-def warmup_by_whole_numbers(t, steps, warmup, eta_max, eta_min=0.0):
-    if t < warmup:
-        return eta_max * (t + 1) // warmup
-    return eta_min + (eta_max - eta_min) * wave((t - warmup) / (steps - warmup))
-
-
-@wrong("warmup_cosine", says="They are two cases")
-def warmup_times_cosine(t, steps, warmup, eta_max, eta_min=0.0):
-    rise = min(1, (t + 1) / warmup) if warmup else 1
-    return rise * (eta_min + (eta_max - eta_min) * wave(t / steps))
 
 
 @right("warmup_cosine")
@@ -673,24 +473,6 @@ def clip_always(gradients, max_norm):
     return [g * (max_norm / norm) for g in gradients], norm
 
 
-@wrong("clip_by_norm", says="The norms are added up")
-def clip_by_added_norms(gradients, max_norm):
-    norm = sum(joint([g]) for g in gradients)
-    return [g * min(1.0, max_norm / norm) for g in gradients], norm
-
-
-@wrong("clip_by_norm", says="lacks its root")
-def clip_by_square(gradients, max_norm):
-    norm = joint(gradients) ** 2
-    return [g * min(1.0, max_norm / norm) for g in gradients], norm
-
-
-@wrong("clip_by_norm", says="The norm is the one after clipping")
-def clip_returns_new_norm(gradients, max_norm):
-    clipped = [g * min(1.0, max_norm / joint(gradients)) for g in gradients]
-    return clipped, joint(clipped)
-
-
 @wrong("clip_by_norm", says="0/0 is NaN")
 def clip_divides_by_zero(gradients, max_norm):
     norm = sum((g**2).sum() for g in gradients).sqrt()
@@ -711,12 +493,6 @@ def clip_norm_first(gradients, max_norm):
     return norm, [g * max_norm / max(norm, max_norm) for g in gradients]
 
 
-@wrong("clip_by_norm", says="The factor came back")
-def clip_returns_factor(gradients, max_norm):
-    factor = max_norm / max(joint(gradients), max_norm)
-    return [g * factor for g in gradients], factor
-
-
 @wrong("clip_by_norm", says="the norm of zeros")
 def clip_no_norm_of_zeros(gradients, max_norm):
     norm = joint(gradients) or math.nan
@@ -727,24 +503,6 @@ def clip_no_norm_of_zeros(gradients, max_norm):
 def clip_gives_arrays(gradients, max_norm):
     norm = joint(gradients)
     return [np.asarray(g) * max_norm / max(norm, max_norm) for g in gradients], norm
-
-
-@wrong("clip_by_norm", says="the largest entry as norm")
-def clip_by_largest_entry(gradients, max_norm):
-    norm = max(float(g.abs().max()) for g in gradients)
-    return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
-
-
-@wrong("clip_by_norm", says="averaged within a tensor")
-def clip_by_mean_square(gradients, max_norm):
-    norm = math.sqrt(sum(float((g**2).mean()) for g in gradients))
-    return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
-
-
-@wrong("clip_by_norm", says="norm of the first tensor only")
-def clip_by_first(gradients, max_norm):
-    norm = float(gradients[0].norm())
-    return [g * max_norm / norm if norm > max_norm else g for g in gradients], norm
 
 
 @right("clip_by_norm")
@@ -817,57 +575,9 @@ def backoff_by_hand(rates, losses, beta=0.9, backoff=3.0):
     return rates[np.argmin(running(finite_part(losses), beta))] / 3
 
 
-@wrong("suggest_rate", says="one step behind")
-def counted_from_zero(rates, losses, beta=0.9, backoff=3.0):
-    mean, curve = 0.0, []
-    for t, loss in enumerate(finite_part(losses)):
-        mean = beta * mean + (1 - beta) * loss
-        curve.append(mean / (1 - beta**t))
-    return rates[np.argmin(curve)] / backoff
-
-
-@wrong("suggest_rate", says="begins with the first loss")
-def begins_with_the_first(rates, losses, beta=0.9, backoff=3.0):
-    curve = [losses[0]]
-    for loss in finite_part(losses)[1:]:
-        curve.append(beta * curve[-1] + (1 - beta) * loss)
-    return rates[np.argmin(curve)] / backoff
-
-
-@wrong("suggest_rate", says="goes into the next step")
-def corrected_mean_goes_on(rates, losses, beta=0.9, backoff=3.0):
-    mean, curve = 0.0, []
-    for t, loss in enumerate(finite_part(losses), 1):
-        mean = (beta * mean + (1 - beta) * loss) / (1 - beta**t)
-        curve.append(mean)
-    return rates[np.argmin(curve)] / backoff
-
-
-@wrong("suggest_rate", says="beta is an argument")
-def smooths_with_the_usual_beta(rates, losses, beta=0.9, backoff=3.0):
-    return rates[np.argmin(running(finite_part(losses), 0.9))] / backoff
-
-
-@wrong("suggest_rate", says="divides a position")
-def position_of_the_lowest(rates, losses, beta=0.9, backoff=3.0):
-    return np.argmin(running(finite_part(losses), beta)) / backoff
-
-
 @wrong("suggest_rate", says="cut the losses there")
 def a_large_number_for_nan(rates, losses, beta=0.9, backoff=3.0):
     losses = np.nan_to_num(losses, nan=1e3, posinf=1e3)  # as the notebook draws its curve
-    return rates[np.argmin(running(losses, beta))] / backoff
-
-
-@wrong("suggest_rate", says="or before the end, is left out")
-def last_loss_left_out(rates, losses, beta=0.9, backoff=3.0):
-    return rates[np.argmin(running(finite_part(losses)[:-1], beta))] / backoff
-
-
-@wrong("suggest_rate", says="The last finite loss is left out")
-def cut_one_too_early(rates, losses, beta=0.9, backoff=3.0):
-    bad = np.flatnonzero(~np.isfinite(losses))
-    losses = losses[: bad[0] - 1] if bad.size else losses
     return rates[np.argmin(running(losses, beta))] / backoff
 
 

@@ -394,6 +394,6 @@ def test_several_results_where_one_is_wanted_are_called_so():
     assert "A tuple of 2 came back where one result is wanted." in told(lambda: (rows, rows), demanding(rows))
 
 
-def test_a_lone_number_that_is_near_by_chance_lacks_no_small_term():
-    assert "small term" not in told(lambda: 2.51, demanding(2.5))
-    assert "small term" in told(lambda: [2.51, 3.02, -4.03], demanding([2.5, 3.0, -4.0]))
+def test_a_lone_number_that_is_near_by_chance_is_not_called_near():
+    assert "No entry is off" not in told(lambda: 2.51, demanding(2.5))
+    assert "No entry is off" in told(lambda: [2.51, 3.02, -4.03], demanding([2.5, 3.0, -4.0]))

@@ -896,7 +896,7 @@ def shifted_where_large(logits, y, smoothing):
     return -((1 - smoothing) * log_p[torch.arange(len(y)), y] + smoothing * log_p.mean(1)).mean()
 
 
-@wrong("smoothed_cross_entropy", says="do they share one")
+@wrong("smoothed_cross_entropy", says="Each row has its own")
 def one_maximum_for_all(logits, y, smoothing):
     z = logits - logits.max()
     log_p = z - z.exp().sum(1, keepdim=True).log()

@@ -1249,6 +1249,11 @@ def _smoothed(
     return reduce(-(target(hot, smoothing, classes(logits, y)) * log(logits)).sum(1))
 
 
+def _below_one_maximum(z):
+    z = z - z.max()
+    return z - z.exp().sum(1, keepdim=True).log()
+
+
 def every_image_by_every_label(logits, y, smoothing):
     """log_p[:, y] takes the labels of all images in every row: log_p[torch.arange(len(y)), y] takes each one's own."""
     log_p = logits.log_softmax(1)
@@ -1308,6 +1313,9 @@ def every_image_by_every_label(logits, y, smoothing):
             ),
             "The logits are taken for log p: log_softmax makes them that.": lambda z: z,
             "The logarithm is missing: log p, not p.": lambda z: z.softmax(1),
+            "The largest of the whole batch is subtracted: in a row far below it exp is 0. Each row has its own, .max(1).": (
+                _below_one_maximum
+            ),
             "The mean is over the classes too: add up over them, and take the mean over the batch alone.": (
                 lambda z: z.log_softmax(1) / z.shape[1]
             ),

@@ -28,6 +28,7 @@ def checkout(tmp_path):
     (tmp_path / ".ci").mkdir()
     for name in ("scripts/start", "scripts/test", ".ci/run"):
         shutil.copy(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "scripts" / "environment.py").touch()  # by which scripts/start knows where it is
     tools = [tmp_path / "scripts" / "setup"]
     tools += [tmp_path / ".venv" / "bin" / name for name in ("ruff", "atlas", "python")]
     for tool in tools:

@@ -55,7 +55,7 @@ def test_a_number_is_no_array_with_one_entry():
 def test_a_check_may_take_both_if_it_says_so():
     assert run_check(demanding(2.5, lone=True), lambda: [2.5]).passed
     assert run_check(demanding([2.5], lone=True), lambda: 2.5).passed
-    assert "It is 0" in told(lambda: [0.0], demanding(2.5, lone=True))
+    assert "expected 2.500" in told(lambda: [0.0], demanding(2.5, lone=True))
 
     @check_of
     def count(learner, rng):
@@ -237,7 +237,7 @@ def test_likely_may_be_a_function_that_is_called_only_after_a_mismatch():
     check = demanding(2.5, likely=likely)
     assert run_check(check, lambda: 2.5).passed and not calls
     assert told(lambda: -1.0, check).endswith("It is negative.") and calls == [(-1.0, 2.5)]
-    assert "It is 0: is anything added up?" in told(lambda: 0.0, check)
+    assert "It is negative." not in told(lambda: 0.0, check) and len(calls) == 2
     assert "text" in told(lambda: "2.5", check) and len(calls) == 2
 
 

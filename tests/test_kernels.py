@@ -108,7 +108,7 @@ def test_in_a_container_a_notebook_opens_without_a_question(registered, containe
     ids=["debian", "ubuntu", "macos"],
 )
 def test_on_a_machine_of_ones_own_it_opens_without_a_question_too(registered, system):
-    own = "/home/me/course/.venv/bin/python"
+    own = "/home/vscode/course/.venv/bin/python"
     assert offered([*system, own], {own: registered()}, settings()[EXCLUDED]) == [own]
 
 

@@ -1,8 +1,7 @@
 """A pytest plugin: which workshop a test belongs to; `--part` runs the tests of one part (atlas.authoring.parts) only.
 
 A test belongs to a workshop that is one of its parameters; so do all tests of test_<name>.py to the workshop that has
-the script <name>.py. pytest-xdist's workers get the long tests first, and together those of a file, or those that prove
-a workshop in the same way (marker `kind`): what they prepare, one worker prepares.
+the script <name>.py. pytest-xdist's workers get the long tests first, and together those that share what they prepare.
 """
 
 from functools import cache
@@ -20,7 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--part", choices=parts.names(), help="only the tests of the kit, or of a track's workshops")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     config.stash[EVERY] = list(items)
     part = config.getoption("part")
@@ -29,14 +27,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if part_of(item) == part]
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
-        for item in items:
-            if item.get_closest_marker("xdist_group") is None:
-                item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
-def _group(item: pytest.Item) -> str:
-    kind = item.get_closest_marker("kind")
-    return f"{workshop_of(item).name}, {kind.args[0]}" if kind else item.path.stem
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Units of work for pytest-xdist; its own groups are lost in silence with pytest 9.2 (pytest-xdist issue 1386)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit(nodeid)
+
+    return Units(config, log)
+
+
+def unit(nodeid: str) -> str:
+    """What one worker does in one go: a file's tests, in these files only those of one workshop, or a single run."""
+    file, _, test = nodeid.partition("::")
+    parameter = test.partition("[")[2]
+    if file.endswith("test_workshops.py"):
+        return nodeid
+    if file.endswith("test_scripts.py"):
+        return f"{file} {parameter}"
+    if file.endswith("test_proofs.py"):
+        names = (id.rpartition("/")[2] for id in course.PATH)
+        return f"{file} {next(name for name in names if parameter.startswith(name))}"
+    return file
 
 
 def workshop_of(item: pytest.Item) -> course.Workshop | None:

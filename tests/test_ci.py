@@ -123,7 +123,7 @@ def test_each_test_is_in_exactly_one_job_of_ci(request, monkeypatch):
 
 def test_a_part_is_what_tests_the_workshops_of_a_track_or_the_kit():
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:nbmake"]
-    files = ("tests/test_workshops.py", "tests/test_train_mlp.py", "tests/test_ci.py")
+    files = ("tests/test_workshops.py", "tests/test_proofs.py", "tests/test_train_mlp.py", "tests/test_ci.py")
     collected = {
         part: subprocess.run([*command, "--part", part, *files], cwd=REPOSITORY, capture_output=True, text=True).stdout
         for part in ("kit", "dl-foundations")

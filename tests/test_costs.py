@@ -1,6 +1,7 @@
 """What the tests of a workshop compute is told and held to a budget; a run that fails says on what machine."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import parts
 from made_up import write
 
 CONFTEST = """
@@ -81,3 +83,19 @@ def test_a_run_that_is_ended_by_force_says_which_test_was_running(run):
     assert code == 2 and time.monotonic() - began < 30
     assert "ended by force after 2 tests; these were running" in written
     assert "test_count.py::test_waiting, for " in written
+
+
+def test_two_workers_share_the_work_by_what_is_prepared_together(run, small_course):
+    """A file's tests are one worker's, a workshop's proofs too; a workshop's runs are for whoever is free."""
+    proofs = "import pytest\n\n@pytest.mark.parametrize('n', range(3))\n@pytest.mark.parametrize('w', {})\n"
+    two = ["cnn-basics-relu", "cnn-basics-pool", "attention-basics-mask"]
+    write(small_course / "test_proofs.py", proofs.format(two) + "def test_it(w, n): pass")
+    for name in ("one", "two", "three"):
+        write(small_course / f"test_{name}.py", "def test_a(): pass\ndef test_b(): pass\ndef test_c(): pass")
+    _, written = ended(run("-n", "2", "--dist", "loadscope", "-v", seconds=100))
+    workers: dict[str, set[str]] = {}
+    for worker, test in re.findall(r"\[(gw\d)\].* PASSED (\S+)", written):
+        workers.setdefault(parts.unit(test), set()).add(worker)
+    assert {"test_one.py", "test_two.py", "test_proofs.py cnn-basics", "test_proofs.py attention-basics"} <= {*workers}
+    assert all(len(by) == 1 for by in workers.values())
+    assert parts.unit("tests/test_workshops.py::test_a[x]") != parts.unit("tests/test_workshops.py::test_b[x]")

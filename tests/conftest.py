@@ -1,11 +1,13 @@
-"""What holds for every test: a learner's own progress and settings are neither read nor written."""
+"""What holds for every test: a learner's own progress and settings are neither read nor written; it has one core."""
 
 import os
 import tempfile
 
 import pytest
 
-pytest_plugins = ["made_up", "proof_summary"]
+from atlas.authoring import runs
+
+pytest_plugins = ["made_up", "proof_summary", "parts", "costs"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -14,3 +16,4 @@ def pytest_configure(config: pytest.Config) -> None:
     state = tempfile.TemporaryDirectory(prefix="atlas-state-")
     config.add_cleanup(state.cleanup)
     os.environ["ATLAS_STATE"] = state.name
+    os.environ.update(runs.ONE_CORE)  # two workers share two cores; threads that wait for each other waste them

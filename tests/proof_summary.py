@@ -1,5 +1,5 @@
-"""A pytest plugin: prints, at the end, the tables of the proofs and runs that tests/test_workshops.py recorded,
-and what tests/test_devcontainer.py saw in the container.
+"""A pytest plugin: prints, at the end, the tables of the proofs that tests/test_proofs.py recorded and of the runs of
+tests/test_workshops.py, and what tests/test_devcontainer.py saw in the container.
 
 The records travel in the reports' user properties, so that they arrive from pytest-xdist's workers too.
 """

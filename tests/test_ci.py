@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import parts
+from atlas.authoring import parts as authoring_parts
+from made_up import SECOND_WORKSHOP
+
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 WORKFLOW = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
@@ -26,7 +30,7 @@ def checkout(tmp_path):
     """The three commands, with a set-up and tools that only note how they are called."""
     (tmp_path / "scripts").mkdir()
     (tmp_path / ".ci").mkdir()
-    for name in ("scripts/start", "scripts/test", ".ci/run"):
+    for name in ("scripts/start", "scripts/environment.py", "scripts/test", ".ci/run"):
         shutil.copy(REPOSITORY / name, tmp_path / name)
     (tmp_path / "scripts" / "environment.py").touch()  # by which scripts/start knows where it is
     tools = [tmp_path / "scripts" / "setup"]
@@ -75,13 +79,60 @@ def test_scripts_start_sets_up_and_opens_the_named_workshop(checkout):
     assert (code, calls) == (0, ["setup ", "atlas start perceptron-and-mlp --no-browser"])
 
 
-def test_ci_run_is_scripts_test(checkout):
-    assert called(checkout, ".ci/run")[1] == called(checkout, "scripts/test")[1][:6]
+@pytest.mark.parametrize("arguments", [(), ("--part", "kit")])
+def test_ci_run_is_scripts_test(checkout, arguments):
+    calls = called(checkout, ".ci/run", *arguments)[1]
+    assert calls == called(checkout, "scripts/test", *arguments)[1][:6]
+    assert calls[-1].endswith(" ".join(("-m ", *arguments)))
 
 
-def test_the_workflow_runs_it_on_every_push_and_pull_request():
+def test_the_workflow_runs_each_part_on_every_push_and_pull_request():
     assert {"push", "pull_request", "schedule"} <= set(WORKFLOW[True])  # YAML reads `on` as true
-    assert ".ci/run" in [step.get("run") for step in WORKFLOW["jobs"]["test"]["steps"]]
+    test = WORKFLOW["jobs"]["test"]
+    assert test["strategy"] == {"fail-fast": False, "matrix": {"part": "${{ fromJSON(needs.parts.outputs.names) }}"}}
+    (step,) = [step for step in test["steps"] if ".ci/run" in step.get("run", "")]
+    assert (step["run"], step["env"]) == ('.ci/run --part "$PART"', {"PART": "${{ matrix.part }}"})
+
+
+def test_the_parts_are_computed_from_the_workshops_that_are_there_by_a_python_without_packages(small_course, tmp_path):
+    another = small_course / "workshops" / "computer-vision" / "cnn-basics" / "workshop.toml"
+    another.parent.mkdir(parents=True)
+    another.write_text(SECOND_WORKSHOP)
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    job = WORKFLOW["jobs"]["parts"]
+    (step,) = [step for step in job["steps"] if "run" in step]
+    assert job["outputs"] == {"names": f"${{{{ steps.{step['id']}.outputs.names }}}}"}
+    told = tmp_path / "told"
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ATLAS_ROOT": small_course, "GITHUB_OUTPUT": told}
+    subprocess.run(["bash", "-e", "-c", step["run"]], cwd=REPOSITORY, env=environment, check=True)
+    assert told.read_text() == 'names=["kit", "dl-foundations", "computer-vision"]\n'
+
+
+def test_each_test_is_in_exactly_one_job_of_ci(request, monkeypatch):
+    every = request.config.stash[parts.EVERY]
+    picked = []
+    for part in authoring_parts.names():
+        monkeypatch.setattr(request.config.option, "part", part)
+        monkeypatch.setattr(request.config.hook, "pytest_deselected", lambda items: None)
+        monkeypatch.delattr(request.config, "workerinput", raising=False)
+        items = list(every)
+        parts.pytest_collection_modifyitems(request.config, items)
+        picked += items
+    assert sorted(picked, key=id) == sorted(every, key=id)
+
+
+def test_a_part_is_what_tests_the_workshops_of_a_track_or_the_kit():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:nbmake"]
+    files = ("tests/test_workshops.py", "tests/test_proofs.py", "tests/test_train_mlp.py", "tests/test_ci.py")
+    collected = {
+        part: subprocess.run([*command, "--part", part, *files], cwd=REPOSITORY, capture_output=True, text=True).stdout
+        for part in ("kit", "dl-foundations")
+    }
+    assert "test_ci.py" in collected["kit"] and "in_step_with_its_source" in collected["kit"]
+    assert "[perceptron-and-mlp" not in collected["kit"] and "test_train_mlp.py" not in collected["kit"]
+    assert "test_train_mlp.py" in collected["dl-foundations"] and "[perceptron-and-mlp" in collected["dl-foundations"]
+    assert "test_ci.py" not in collected["dl-foundations"]
 
 
 def test_the_weekly_job_takes_newest_frameworks_and_never_a_cuda_build():

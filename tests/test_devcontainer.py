@@ -343,7 +343,6 @@ def test_verify_reports_every_check_that_fails_with_its_reason_and_exits_1(monke
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("heavy")  # not while notebooks are timed
 @pytest.mark.skipif(not TOOL.exists(), reason="the tool that starts a container here is not beside the checkout")
 def test_the_container_builds_starts_and_serves_and_verify_notices_what_is_broken(record_property):
     begin = time.monotonic()

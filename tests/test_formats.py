@@ -13,7 +13,6 @@ import pytest
 
 from atlas import data, formats
 
-pytestmark = pytest.mark.xdist_group("formats")  # so that one process loads each set once
 DATASETS = Path(__file__).resolve().parents[1] / "datasets"
 CATALOG = data.catalog()
 IMAGES = ["mnist", "fashion-mnist"]

@@ -26,10 +26,9 @@ TRAINING = [workshop for workshop in SCRIPTS if "checkpoint" in workshop.leaves]
 
 
 def scripts(workshops: list[course.Workshop]) -> pytest.MarkDecorator:
-    """One test for each script, those of a script by the same worker; None is the skeleton's."""
-    cases = [(workshop, workshop.script) for workshop in workshops] + [(None, "skeleton")]
-    marked = [pytest.param(workshop, id=id, marks=pytest.mark.xdist_group(id)) for workshop, id in cases]
-    return pytest.mark.parametrize("script", marked, indirect=True)
+    """One test for each script; None is the skeleton's."""
+    names = [*(workshop.script for workshop in workshops), "skeleton"]
+    return pytest.mark.parametrize("script", [*workshops, None], ids=names, indirect=True)
 
 
 each_script, each_training = scripts(SCRIPTS), scripts(TRAINING)

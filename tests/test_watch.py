@@ -1071,19 +1071,16 @@ def tensorflow():
         "symbolic": "a tensor without values yet",
     }.items(),
 )
-@pytest.mark.xdist_group("tensorflow")
 def test_tensorflow_is_under_the_watch(tensorflow, scene, fragment):
     assert fragment in tensorflow[scene], tensorflow[scene]
 
 
-@pytest.mark.xdist_group("tensorflow")
 def test_variables_and_models_of_tensorflow_are_put_back(tensorflow):
     assert tensorflow["put back"] == [[1.0, 2.0], [5.0]]
     assert tensorflow["weights put back"] and tensorflow["trainable put back"]
     assert tensorflow["settings"] == [False, "float32", "float32", "channels_last"]
 
 
-@pytest.mark.xdist_group("tensorflow")
 def test_tensorflows_and_keras_private_random_states_are_where_the_kit_looks_for_them(tensorflow):
     """They have no public way to be read. Fails when an update moves them: see world.py."""
     alone, with_a_check_between = tensorflow["states"]
@@ -1173,7 +1170,6 @@ def kernel(tmp_path_factory):
         ("return x +", "SyntaxError"),
     ],
 )
-@pytest.mark.xdist_group("kernel")
 def test_the_kernel_survives(kernel, body, fragment):
     printed = kernel(f"def double(x):\n    {body}\nprint(run_check(check, double).text())")
     assert fragment in printed
@@ -1183,7 +1179,6 @@ def test_the_kernel_survives(kernel, body, fragment):
         kernel.asked()
 
 
-@pytest.mark.xdist_group("kernel")
 def test_the_kernel_survives_a_check_in_another_thread(kernel):
     code = "def double(x):\n    while True: pass\n"
     code += "t = threading.Thread(target=lambda: print(run_check(check, double).text()))\n"
@@ -1192,7 +1187,6 @@ def test_the_kernel_survives_a_check_in_another_thread(kernel):
     assert "stopped after 0.5 s" in printed and "False" in printed
 
 
-@pytest.mark.xdist_group("kernel")
 def test_a_person_at_a_breakpoint_has_all_the_time_and_nothing_hangs_afterwards(kernel):
     code = "def double(x):\n    y = 2 * x\n    return y\nprint(run_check(check, double).text())"
     kernel.debug("initialize", clientID="test", adapterID="", pathFormat="path")

@@ -91,10 +91,10 @@ def shortfalls(workshop: Workshop) -> Iterator[Problem]:
     yield from _still(workshop)
 
 
-def untold(executed: Iterable, share: float) -> list[str]:
-    """Cells of a run that took longer than the text before them says; `share` as in runs.Run.
+def untold(executed: Iterable) -> list[str]:
+    """Cells of a run that took longer than the text before them says.
 
-    executed: (cell, seconds) in order; seconds are 0 for Markdown.
+    executed: (cell, seconds of computing) in order; seconds are 0 for Markdown.
     """
     found, before = [], ""
     for cell, seconds in executed:
@@ -102,11 +102,10 @@ def untold(executed: Iterable, share: float) -> list[str]:
             before = cell.source
             continue
         expected = told(before)
-        if seconds * share > SLACK * max(expected, LONG):
+        if seconds > SLACK * max(expected, LONG):
             said = f"about {expected} s" if expected else "nothing of it"
             first = cell.source.partition("\n")[0]
-            took = round(seconds * share)
-            found.append(f"the cell that begins {first!r} computes {took} s, the text before it says {said}")
+            found.append(f"the cell that begins {first!r} computes {seconds:.0f} s, the text before it says {said}")
         before = ""
     return found
 

@@ -1,6 +1,7 @@
 """Runs notebooks and scripts as a learner would, the network off, and measures them against the budgets.
 
-Each runs in a fresh copy of the learner's folder, so that nothing is left behind in the repository.
+Each runs in a fresh copy of the learner's folder, so that nothing is left behind in the repository, and on one core, so
+that two can run side by side. What is measured is computing: the clock says how busy the machine is with other things.
 """
 
 import contextlib
@@ -13,21 +14,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
-from atlas import build, course
+from atlas import build, course, hardware
 from atlas.authoring import minutes, pages
 from atlas.authoring.offline import without_network
 from atlas.course import Workshop
 
 SECONDS, CELL_SECONDS, PEAK_MB = 120, 45, 3000
 """The budget of a solved notebook on a machine that does nothing else; scripts have its seconds too."""
+WORKSHOP_SECONDS = 110
+"""What all that proves a workshop may compute: 23 of them in half an hour on two cores."""
 PATIENCE = 3
 """A run is ended by force after so many times its budget: other programs may hold the cores."""
 NO_WINDOW = {"MPLBACKEND": "Agg"}
+ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+LAST_LINES = 100
+"""So much of what a run wrote is shown when it fails."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +43,23 @@ class Run:
     workshop: str
     what: str
     file: str  # relative to the repository
-    seconds: float
+    seconds: float  # by the clock
+    computed: float  # seconds of computing, by the process and its children
     peak_mb: int  # resident memory of the process and its children, at its highest
     network: str  # how it was off
     error: str = ""
-    slowest_cell_seconds: float = 0.0
-    share: float = 1.0
-    """Seconds of computing for each second of the clock, at most 1: what other programs left of at least one core."""
+    slowest_cell: float = 0.0  # its seconds of computing
 
 
 @dataclass(frozen=True)
 class _Ended:
     code: int
-    output: str
+    output: str  # the end of it
     seconds: float
+    computed: float
     peak_mb: int
     network: str
-    share: float
+    load: str  # what else the machine did meanwhile; empty where that was little
 
 
 def run_all(workshop: Workshop) -> Iterator[Run]:
@@ -71,14 +77,13 @@ def solved_notebook(workshop: Workshop) -> Run:
     figure, no cell longer than the text says. Kept in the report."""
     with _folder(workshop, solved=True) as folder:
         ended, cells = _nbmake(folder / workshop.notebook.name, strict=True)
-    errors = _errors(cells)
     run = _run(workshop, "solved notebook", workshop.solution_folder / workshop.notebook.name, ended)
-    run = replace(run, slowest_cell_seconds=max(map(_seconds, cells), default=0.0))
+    run = replace(run, slowest_cell=max(map(_computing, cells), default=0.0))
     _report(run)
     if ended.code:
-        return replace(run, error="\n".join([*errors, ended.output]))
-    untold = minutes.untold([(cell, _seconds(cell)) for cell in cells], run.share)
-    return replace(run, error="\n".join(filter(None, [_over_budget(run), *pages.strays(cells), *untold])))
+        return _judged(run, ended, *_errors(cells), ended.output)
+    untold = minutes.untold([(cell, _computing(cell)) for cell in cells])
+    return _judged(run, ended, _over_budget(run), *pages.strays(cells), *untold)
 
 
 def starter_notebook(workshop: Workshop) -> Run:
@@ -88,17 +93,18 @@ def starter_notebook(workshop: Workshop) -> Run:
     first = build.regions(workshop.source.read_text(encoding="utf-8"), workshop.source.name)[0].exercise
     errors = _errors(cells)
     expected = f"NotImplementedError: {first}"
-    error = "" if len(errors) == 1 and errors[0].partition(".")[0] == expected else _instead(expected, errors, ended)
-    return replace(_run(workshop, "starter notebook", workshop.notebook, ended), error=error)
+    good = len(errors) == 1 and errors[0].partition(".")[0] == expected
+    run = _run(workshop, "starter notebook", workshop.notebook, ended)
+    return _judged(run, ended, "" if good else _instead(expected, errors, ended))
 
 
 def starter_script_help(workshop: Workshop) -> Run:
     """The starter script explains itself before anything is written."""
-    path = workshop.folder / workshop.script
     with _folder(workshop) as folder:
         ended = _python([workshop.script, "--help"], folder, PATIENCE * SECONDS, NO_WINDOW)
-    error = "" if ended.code == 0 and "usage" in ended.output.lower() else f"--help failed:\n{ended.output}"
-    return replace(_run(workshop, "starter script --help", path, ended), error=error)
+    good = ended.code == 0 and "usage" in ended.output.lower()
+    run = _run(workshop, "starter script --help", workshop.folder / workshop.script, ended)
+    return _judged(run, ended, "" if good else f"--help failed:\n{ended.output}")
 
 
 def starter_script(workshop: Workshop) -> Run:
@@ -108,8 +114,8 @@ def starter_script(workshop: Workshop) -> Run:
     last = ended.output.strip().rpartition("\n")[2]
     names = [exercise.name for exercise in workshop.exercises if exercise.where == workshop.script]
     good = ended.code and last.partition(".")[0] in {f"NotImplementedError: {name}" for name in names}
-    error = "" if good else _instead(f"NotImplementedError: {' or '.join(names)}", [last], ended)
-    return replace(_run(workshop, "starter script", workshop.folder / workshop.script, ended), error=error)
+    run = _run(workshop, "starter script", workshop.folder / workshop.script, ended)
+    return _judged(run, ended, "" if good else _instead(f"NotImplementedError: {' or '.join(names)}", [last], ended))
 
 
 def solved_script(workshop: Workshop) -> Run:
@@ -118,8 +124,8 @@ def solved_script(workshop: Workshop) -> Run:
         before = _below(folder)
         ended = _python([workshop.script, *workshop.script_test], folder, PATIENCE * SECONDS, NO_WINDOW)
         made = {kind: [path.name for path in paths] for kind, paths in kinds(_below(folder) - before).items()}
-    error = ended.output if ended.code else "\n".join(_otherwise(made, workshop.leaves))
-    return replace(_run(workshop, "solved script", workshop.solution_folder / workshop.script, ended), error=error)
+    run = _run(workshop, "solved script", workshop.solution_folder / workshop.script, ended)
+    return _judged(run, ended, *([ended.output] if ended.code else _otherwise(made, workshop.leaves)))
 
 
 def project(workshop: Workshop) -> Run:
@@ -127,7 +133,7 @@ def project(workshop: Workshop) -> Run:
     with _folder(workshop, solved=True) as folder:
         ended = _python([workshop.project, *workshop.project_test], folder, PATIENCE * SECONDS, NO_WINDOW)
     run = _run(workshop, "project", workshop.solution_folder / workshop.project, ended)
-    return replace(run, error=ended.output if ended.code else "")
+    return _judged(run, ended, ended.output if ended.code else "")
 
 
 def kinds(paths: Iterable[Path]) -> dict[str, list[Path]]:
@@ -168,9 +174,9 @@ def _nbmake(notebook: Path, strict: bool) -> tuple[_Ended, list]:
     """Run a notebook by nbmake; its cells with their outputs."""
     import nbformat
 
-    options = ["--nbmake", "--overwrite", f"--nbmake-timeout={PATIENCE * CELL_SECONDS}", "-q", "-p", "no:cacheprovider"]
+    options = ["--nbmake", "--overwrite", f"--nbmake-timeout={PATIENCE * CELL_SECONDS}", "-p", "no:cacheprovider"]
+    command = ["-m", "pytest", "-p", "atlas.authoring.telling", "-q", "-s", *options, notebook.name]
     env = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(notebook.parent / ".ipython")}
-    command = ["-m", "pytest", *options, notebook.name]
     ended = _python(command, notebook.parent, PATIENCE * SECONDS, env | ({"ATLAS_STRICT": "1"} if strict else {}))
     return ended, nbformat.read(notebook, as_version=4).cells
 
@@ -178,30 +184,31 @@ def _nbmake(notebook: Path, strict: bool) -> tuple[_Ended, list]:
 def _python(arguments: list[str], folder: Path, limit: float, env: dict[str, str]) -> _Ended:
     """Run this Python in `folder` without network; ended by force after `limit` seconds."""
     command, network_env, network = without_network([sys.executable, *arguments])
-    ours = {"ATLAS_ROOT": str(course.root()), "ATLAS_STATE": str(folder / ".atlas"), **env, **network_env}
+    ours = {"ATLAS_ROOT": str(course.root()), "ATLAS_STATE": str(folder / ".atlas"), "PYTHONFAULTHANDLER": "1"}
     not_inherited = ("ATLAS_STRICT", "MPLBACKEND", "PYTEST")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(not_inherited)}
     with tempfile.TemporaryFile() as output:
-        began, computed = time.monotonic(), _computed()
+        began, computed, others = time.monotonic(), _computed(), _processes()
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=inherited | ours,
+            env=inherited | ours | ONE_CORE | env | network_env,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        peak = _watch(process, began + limit)
+        peak, tree = _watch(process, began + limit)
         seconds = time.monotonic() - began
         output.seek(0)
-        text = output.read().decode(errors="replace")
+        text = "\n".join(output.read().decode(errors="replace").splitlines()[-LAST_LINES:])
     code = process.returncode
     if seconds > limit:
-        text += f"\nended by force after {limit} s"
+        text += f"\nended by force after {limit:g} s; above is what it wrote last, and which line it was in"
         code = code or -signal.SIGKILL  # a parent that outlived its children for a moment may have ended in peace
-    share = min(1.0, (_computed() - computed) / seconds)
-    return _Ended(code, text, round(seconds, 1), round(peak / 1e6), network, round(share, 2))
+    computed = _computed() - computed
+    load = _load(others, tree, seconds, computed)
+    return _Ended(code, text, round(seconds, 1), round(computed, 1), round(peak / 1e6), network, load)
 
 
 def _computed() -> float:
@@ -210,22 +217,66 @@ def _computed() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _watch(process: subprocess.Popen, until: float) -> int:
-    """Wait for the end, or bring it about; the highest resident memory of the process tree seen on the way, bytes."""
+def _watch(process: subprocess.Popen, until: float) -> tuple[int, set[int]]:
+    """Wait for the end, or bring it about; the highest resident memory of the process tree seen on the way, bytes, and
+    the numbers of its processes."""
     import psutil
 
-    peak, top = 0, psutil.Process(process.pid)
+    peak, seen, top = 0, set(), psutil.Process(process.pid)
     while process.poll() is None:
         with contextlib.suppress(psutil.Error):
             tree = [top, *top.children(recursive=True)]
             peak = max(peak, sum(map(_resident, tree)))
+            seen.update(each.pid for each in tree)
         if time.monotonic() > until:
-            for each in [*top.children(recursive=True), top]:  # a kernel has a session of its own
-                with contextlib.suppress(psutil.Error):
-                    each.send_signal(signal.SIGKILL)
+            _end(top)
             process.wait()
         time.sleep(0.1)
-    return peak
+    return peak, seen
+
+
+def _end(top) -> None:
+    """End a process and its children by force. Those that have none compute: they say first where they are."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        tree = [top, *top.children(recursive=True)]  # a kernel has a session of its own, so this is not its group
+        computing = [each for each in tree if not each.children()]
+        for how, which in ((signal.SIGABRT, computing), (signal.SIGKILL, tree)):  # faulthandler answers the first
+            for each in which:
+                with contextlib.suppress(psutil.Error):
+                    each.send_signal(how)
+            psutil.wait_procs(computing, timeout=2)
+
+
+def _processes() -> dict[tuple[int, float], tuple[str, float]]:
+    """Each process of the machine (its number and when it began), its name and the seconds it has computed."""
+    import psutil
+
+    found = {}
+    for each in psutil.process_iter(["name", "cpu_times", "create_time"]):
+        if each.info["cpu_times"]:
+            times = each.info["cpu_times"]
+            found[each.pid, each.info["create_time"]] = (each.info["name"], times.user + times.system)
+    return found
+
+
+def _load(before: dict, ours: set[int], seconds: float, computed: float) -> str:
+    """What else kept the machine busy while a run took `seconds`; "" where there was a core for it."""
+    busy = Counter(
+        name
+        for key, (name, used) in _processes().items()
+        if key[0] not in ours | {os.getpid()} and used - before.get(key, (name, 0.0))[1] > 0.1 * seconds
+    )
+    cores, average = hardware.cores(), os.getloadavg()[0]
+    if average <= cores and busy.total() < cores:
+        return ""
+    named = ", ".join(f"{name} ({number})" for name, number in busy.most_common(4)) or "none"
+    got = f"this run got {computed / seconds:.0%} of one"
+    return (
+        f"The machine was busy: load average {average:.1f} on {cores} cores; {got}. "
+        f"Other processes that computed for a tenth of its time or more: {named}"
+    )
 
 
 def _resident(process) -> int:
@@ -242,15 +293,21 @@ def _resident(process) -> int:
 
 def _run(workshop: Workshop, what: str, path: Path, ended: _Ended) -> Run:
     shown = path.relative_to(course.root()).as_posix()
-    return Run(workshop.name, what, shown, ended.seconds, ended.peak_mb, ended.network, share=ended.share)
+    return Run(workshop.name, what, shown, ended.seconds, ended.computed, ended.peak_mb, ended.network)
+
+
+def _judged(run: Run, ended: _Ended, *errors: str) -> Run:
+    """The run with what went wrong in it; the machine's load belongs to that."""
+    told = [error for error in errors if error]
+    return replace(run, error="\n".join([*told, *([ended.load] if told and ended.load else [])]))
 
 
 def _over_budget(run: Run) -> str:
-    """What exceeded the budget. Where others held the cores (share under 1), seconds of computing count: alone on the
-    machine, it would have taken no more than those."""
+    """What exceeded the budget. Seconds are of computing where the clock counted more: alone on the machine, it would
+    have taken no more than those."""
     budgets = (
-        ("it took", run.seconds * run.share, SECONDS, "s"),
-        ("its slowest cell took", run.slowest_cell_seconds * run.share, CELL_SECONDS, "s"),
+        ("it took", min(run.seconds, run.computed), SECONDS, "s"),
+        ("its slowest cell took", run.slowest_cell, CELL_SECONDS, "s"),
         ("it needed", run.peak_mb, PEAK_MB, "MB"),
     )
     return "\n".join(f"{what} {used:g} {unit}, not {most}" for what, used, most, unit in budgets if used > most)
@@ -266,12 +323,9 @@ def _instead(expected: str, errors: list[str], ended: _Ended) -> str:
     return f"should end in {expected}, ended in {'; '.join(errors) or 'no error'} (exit {ended.code})\n{ended.output}"
 
 
-def _seconds(cell) -> float:
-    timing = cell.metadata.get("execution", {})
-    if "iopub.status.busy" not in timing or "shell.execute_reply" not in timing:
-        return 0.0
-    began, ended = (datetime.fromisoformat(timing[key]) for key in ("iopub.status.busy", "shell.execute_reply"))
-    return round((ended - began).total_seconds(), 1)
+def _computing(cell) -> float:
+    """Seconds of computing that a cell took, as telling.py noted them; 0 for what was not run."""
+    return cell.metadata.get("computed", 0.0)
 
 
 def _below(folder: Path) -> set[Path]:
@@ -287,8 +341,8 @@ def _report(run: Run) -> None:
     entry = {
         "notebook": run.file,
         "seconds": run.seconds,
-        "slowest_cell_seconds": run.slowest_cell_seconds,
-        "share": run.share,
+        "computed": run.computed,
+        "slowest_cell": run.slowest_cell,
         "peak_mb": run.peak_mb,
         "network": run.network,
     }

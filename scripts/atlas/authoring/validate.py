@@ -103,20 +103,31 @@ def proof_table(proven: Iterable[Proof]) -> str:
 
 def run_table(ran: Iterable[Run]) -> str:
     """What each run took, beside its budget."""
-    limits = f"seconds (of {runs.SECONDS})", f"slowest cell (of {runs.CELL_SECONDS})", f"peak MB (of {runs.PEAK_MB})"
+    limits = f"computed (of {runs.SECONDS} s)", f"slowest cell (of {runs.CELL_SECONDS})", f"peak MB (of {runs.PEAK_MB})"
     rows = [
         [
             run.workshop,
             run.what,
             f"{run.seconds:.1f}",
-            f"{run.slowest_cell_seconds or '':}",
+            f"{run.computed:.1f}",
+            f"{run.slowest_cell or '':}",
             f"{run.peak_mb}",
             run.network,
         ]
         + ["failed" if run.error else "as it must"]
         for run in ran
     ]
-    return _table(["workshop", "run", *limits, "network off by", "ended"], rows)
+    return _table(["workshop", "run", "seconds", *limits, "network off by", "ended"], rows)
+
+
+def cost_table(seconds: dict[str, dict[str, float]]) -> str:
+    """Seconds of computing: workshop (or what else) → kind → seconds, each workshop's sum beside its budget."""
+    kinds = list(dict.fromkeys(kind for each in seconds.values() for kind in each if kind))
+    rows = [
+        [name, *(f"{of[kind]:.0f}" if kind in of else "" for kind in kinds), f"{sum(of.values()):.0f}"]
+        for name, of in seconds.items()
+    ]
+    return _table(["", *kinds, f"in all (of {runs.WORKSHOP_SECONDS} for a workshop)"], rows)
 
 
 def _proof_cells(proven: list[Proof]) -> list[str]:

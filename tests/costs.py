@@ -1,0 +1,111 @@
+"""A pytest plugin: what each workshop costs in seconds of computing, by kind and in all, and the kit's own tests.
+
+Computing, not the clock: other programs may hold the cores. Each test is charged with all that its process and the
+processes it started have computed since the test before it. A workshop that needs more than its share of half an hour
+makes the run fail. A run that fails on a busy machine says so, and one that is ended by force names the tests that ran.
+"""
+
+import os
+import signal
+import time
+from collections import defaultdict
+
+import pytest
+
+from atlas import hardware
+from atlas.authoring import runs, validate
+from parts import workshop_of
+
+KIT = "the kit itself"
+NOISE = 4 / 3
+"""The same test computes up to a third longer on a machine whose cores and caches are shared."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kind(name): how a test proves a workshop; a column of the table of costs")
+    config.pluginmanager.register(Charge())
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Account(), "costs-account")
+
+
+class Charge:
+    """Notes in each report what was computed for it."""
+
+    def __init__(self):
+        self._before = _computed()
+
+    def pytest_collection_finish(self) -> None:
+        self._before = _computed()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item):
+        report = yield
+        now = _computed()
+        workshop, kind = workshop_of(item), item.get_closest_marker("kind")
+        of = (workshop.name, kind.args[0] if kind else "script") if workshop else (KIT, "")
+        report.user_properties.append(("computed", (*of, now - self._before)))
+        self._before = now
+        return report
+
+
+class Account:
+    """Adds up, tells, and judges; also which tests are running, should the run be ended by force."""
+
+    def __init__(self):
+        self._seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._running: dict[str, float] = {}
+        self._done = 0
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the end is told
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._running[nodeid] = time.monotonic()
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._running.pop(nodeid, None)
+        self._done += 1
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for name, value in report.user_properties:
+            if name == "computed":
+                workshop, kind, seconds = value
+                self._seconds[workshop][kind] += seconds
+
+    def too_much(self) -> list[str]:
+        return [
+            f"{name} computes {sum(kinds.values()):.0f} s: over {runs.WORKSHOP_SECONDS}, and by more than noise adds"
+            for name, kinds in self._seconds.items()
+            if name != KIT and sum(kinds.values()) > runs.WORKSHOP_SECONDS * NOISE
+        ]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus == pytest.ExitCode.OK and self.too_much():
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter, exitstatus: int) -> None:
+        if any(name != KIT for name in self._seconds):
+            terminalreporter.section("seconds of computing")
+            terminalreporter.write(validate.cost_table(self._seconds))
+        for line in self.too_much():
+            terminalreporter.write_line(line, red=True)
+        load, cores = os.getloadavg()[0], hardware.cores()
+        if exitstatus and load > cores + 1:
+            told = f"the machine was busy: load average {load:.1f} on {cores} cores; what took long may be its fault"
+            terminalreporter.write_line(told, yellow=True)
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            terminalreporter.section(f"ended by force after {self._done} tests; these were running")
+            for nodeid, began in self._running.items():
+                terminalreporter.write_line(f"{nodeid}, for {time.monotonic() - began:.0f} s")
+
+
+def _computed() -> float:
+    """Seconds that this process and all that it has started have computed."""
+    import psutil
+
+    seconds = sum(os.times()[:4])
+    for each in psutil.Process().children(recursive=True):
+        try:
+            seconds += sum(each.cpu_times()[:4])
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return seconds

@@ -47,7 +47,7 @@ def affine(learner, rng):
         ),
         "a detached part": (
             lambda x, gamma, beta: gamma * (x - x.mean(0).detach()) + beta,
-            "The result is right, so a part of the way is cut from the graph",
+            "is a part of the way cut from the graph",
         ),
         "a part overwritten": (overwritten, "gradients flow through it\n  yours    one of the variables needed"),
         "everything detached": (lambda x, gamma, beta: scaled(x, gamma, beta).detach(), "no gradient reaches it"),

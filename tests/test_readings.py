@@ -111,7 +111,7 @@ def all_pairs(a, b):
 UNFORESEEN = {
     "softmax over the wrong axis": (softmax, lambda z: softmax(z.T).T, (LOGITS,), "wrong axis"),
     "softmax over everything": (softmax, lambda z: np.exp(z) / np.exp(z).sum(), (LOGITS,), "is an axis= missing"),
-    "no division": (softmax, lambda z: np.exp(z), (LOGITS,), "division by the sum left out"),
+    "no division": (softmax, lambda z: np.exp(z), (LOGITS,), "what is each divided by"),
     "log of it": (softmax, lambda z: np.log(softmax(z)), (LOGITS,), "logarithm"),
     "never filled": (softmax, never_filled, (LOGITS,), "ever filled in"),
     "bias left out": (forward, lambda x, w, b: x @ w.T, (X, W, B), "Adding b"),

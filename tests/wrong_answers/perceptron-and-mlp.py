@@ -422,7 +422,7 @@ def by_the_formula(Z):
     return np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
 
 
-@wrong("softmax", says="largest logit of the whole batch")
+@wrong("softmax", says="one logit from the whole batch")
 def one_maximum_for_all(Z):
     E = np.exp(Z - Z.max())
     return E / E.sum(axis=1, keepdims=True)
@@ -1045,10 +1045,10 @@ def writes_into_the_picture(pixels):
     return with_the_whole_page(pixels)
 
 
-@right("prepare_image")
+@wrong("prepare_image", says="ink on more than half of the picture")
 def with_the_whole_page(pixels):
     x = pixels.astype(np.float32)
-    paper = np.median(x)  # more than half of the page is paper
+    paper = np.median(x)
     if x.max() - paper < paper - x.min():
         x, paper = 255 - x, 255 - paper
     if x.max() - paper < 25.5:
@@ -1073,7 +1073,7 @@ def with_its_own_placing(pixels):
     digit = ink[box]
     small = ndimage.zoom(digit, 20 / max(digit.shape), order=1, grid_mode=True, mode="nearest")
     row, column = ndimage.center_of_mass(small)
-    canvas = np.zeros((28, 28))
+    canvas = np.zeros((28, 28), np.float32)
     top, left = round(14 - row), round(14 - column)
     canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
     return canvas

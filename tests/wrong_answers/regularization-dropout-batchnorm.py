@@ -43,7 +43,7 @@ class ShallowCopy(_Base):
         return self.count >= self.patience
 
 
-@wrong("EarlyStopping", says="nobody looks at what it returns")
+@wrong("EarlyStopping", says="only another name")
 class ReturnsAModel(_Base):
     def update(self, loss, model):
         if loss < self.best:

@@ -20,8 +20,8 @@ _CUT = (
     "requires_grad=False, or torch.tensor(...) of a tensor?"
 )
 _PARTLY_CUT = (
-    "The result is right, so a part of the way is cut from the graph: "
-    ".detach(), .data, .item(), torch.no_grad() or NumPy?"
+    "The result is right and its gradient is not: is a part of the way cut from the graph "
+    "(.detach(), .data, .item(), torch.no_grad(), NumPy), or a backward written by hand?"
 )
 
 

@@ -439,7 +439,7 @@ def _normalised(case: _Case) -> str:
                 continue
             if yours.ndim > 1 and holds(yours, None):
                 return f"In yours all entries together {fact}, where {along(axis)} should: is an axis= missing?"
-            return f"Right is that {along(axis)} {fact}, and yours do not: is the division by the sum left out?"
+            return f"Right is that {along(axis)} {fact}, and yours do not: what is each divided by?"
     return ""
 
 
@@ -571,8 +571,8 @@ def _shift(case: _Case) -> str:
             continue
         if case.agree(yours, expected + difference.mean(axis, keepdims=True)):
             return f"Each {lines} is off by one number of its own: which term is the same along a {lines}?"
-        if ((expected != 0).sum(axis) < 2).any():
-            continue
+        if ((expected != 0).sum(axis) < 2).any() or np.linalg.matrix_rank(expected) < 2:
+            continue  # of one row times one column every other such product is off in this way
         ratio = (yours * expected).sum(axis, keepdims=True) / (expected * expected).sum(axis, keepdims=True)
         if case.agree(yours, expected * ratio):
             return f"Each {lines} is off by one factor of its own: what multiplies or divides whole {lines}s?"

@@ -307,7 +307,7 @@ def _adam(
     correct=lambda m, v, c1, c2: (m / c1, v / c2),
     divide=lambda m, v, eps, c2, g: m / (v.sqrt() + eps),
     keep=lambda new, corrected, old: new,
-    sign=-1,
+    move=lambda w, eta, d, eps: w - eta * d,
 ):
     m, v, t = state
     b1, b2, b2_of_correction = betas(beta1, beta2)
@@ -315,7 +315,7 @@ def _adam(
     v = second(v, g, m, b2, b1)
     c1, c2 = bias(b1, power(t)), bias(b2_of_correction, power(t))
     corrected = correct(m, v, c1, c2)
-    return w + sign * eta * divide(*corrected, eps, c2, g), (*keep((m, v), corrected, state[:2]), t)
+    return move(w, eta, divide(*corrected, eps, c2, g), eps), (*keep((m, v), corrected, state[:2]), t)
 
 
 _AHEAD = "The correction is one step ahead: in the first step t is 1. Is the step counted twice?"
@@ -348,6 +348,7 @@ _ADAM_MISTAKES = _adam.mistakes(
     },
     first={
         "The old m has no part in the new one: m = β₁m + (1 - β₁)g.": lambda m, g, b: g * (1 - b),
+        "β₁ and 1 - β₁ are exchanged in m: it keeps β₁ of itself.": lambda m, g, b: (1 - b) * m + b * g,
         "g lacks its factor 1 - β₁ in m: it is a mean here, not a velocity.": lambda m, g, b: b * m + g,
     },
     second={
@@ -385,6 +386,7 @@ _ADAM_MISTAKES = _adam.mistakes(
         "ε is added to the fraction; a bracket is missing: m̂ / (√v̂ + ε).": (
             lambda m, v, eps, c2, g: m / v.sqrt() + eps
         ),
+        "ε is no lower bound: it is added to the root, √v̂ + ε.": (lambda m, v, eps, c2, g: m / v.sqrt().clamp(min=eps)),
         "The root is missing: divide by √v̂ + ε.": lambda m, v, eps, c2, g: m / (v + eps),
         "The root is taken before the correction. First v̂ = v / (1 - β₂ᵗ), then its root.": (
             lambda m, v, eps, c2, g: m / ((v * c2).sqrt() / c2 + eps)
@@ -402,8 +404,12 @@ _ADAM_MISTAKES = _adam.mistakes(
             lambda new, corrected, old: corrected
         ),
     },
-    sign={"It walks uphill: the step is subtracted.": 1},
+    move={"It walks uphill: the step is subtracted.": lambda w, eta, d, eps: w + eta * d},
     together={
+        "ε is added to the step; a bracket is missing: η·m̂ / (√v̂ + ε).": {
+            "divide": lambda m, v, eps, c2, g: m / v.sqrt(),
+            "move": lambda w, eta, d, eps: w - (eta * d + eps),
+        },
         "beta1, beta2 and eps are arguments; this takes their defaults whatever they are.": {
             "betas": lambda *_: (0.9, 0.999, 0.999),
             "eps": 1e-8,
@@ -875,9 +881,10 @@ def _by_value(gradients, max_norm):
             ),
         },
         factor={
+            "The factor is (c/n)²: is the root missing in it?": lambda norm, c: (c / norm) ** 2,
             "The factor is wrong: dividing by n makes length 1, and times c makes it c. It is c/n.": lambda norm, c: (
                 1 / norm
-            )
+            ),
         },
         second={
             "The norm is the one after clipping; the one before is asked for, which tells how long the gradient was.": (
@@ -907,10 +914,13 @@ def clip_by_norm(learner, rng):
             tensor(mine, f"g{number}")
         flat = np.concatenate([array(mine).ravel() for mine in clipped])
         expected = torch.cat([leaf.grad.ravel() for leaf in leaves])
-        expect.close(flat, expected, why=f"{why}: all tensors in a row", source=source, rtol=1e-5)
+        whole = np.concatenate([array(g).ravel() for g in gradients])
+        likely = f"Nothing is clipped, though the norm {float(norm):.3g} is above {max_norm}: min, c/n, and which way the comparison goes?"
+        likely = likely if float(norm) > max_norm and np.allclose(flat, whole) else ""
+        expect.close(flat, expected, why=f"{why}: all tensors in a row", source=source, rtol=1e-5, likely=likely)
         expect.close(given, norm.detach(), why=f"{why}: the norm before clipping", source=source)
 
-    gradients = [k * _tensor(rng.normal(size=shape)) for k, shape in enumerate(((3, 4), (5,), (2, 1, 3)), 1)]
+    gradients = [k * _tensor(rng.normal(size=shape)) for k, shape in ((1, (3, 4)), (4, (5,)), (0.7, (2, 1, 3)))]
     demand(gradients, 1.7, "three tensors, too long")
     demand(gradients, 100.0, "short enough: nothing changes")
     demand([_tensor([3.0]), _tensor([0.0, 4.0])], 2.0, "the example above")

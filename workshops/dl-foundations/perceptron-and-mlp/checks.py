@@ -582,9 +582,7 @@ def _nan_swept_away(Z):
 
 _ROW = "keepdims=True keeps it (B, 1)."
 _OVERFLOW = "exp overflows: e^1000 is too large for a float, and ∞/∞ is NaN. Subtract each row's largest logit first."
-_ONE_FOR_ALL = (
-    "It subtracts the largest logit of the whole batch: a row far below gives 0/0. Each row has its own maximum."
-)
+_ONE_FOR_ALL = "It subtracts one logit from the whole batch: a row far below gives 0/0. Each row has its own maximum."
 _TO_ZERO = (
     "Where a row is far below 0, every e^z is rounded to 0. Subtract its maximum, whatever its sign, not |z| or 0."
 )
@@ -724,7 +722,9 @@ _WHOLE_ROWS = "Z[y] takes whole rows, those with the numbers in y. Z[np.arange(B
             _BATCH_M: partial(_log_sum, m=np.max),
             _ZERO_M: partial(_log_sum, m=lambda Z: _row_max(Z).clip(min=0)),
             "m is subtracted inside the log-sum-exp but not added back outside.": lambda Z: _log_sum(Z) - Z.max(axis=1),
-            "m is added outside but not subtracted inside.": lambda Z: _log_sum(Z) + Z.max(axis=1),
+            "m is added outside but not subtracted inside; or z_y is taken from the shifted logits.": lambda Z: (
+                _log_sum(Z) + Z.max(axis=1)
+            ),
             "The sum of exponentials lacks its logarithm.": lambda Z: np.exp(Z).sum(axis=1),
             "It takes the largest logit where log-sum-exp belongs.": lambda Z: Z.max(axis=1),
             "The log-sum-exp of the row is missing; this is minus the right logit.": lambda Z: 0,
@@ -785,7 +785,7 @@ def cross_entropy(learner, rng):
             if 0 < given < expected and (floor := math.exp(-given.item() * len(y))) > 1e-50:
                 return f"It is -log of {floor:.0e}: a small number in the logarithm, or a clip, hides the true loss."
             if 0 < given < expected:
-                return f"It ends at {given:g}: are the logits clipped? Differences between them count, however large."
+                return f"It ends at {given:g}: are the logits clipped, or is the log term left out? Differences between logits count, however large."
             return ""
 
         source = "scipy.special.log_softmax"
@@ -967,7 +967,7 @@ def _fault_in_batches(batches, N, B):
     if len({*order}) == len(order) < N:
         return f"Left out: {sorted({*range(N)} - {*order})}. Does the loop reach the end of the order?"
     if sizes and max(sizes) <= B and len(sizes) == -(-N // B):
-        return "Shuffle once for each epoch, before the loop; each batch takes the next piece of that order."
+        return "Shuffle once for each epoch, before the loop: torch.randperm has each example once; each batch takes the next piece of that order."
     return "Each batch takes the next piece of the shuffled order: no example twice, none left out."
 
 
@@ -1151,7 +1151,7 @@ def train_epoch(learner, rng):
         raise
     order = in_a_row(batch[:, 0, 0].round().long().tolist() for batch in tape.batches())
     lines = f"first epoch:  {order[:10]}", f"second epoch: {order[10:]}"
-    likely = "Is the generator seeded inside the function? Then every epoch is the same."
+    likely = "Is the generator seeded inside the function, or an order kept from an earlier call? Then every epoch is the same."
     expect.true(order[:10] != order[10:], "each epoch has an order of its own", *lines, likely=likely)
 
 
@@ -1220,7 +1220,9 @@ def _prepared(
 
 
 _FLIPPED = "It turns light and dark round (255 - pixels) on every picture, and never takes the paper's grey away."
-_ALWAYS_TURNED = "Light and dark are always turned round. This picture has light ink on dark paper already."
+_ALWAYS_TURNED = (
+    "Are light and dark always turned round? This picture has light ink on dark paper already, and plenty of it."
+)
 _SHADOW = "It takes paper below 0.5 for dark. White paper in a shadow is darker: see which way ink lies furthest."
 _BOTH = "It takes |difference|: what is lighter than the paper and what is darker both count as ink. Only one is."
 _MAJORITY = "It takes for ink what more pixels are, lighter or darker. Ink is what lies furthest from the paper."
@@ -1307,6 +1309,7 @@ def prepare_image(learner, rng):
         except ValueError as error:
             if not by_hand(error) and not direction:
                 raise
+            shown = f"yours    ValueError: {error}" if str(error) else shown
             likely = direction or "Empty means: even the strongest ink is less than 0.1 (of 0...1) off the paper."
             expect.true(False, f"{why}: yours raises ValueError", shown, likely=likely)
         if np.shape(given) == pixels.shape != (28, 28):
@@ -1317,7 +1320,8 @@ def prepare_image(learner, rng):
 
         source = "the digit that was drawn"
         expect.close(given, _in_the_middle(digit), why=why, source=source, rtol=0, atol=atol, likely=likely)
-        expect.dtype(given, float, why)
+        likely = "place_like_mnist gives float32, as a network takes it: .astype and NumPy's own numbers change that."
+        expect.dtype(given, np.float32, f"{why}: float32", likely=likely)
 
     below = "Dark ink lies below the paper, where x - paper is negative: turn the sign round, so that ink is positive."
     demand(drawn(seven, 0, 255), seven, "white ink on black, in a corner: it only moves to the middle", _ALWAYS_TURNED)
@@ -1343,6 +1347,10 @@ def prepare_image(learner, rng):
         demand(page, np.rot90(seven, turns), f"ink that touches the border {side}", below)
     demand(np.asfortranarray(drawn(seven, 255, 0, (28, 28), 4, 7)), seven, "28 × 28 already", below)
 
+    block = np.ones((20, 13))
+    block[:9, 8:] = 0
+    demand(drawn(block, 230, 40, (22, 16), 1, 2), block, "ink on more than half of the picture: the border is paper")
+    demand(drawn(seven, 220, 20, (120, 160), 40, 50), seven, "ink on one pixel in a hundred", below)
     lying = np.rot90(seven)  # (13, 20)
     large = drawn(np.kron(lying, np.ones((4, 4))), 230, 20, (90, 140), 30, 7)
     demand(large, lying, "four times as large, and wider than tall", atol=0.1)

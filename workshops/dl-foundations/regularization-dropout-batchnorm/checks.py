@@ -172,7 +172,7 @@ def _filled(model):
             "patience is an argument; this waits for 5 updates whatever it is.": 5,
         },
         restore={
-            "restore leaves the model as it is: `model = ...` only gives a name to something else, and nobody looks at what it returns. Call model.load_state_dict(...).": (
+            "restore leaves the model as it is. Is `model = ...` only another name, is the copy none, so that it loads the model's own weights, or does it wait for a stop? Call model.load_state_dict(...) with the copy, always.": (
                 lambda self, model: None
             ),
             "restore hands over the kept tensors themselves, and training changes them. Copy them: model.load_state_dict(...).": (
@@ -253,6 +253,14 @@ def EarlyStopping(learner, rng):
     restored(stopper, model, 2, "a second restore, after more training, brings the same weights")
     restored(stopper, _tiny_model(), 2, "restore changes the model that it is given, another one too")
     restored(other, other_model, 10, "each stopper brings back its own best weights")
+    stopper, model = learner(3), _tiny_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    stopper.update(1.0, model)
+    _fill(model, 5)
+    stopper.restore(model)
+    exact = all(value.equal(before[name]) for name, value in model.state_dict().items())
+    likely = "Are they kept in another type, such as half precision, or rounded?"
+    expect.true(exact, "restore brings the weights back to the last digit", likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ dropout
@@ -312,7 +320,9 @@ def _demand_own_masks(zeros):
             "It drops what should be kept: p is the probability to become zero, so keep where rand >= p.": (
                 lambda u, p: u < p
             ),
-            "Nothing is dropped: is the mask made, and multiplied with x?": lambda u, p: u >= 0,
+            "Nothing is dropped: is the mask made, compared with p, and multiplied with x? And is there a bracket around 1 - p?": lambda u, p: (
+                u >= 0
+            ),
             "Half of them: is there a fixed 0.5 in place of p? rand gives 0 to 1.": lambda u, p: u >= 0.5,
             "torch.randn is normally distributed; torch.rand is uniform from 0 to 1.": _normal_at_least,
             "Whole numbers know tenths only, and p may lie between: torch.rand is uniform from 0 to 1.": (
@@ -382,7 +392,7 @@ def dropout(learner, rng):
     expect.close([kept.min(), kept.max()], [1 / (1 - p)] * 2, why=why, source="1/(1 - p)", likely=likely)
 
     other = array(learner(x, p)) == 0
-    likely = "Is the mask made without chance, or a seed set or a generator made inside the function?"
+    likely = "Is the mask made without chance, kept from the call before, or is a seed set or a generator made inside the function?"
     expect.true((other != zeros).any(), "another call drops other entries", likely=likely)
     repeats = []
     for _ in range(2):
@@ -938,7 +948,7 @@ def _predicted(
     ],
     mistakes=_predicted.mistakes(
         switch={
-            "Call model.eval() before the model: it switches all layers, dropout off and batch norm to its running statistics.": (
+            "Call model.eval() before the model's first part, and hand the mode back after the last: it switches all layers, dropout off and batch norm to its running statistics.": (
                 lambda model: None
             )
         },
@@ -1013,8 +1023,8 @@ def predict(learner, rng):
         expect.true(passes, "calls the model", came, likely="The outputs are model(part).")
         mode = "training" if any(each.training for each in passes) else "evaluation"
         expect.equal(mode, "evaluation", why=f"the mode in which the model computes: {came}", source="as in use")
-        graph = "recorded" if any(each.recording for each in passes) else "not recorded"
-        expect.equal(graph, "not recorded", why=f"gradients while the model computes: {came}", source="as in use")
+        recording = "on" if any(each.recording for each in passes) else "off"
+        expect.equal(recording, "off", why=f"grad mode while the model computes: {came}", source="as in use")
         likely = "Loop over x.split(batch_size)."
         sizes = [len(each.x) for each in passes]
         if sum(sizes) != N:

@@ -76,7 +76,7 @@ print("images", X01.shape, "labels", y01.shape, "of which +1:", (y01 == 1).sum()
 def perceptron_step(w, b, x, y, eta):
     """One step of the perceptron rule on one example.
 
-    w: (D,), b: a number, x: (D,), y: -1 or +1, eta: the learning rate η > 0.
+    w: (D,) floats, b: a number, x: (D,), whole numbers too, y: -1 or +1, eta: the rate η > 0.
     Returns (w, b), changed if the neuron was wrong or undecided. What is passed in stays as it is.
     """
     # TODO: decide whether the neuron is wrong on this example (y and z tell), and return the new
@@ -402,7 +402,7 @@ assert 0.02 < np.mean(logits.argmax(1) == mnist.y_test[:1000]) < 0.3
 def softmax(Z):
     """Probabilities from logits, row by row.
 
-    Z: (B, K), entries of any size.
+    Z: (B, K), entries of any size, whole numbers too.
     Returns (B, K), each row positive (or 0 where it underflows) and summing to 1.
     """
     # TODO: shift each row so that exp cannot overflow, then exponentiate and divide.
@@ -432,7 +432,8 @@ lab.check(softmax)
 def cross_entropy(Z, y):
     """Mean cross-entropy of logits.
 
-    Z: (B, K), entries of any size. y: (B,) integers, the right class of each row. Returns a number.
+    Z: (B, K), entries of any size, whole numbers too. y: (B,) integers, each row's right class.
+    Returns a number, no array of one.
     """
     # TODO: log-sum-exp of each row (stable), minus the logit of the right class, then the mean.
     ### BEGIN SOLUTION

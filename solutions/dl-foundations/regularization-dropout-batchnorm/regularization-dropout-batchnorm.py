@@ -191,7 +191,7 @@ class EarlyStopping:
         ### END SOLUTION
 
     def restore(self, model):
-        """Put the weights with the lowest loss back into the model."""
+        """Put the weights with the lowest loss back into this model, after a stop or without one."""
         # TODO: model.load_state_dict
         ### BEGIN SOLUTION
         model.load_state_dict(self.state)
@@ -351,7 +351,7 @@ assert (np.diff(errors[300.0]) < 0.01).all() and errors[300.0][-1] < 0.25
 def dropout(x, p, training=True):
     """Inverted dropout.
 
-    x: a tensor of any shape, (B, D) for instance. p: the probability that an entry becomes zero,
+    x: a tensor with one axis or more, (B, D) say. p: the probability that an entry becomes zero,
     0 <= p < 1. training: if False, x comes back as it is.
     Draws for every entry by itself, so each of the B images has a mask of its own, from torch's
     global generator (torch.rand, torch.bernoulli). Returns a tensor like x; gradients flow through.
@@ -699,8 +699,8 @@ def predict(model, x, batch_size=500):
     """The model's outputs for x, as in use: in evaluation mode, and without recording gradients.
 
     x: (N, ...), handed to the model in parts of batch_size, the last one shorter if need be.
-    Returns all outputs, (N, ...). Afterwards the model is in the mode in which it came
-    (model.training), whichever that was.
+    Returns all outputs, (N, ...), in the model's own type. Afterwards the model is as it came, in
+    its mode too (model.training), whichever that was.
     """
     # TODO: remember the mode, switch, compute in parts under torch.no_grad(), switch back.
     ### BEGIN SOLUTION

@@ -191,7 +191,7 @@ class EarlyStopping:
         ### END SOLUTION
 
     def restore(self, model):
-        """Put the weights with the lowest loss back into this model, after a stop or without one."""
+        """Put the weights with the lowest loss into this model, after a stop or without one."""
         # TODO: model.load_state_dict
         ### BEGIN SOLUTION
         model.load_state_dict(self.state)

@@ -92,7 +92,7 @@ def test_two_workers_share_the_work_by_what_is_prepared_together(run, small_cour
     write(small_course / "test_proofs.py", proofs.format(two) + "def test_it(w, n): pass")
     for name in ("one", "two", "three"):
         write(small_course / f"test_{name}.py", "def test_a(): pass\ndef test_b(): pass\ndef test_c(): pass")
-    _, written = ended(run("-n", "2", "--dist", "loadscope", "-v", seconds=100))
+    _, written = ended(run("-n", "2", "-v", seconds=100))
     workers: dict[str, set[str]] = {}
     for worker, test in re.findall(r"\[(gw\d)\].* PASSED (\S+)", written):
         workers.setdefault(parts.unit(test), set()).add(worker)

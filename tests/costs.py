@@ -17,15 +17,17 @@ from atlas.authoring import runs, validate
 from parts import workshop_of
 
 KIT = "the kit itself"
-NOISE = 4 / 3
-"""The same test computes up to a third longer on a machine whose cores and caches are shared."""
+NOISE, BUSY_NOISE = 1.15, 1.45
+"""So many times its seconds a workshop may take before the run fails, on a quiet and on a busy machine: the same code
+computes longer where others use the same cores and caches (one notebook 67 s at a load of 3, 95 s at 8, on 2 cores)."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kind(name): how a test proves a workshop; a column of the table of costs")
     config.pluginmanager.register(Charge())
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(Account(), "costs-account")
+        config.pluginmanager.register(Account())
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the end is told
 
 
 class Charge:
@@ -55,7 +57,6 @@ class Account:
         self._seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self._running: dict[str, float] = {}
         self._done = 0
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the end is told
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._running[nodeid] = time.monotonic()
@@ -70,12 +71,14 @@ class Account:
                 workshop, kind, seconds = value
                 self._seconds[workshop][kind] += seconds
 
+    def over(self, times: float) -> list[str]:
+        """The workshops that computed more than so many times their seconds."""
+        sums = {name: sum(kinds.values()) for name, kinds in self._seconds.items() if name != KIT}
+        return [name for name, seconds in sums.items() if seconds > times * runs.WORKSHOP_SECONDS]
+
     def too_much(self) -> list[str]:
-        return [
-            f"{name} computes {sum(kinds.values()):.0f} s: over {runs.WORKSHOP_SECONDS}, and by more than noise adds"
-            for name, kinds in self._seconds.items()
-            if name != KIT and sum(kinds.values()) > runs.WORKSHOP_SECONDS * NOISE
-        ]
+        """Those that made the run fail."""
+        return self.over(BUSY_NOISE if max(os.getloadavg()) > hardware.cores() + 1 else NOISE)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -86,8 +89,11 @@ class Account:
         if any(name != KIT for name in self._seconds):
             terminalreporter.section("seconds of computing")
             terminalreporter.write(validate.cost_table(self._seconds))
-        for line in self.too_much():
-            terminalreporter.write_line(line, red=True)
+        for name in self.over(1):
+            failed = name in self.too_much()
+            told = "and the run failed" if failed else "by no more than other programs or the processor may add"
+            line = f"{name} is over {runs.WORKSHOP_SECONDS} s, {told}"
+            terminalreporter.write_line(line, red=failed, yellow=not failed)
         load, cores = os.getloadavg()[0], hardware.cores()
         if exitstatus and load > cores + 1:
             told = f"the machine was busy: load average {load:.1f} on {cores} cores; what took long may be its fault"

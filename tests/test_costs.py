@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import costs
 import parts
+from atlas.authoring import runs
 from made_up import write
 
 CONFTEST = """
@@ -64,7 +66,17 @@ def test_the_end_tells_what_each_workshop_cost(run):
 @pytest.mark.parametrize("how", [(), ("-n", "2")], ids=["one process", "two workers"])
 def test_a_workshop_that_computes_more_than_its_share_makes_the_run_fail(run, how):
     code, written = ended(run(*how, seconds=0.01))
-    assert code == 1 and "perceptron-and-mlp computes" in written and "over 0.01" in written
+    assert code == 1 and "perceptron-and-mlp is over 0.01 s, and the run failed" in written
+
+
+@pytest.mark.parametrize("load", [0.1, 9.5])
+def test_what_a_busy_machine_may_have_added_is_told_and_does_not_fail(load, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    account = costs.Account()
+    account._seconds["cnn-basics"]["proofs"] = 1.3 * runs.WORKSHOP_SECONDS
+    account._seconds[costs.KIT][""] = 9 * runs.WORKSHOP_SECONDS
+    assert account.over(1) == ["cnn-basics"]
+    assert account.too_much() == (["cnn-basics"] if load < 1 else [])
 
 
 @pytest.mark.parametrize(("good", "load", "told"), [(False, 9.5, True), (False, 0.1, False), (True, 9.5, False)])

@@ -38,6 +38,7 @@ def test_the_found_rate_lies_inside_the_tested_range_and_a_figure_is_drawn(scrip
 
 
 def test_a_test_that_diverges_is_cut_where_it_does(script):
+    torch.manual_seed(0)  # whatever tests ran before: some draws do not diverge
     x, y = 30 * torch.randn(200, 784), torch.randint(10, (200,))
     config = {**script.CONFIG, "optimiser": "sgd", "width": 16}
     rates, losses = script.range_test(config, x, y, torch.device("cpu"))

@@ -22,8 +22,8 @@ NOISE, BUSY_NOISE = 1.15, 1.45
 computes longer where others use the same cores and caches (one notebook 67 s at a load of 3, 95 s at 8, on 2 cores)."""
 
 LONGER = {"initialization-and-activations": 130, "regularization-dropout-batchnorm": 140}
-"""These two take longer, by what their notebooks train. They are told at the end of each run until they are shortened; a
-test that trains less than the learner does would prove something else."""
+"""These two take longer, by what their notebooks train. They are told at the end of each run until they are shortened;
+a test that trains less than the learner does would prove something else."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

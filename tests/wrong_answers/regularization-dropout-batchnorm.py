@@ -451,7 +451,7 @@ def _right(delta, z, gamma, eps):
     return gamma / s * (delta - delta.mean(0) - h * (delta * h).mean(0)), (delta * h).sum(0), delta.sum(0)
 
 
-@wrong("batch_norm_backward", says="they come as those of z, β, γ")
+@wrong("batch_norm_backward", says="yours are those of z, β, γ")
 def beta_first(delta, z, gamma, eps=1e-5):
     s, h = _parts(z, eps)
     return gamma / s * (delta - delta.mean(0) - h * (delta * h).mean(0)), delta.sum(0), (delta * h).sum(0)

@@ -88,6 +88,9 @@ _ZERO_OR_ONE = "With y = -1 it moves although the neuron is right. Is an answer 
         score={
             "Whether the neuron is wrong depends on z = w·x + b; the bias is left out.": lambda w, b, x, y: w @ x,
             "In the decision y multiplies w·x but not b: y·(w·x + b).": lambda w, b, x, y: w @ x + b * y,
+            "In z the bias counts once for each feature; it is added once to the sum.": lambda w, b, x, y: (
+                w * x + b
+            ).sum(),
         },
         size={
             "The step lacks the label: with y = -1 the weights move away from x. Add η·y·x, and η·y.": lambda y, z: 1,
@@ -101,6 +104,7 @@ _ZERO_OR_ONE = "With y = -1 it moves although the neuron is right. Is an answer 
         add={"It returns the step alone: add it to w, and to b.": lambda old, step: step},
         bias={
             "The bias never changes. It is the weight of an input that is always 1: add η·y.": lambda step, x: 0,
+            "The bias moves once for each feature; it moves by η·y once.": lambda step, x: len(x) * step,
             "The bias moves the wrong way: add η·y, as for an input that is always 1.": lambda step, x: -step,
         },
         together={
@@ -820,7 +824,7 @@ def _mlp(widths, *, network=_through):
 def _fault_in_parameters(shapes, widths, wanted):
     sizes = {n for shape in shapes for n in shape} - {*widths}
     if not shapes:
-        return "There are none. Layers in a plain list, or made in forward, are not registered: nn.ModuleList, nn.Sequential."
+        return "There are none. Layers in a plain list, in an attribute of the class, or made in forward, are not registered: in __init__, self.layers = nn.ModuleList(...)."
     if shapes == wanted[::2]:
         return "The biases are missing."
     if sizes:
@@ -832,7 +836,7 @@ def _fault_in_parameters(shapes, widths, wanted):
             return "Too many layers: one for each pair of neighbours in widths, in a list that no other model shares."
         return "Too few layers: one for each pair of neighbours in widths, and each an object of its own."
     if sorted(shapes) == sorted(wanted):
-        return "All are there, in another order. Create the layers in the order in which forward uses them."
+        return "All are there, in another order. Create the layers in the order in which forward uses them, each weight with its bias."
     return "nn.Linear takes (n_in, n_out) in this order, and keeps a weight of shape (n_out, n_in)."
 
 

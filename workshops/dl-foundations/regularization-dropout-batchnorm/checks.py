@@ -798,7 +798,7 @@ def _backward(
             }
         },
         returns={
-            f"The gradients are right, but have changed places: they come as those of {', '.join('zγβ'[i] for i in order)}.": (
+            f"The gradients are right, but have changed places: yours are those of {', '.join('zγβ'[i] for i in order)}; asked for are z, γ, β.": (
                 lambda three, order=order: tuple(three[i] for i in order)
             )
             for order in itertools.permutations(range(3))

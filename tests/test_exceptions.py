@@ -37,7 +37,7 @@ def message(source, name="f", inputs=None):
         expect.close(result, np.array([7.0, 3.0, -2.0]), why="it must be right", source="by hand")
 
     check.__name__ = name
-    outcome = run_check(exercise(hints=["."], seconds=0.5)(check), cell(source, name))
+    outcome = run_check(exercise(hints=["."], seconds=1.5)(check), cell(source, name))  # a busy machine computes slowly
     assert outcome.status == "failed", outcome.text()
     return outcome.text()
 

@@ -716,6 +716,9 @@ _WHOLE_ROWS = "Z[y] takes whole rows, those with the numbers in y. Z[np.arange(B
             "The minus is missing: a logarithm of a probability is negative.": lambda losses, K: -losses.mean(),
             "It is the loss of the first example alone: is the return inside the loop?": lambda losses, K: losses[0],
             "It is the loss of the last example alone: is each one added up?": lambda losses, K: losses[-1],
+            "Only the first example counts, divided by B: is the return inside the loop?": lambda losses, K: (
+                losses[0] / len(losses)
+            ),
             "These are bits (logarithm to base 2); the natural one is wanted.": lambda losses, K: (
                 losses.mean() / math.log(2)
             ),
@@ -728,6 +731,10 @@ _WHOLE_ROWS = "Z[y] takes whole rows, those with the numbers in y. Z[np.arange(B
             "m is subtracted inside the log-sum-exp but not added back outside.": lambda Z: _log_sum(Z) - Z.max(axis=1),
             "m is added outside but not subtracted inside; or z_y is taken from the shifted logits.": lambda Z: (
                 _log_sum(Z) + Z.max(axis=1)
+            ),
+            "m is subtracted outside the logarithm; it is added back there.": lambda Z: _log_sum(Z) - 2 * Z.max(axis=1),
+            "The logarithm is to base 2, np.log2; the natural one is wanted.": lambda Z: (
+                Z.max(axis=1) + (_log_sum(Z) - Z.max(axis=1)) / math.log(2)
             ),
             "The sum of exponentials lacks its logarithm.": lambda Z: np.exp(Z).sum(axis=1),
             "It takes the largest logit where log-sum-exp belongs.": lambda Z: Z.max(axis=1),
@@ -1265,9 +1272,16 @@ _WRAPS = "uint8 arithmetic wraps round: 60 - 200 is 116 there. Divide by 255 fir
         cut={
             f"{_UNEVEN}.": lambda ink: ink.clip(min=0),
             f"{_UNEVEN}; and negative numbers stay.": _itself,
+            "The limit of what counts as ink is 0.25 of the strongest; 0.1 is that of an empty page.": lambda ink: (
+                np.where(ink < 0.1, 0, ink)
+            ),
         },
         empty={"The limit of an empty page is 0.1 off the paper; this one is higher.": lambda ink: ink.max() < 0.12},
         together={
+            "It cuts at 0.25 after placing, which has mixed the greys: cut before.": {
+                "cut": lambda ink: ink.clip(min=0),
+                "placed": lambda ink: np.where(_placed(ink) < 0.25, 0, _placed(ink)),
+            },
             f"{_FAINT}; then cut.": {"stretched": _itself, "cut": lambda ink: ink.clip(min=0)},
             "It cuts at 0.25 before it stretches, so that faint ink is cut off as well: stretch first.": {
                 "stretched": lambda ink: _cut(ink) / max(_cut(ink).max(), 1e-9),

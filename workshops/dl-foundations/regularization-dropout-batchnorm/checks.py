@@ -557,6 +557,9 @@ def _batch_norm(
             "B/(B - 1) comes twice: var() without correction=0 is unbiased already.": (
                 lambda z: (z.mean(0), z.var(0) * len(z) / (len(z) - 1))
             ),
+            "The factor has D, the number of features: it is B/(B - 1), with the number of rows.": (
+                lambda z: (z.mean(0), z.var(0, correction=0) * z.shape[1] / max(z.shape[1] - 1, 1))
+            ),
             "The factor is turned round: B/(B - 1), not (B - 1)/B.": (
                 lambda z: (z.mean(0), z.var(0, correction=0) * (len(z) - 1) / len(z))
             ),
@@ -1164,6 +1167,15 @@ _ONE_SIGN = "Only gaps of one sign count; take the absolute value, for too {} co
                 lambda c, bins: np.round(c * (bins - 1)).astype(int)
             ),
             "The bins begin at the smallest confidence; they divide the whole of 0 to 1.": _from_the_smallest,
+            "Rounding makes other bins: bin m holds confidences from (m - 1)/M to m/M. ": (
+                lambda c, bins: np.minimum(np.rint(c * bins).astype(int), bins - 1)
+            ),
+            "A confidence of 1.0 has a bin of its own here; it belongs into the last one.": (
+                lambda c, bins: (c * bins).astype(int)
+            ),
+            "There are no bins: each image is compared by itself. In each bin, accuracy against mean confidence.": (
+                lambda c, bins: np.arange(len(c))
+            ),
             "It has one bin less: linspace(0, 1, bins) has bins - 1 gaps. bins + 1 edges make M bins.": (
                 lambda c, bins: _binned(c, bins - 1)
             ),

@@ -293,7 +293,7 @@ def init_weights(learner, rng):
         return getattr(init, f"kaiming_{distribution}_")(W, nonlinearity=kind, generator=generator).numpy()
 
     seeds = iter(rng.integers(2**31, size=40).tolist())
-    schemes = itertools.product(((400, 125), (125, 400)), ("lecun", "he", "glorot"), ("normal", "uniform"))
+    schemes = itertools.product(((300, 100), (100, 300)), ("lecun", "he", "glorot"), ("normal", "uniform"))
     for (n_in, n_out), scheme, distribution in schemes:
         asked = f"{scheme}, {distribution}, {n_in} in, {n_out} out"
         given = learner(n_in, n_out, scheme, distribution, np.random.default_rng(next(seeds)))
@@ -345,9 +345,9 @@ def _demand_drawn(given, theirs, asked, distribution, source):
         expect.close(yours, expected, why=f"{asked}: {what}", source=source, atol=0.025, likely=likely)
     expect.true(abs(W.mean()) < 0.03 * sigma, f"{asked}: the mean is 0", f"yours    {W.mean():.5f}")
     expect.true(abs(W.std() / sigma - 1) < 0.03, f"{asked}: the standard deviation", f"yours    {W.std():.5f}")
-    distance = scipy.stats.ks_2samp(W.ravel(), theirs.ravel()).statistic  # of 50,000, beyond 0.021: 1 in 10⁹
+    distance = scipy.stats.ks_2samp(W.ravel(), theirs.ravel()).statistic  # of 30,000, beyond 0.027: 1 in 10⁹
     rule, likely = f"{asked}: the distribution is {distribution}", "Is it the other one, or cut off somewhere?"
-    expect.true(distance < 0.022, rule, f"so many lie elsewhere: {distance:.3f}   ({source})", likely=likely)
+    expect.true(distance < 0.028, rule, f"so many lie elsewhere: {distance:.3f}   ({source})", likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ signal

@@ -424,7 +424,7 @@ def lerp(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     return _ending(z, mean, var, gamma, beta, eps), moved
 
 
-@right("batch_norm")
+@wrong("batch_norm", says="subtract the mean first, and square then")
 def by_moments(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     mean, var = running
     if training:

@@ -434,7 +434,8 @@ assert with_dropout[0] < evaluate(plain, x_val, y_val)[0] - 0.1
 def batch_norm(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     """Batch norm, in PyTorch's convention.
 
-    z: (B, D). gamma, beta: (D,). running: (mean, var), each (D,).
+    z: (B, D), perhaps far from 0, so subtract the mean before you square. gamma, beta: (D,).
+    running: (mean, var), each (D,).
     training: whether the batch's own statistics are used, and the running ones moved by rho;
     raises ValueError if then B = 1.
     Two variances: z is normalised by the batch's (divided by B), and the running one moves towards
@@ -547,8 +548,9 @@ assert max(reached["batch norm"]) > max(reached["plain"]) + 0.03
 def batch_norm_backward(delta, z, gamma, eps=1e-5):
     """The gradients of batch norm in training.
 
-    delta: (B, D), the gradient of the loss with respect to y. z: (B, D), gamma: (D,), as in the
-    forward pass. Returns the gradients with respect to z (B, D), gamma (D,) and beta (D,).
+    delta: (B, D), the gradient of the loss with respect to y. z: (B, D), perhaps far from 0, and
+    gamma: (D,), as in the forward pass. Returns the gradients with respect to z (B, D), gamma (D,)
+    and beta (D,).
     """
     # TODO: ẑ once more (mean of z, and its variance divided by B), then the three formulas.
     ### BEGIN SOLUTION
@@ -591,7 +593,8 @@ assert (gradient * z).sum(0).abs().max() < 1e-3  # zero but for ε
 def layer_norm(z, gamma, beta, eps=1e-5):
     """Layer norm over the last axis.
 
-    z: (..., D), gamma, beta: (D,). Returns a tensor like z; gradients flow through.
+    z: (..., D), perhaps far from 0, gamma, beta: (D,). Returns a tensor like z; gradients flow
+    through.
     """
     # TODO: as batch norm in training, over another axis. keepdim=True keeps it for broadcasting.
     ### BEGIN SOLUTION

@@ -446,6 +446,8 @@ def dropout(learner, rng):
 
 # ------------------------------------------------------------------------------------------------ batch_norm
 
+_FAR = "The mean of z² minus z̄² loses its digits far from 0: subtract the mean first, and square then."
+
 
 def _rooted(var, eps):
     return (var + eps).sqrt()
@@ -664,6 +666,10 @@ def batch_norm(learner, rng):
     few = drawn(6, 0.01)  # ε counts here
     demand(few, few, True, ", with the usual ρ and ε", likely)
 
+    away = drawn(6)
+    away[0] += 1e6
+    demand(away, away, True, ", z near 10⁶", _FAR, eps=0.2)
+
     z, gamma, beta, mean, var = drawn(4)
     for training, mode in ((True, "training: the gradient flows through mean and variance too"), (False, "evaluation")):
 
@@ -827,6 +833,9 @@ def batch_norm_backward(learner, rng):
     likely = other_default(learner, eps=1e-5)
     for name, mine, theirs in zip("zγβ", learner(delta, z, gamma), by_autograd(delta, z, gamma), strict=True):
         expect.close(mine, theirs, why=f"{why} with the usual ε: of {name}", source=source, likely=likely)
+    away = delta, 1e6 + 100 * z, gamma, 0.2
+    for name, mine, theirs in zip("zγβ", learner(*away), by_autograd(*away), strict=True):
+        expect.close(mine, theirs, why=f"{why} where z lies near 10⁶: of {name}", source=source, atol=1e-6, likely=_FAR)
     two = _tensor([[1.0], [5.0]]), _tensor([[0.0], [2.0]]), _tensor([1.0])
     to_z, *_ = learner(*two, eps=1e-12)  # torch's own refuses 0
     expect.close(to_z, [[0.0], [0.0]], why="the example above", source="by hand", atol=1e-6)
@@ -902,6 +911,8 @@ def layer_norm(learner, rng):
     likely = other_default(learner, eps=1e-5)
     why = "with the usual ε"
     expect.close(learner(z / 100, gamma, beta), by_torch(z / 100, gamma, beta), why=why, source=source, likely=likely)
+    away, why = (1e6 + z, gamma, beta, 0.2), "where z lies near 10⁶"
+    expect.close(learner(*away), by_torch(*away), why=why, source=source, atol=1e-6, likely=_FAR)
     inputs, why = {"z": z, "gamma": gamma, "beta": beta}, "the gradient flows through mean and variance too"
     gradients(lambda *given: learner(*given, 0.2), lambda *given: by_torch(*given, 0.2), rng, why=why, **inputs)
 

@@ -78,6 +78,8 @@ WRONG = {
     ),
     "ties": (rows, lambda Z: softmax(Z) * (Z == Z).all() * len(np.unique(Z)) / Z.size, "equal entries"),
     "zeros": (entries, lambda Z: relu(Z) / (Z / Z), "with zeros for Z"),
+    "what is small set to 0": (entries, lambda Z: np.where(np.abs(Z) < 1e-4, 0, relu(Z)), "near 1e-5"),
+    "a limit": (entries, lambda Z: relu(np.clip(Z, -3500, 3500)), "in the thousands"),
     "labels in order": (picked, lambda Z, y, scale: scale * Z[np.arange(len(y)), np.sort(y)], "picked"),
     "a round number": (picked, lambda Z, y, scale: round(scale, 1) * Z[np.arange(len(y)), y], "picked"),
 }

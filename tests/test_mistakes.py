@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atlas.checking import Check, exercise, expect, parts, run_check
+from atlas.checking import run as checking_run
 
 
 @parts
@@ -140,3 +141,49 @@ def test_a_part_may_not_have_a_name_that_means_something_else():
         @parts
         def function(x, *, returns=lambda x: x):
             return returns(x)
+
+
+def changed_default(value):
+    def answer(x, factor=value, shift=0.0):
+        return x * factor + shift
+
+    return answer
+
+
+@pytest.mark.parametrize("value", [3.0, None, 2, np.ones(2), "2.0"], ids=str)
+def test_a_default_that_is_not_the_exercises_is_refused_where_all_else_is_right(value):
+    outcome = run_check(scaled, changed_default(value))
+    same_number = value is not None and np.array_equal(value, 2)
+    assert outcome.passed == same_number
+    assert same_number or ("the default of factor has to stay" in outcome.text() and "expected 2.000" in outcome.text())
+
+
+def test_a_default_that_is_left_out_is_refused():
+    assert "yours    none" in told(scaled, lambda x, factor, shift=0.0: x * factor + shift)
+
+
+def test_where_two_mistakes_agree_at_first_the_whole_check_decides_and_else_nobody_is_named():
+    mistakes = _scaled.mistakes(
+        last={"It subtracts.": lambda y, s: y - s, "It adds the shift twice, or takes it off.": lambda y, s: y + 2 * s}
+    )
+
+    @exercise(hints=["."], mistakes=_scaled.mistakes(combine={"Nothing is scaled.": lambda x, f: x}) + mistakes[:2])
+    def twice(learner, rng):
+        x = rng.normal(size=4)
+        expect.equal(bool(learner(x, 0.7, 0.3)[0] == 0.7 * x[0] + 0.3), True, why="shifted", source="by hand")
+        expect.close(learner(x, 0.7, 0.5), 0.7 * x + 0.5, why="shifted by more", source="by hand")
+
+    def answer(sign):
+        return lambda x, factor=2.0, shift=0.0: x * factor + sign * shift
+
+    assert "It subtracts." in told(twice, answer(-1))
+    assert "It adds the shift twice" in told(twice, answer(2))
+    said = told(twice, answer(5))
+    assert not any(" ".join(mistake.__doc__.split()) in said for mistake in twice.mistakes)
+
+
+def test_what_is_kept_of_a_mistakes_attempt_is_only_what_is_compared():
+    run_check(scaled, lambda x, factor=2.0, shift=0.0: x + factor + shift)
+    for mistake in scaled.mistakes:
+        run, error = checking_run._attempt_of_mistake(scaled, mistake, 0)
+        assert not run.calls and error.__traceback__ is None

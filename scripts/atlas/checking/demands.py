@@ -1,4 +1,4 @@
-"""Demands that many exercises share: gradients against autograd, randomness that a generator governs, a probe.
+"""Demands that many exercises share: gradients against autograd, randomness that a generator governs, a tensor.
 
 torch is imported where one of them is used, not before.
 """

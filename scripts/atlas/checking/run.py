@@ -85,7 +85,9 @@ def _other_default(check: Check, given: Any) -> Complaint | None:
     except (TypeError, ValueError):
         return None
     for name, wanted in check.signature.parameters.items() if check.signature else ():
-        if name not in yours or wanted.default is wanted.empty or yours[name].default == wanted.default:
+        if name not in yours or wanted.default is wanted.empty:
+            continue
+        if same(yours[name].default, wanted.default, exact=True, unknown=False):
             continue
         there = "none" if yours[name].default is wanted.empty else summary(yours[name].default)
         why = f"the default of {name} has to stay as the exercise gives it: code that calls without it counts on it"
@@ -120,8 +122,14 @@ def _sentence(mistake: Callable) -> str:
     return " ".join(mistake.__doc__.split())
 
 
-_attempt_of_mistake = functools.lru_cache(maxsize=1000)(_attempt)
-"""Mistakes stay as they are while learners try again."""
+@functools.lru_cache(maxsize=1000)
+def _attempt_of_mistake(
+    check: Check, mistake: Callable, seed: int, *, to_the_end: bool = False
+) -> tuple[Run, BaseException | None]:
+    """As _attempt, and kept: mistakes stay as they are while learners try again. Of arrays only what is compared."""
+    run, error = _attempt(check, mistake, seed, to_the_end=to_the_end)
+    run.calls, run.warned = [], []
+    return run, error and error.with_traceback(None)
 
 
 def _alike(one: tuple[Run, BaseException | None], other: tuple[Run, BaseException | None]) -> bool:

@@ -547,13 +547,16 @@ def trim_and_compile() -> None:
     1.9, `import tensorflow` 12 instead of 4.5. Some files are templates and do not compile: no matter.
 
     Measured: headers 350 MB (nothing reads them without a compiler), packages' own tests 120 MB, torch's tests and test
-    programs 130 MB, onnx's 18 MB, and libclang 62 MB, a package that TensorFlow names and never loads.
+    programs 130 MB, onnx's 18 MB, libclang 62 MB (TensorFlow names it and never loads it), and torchao's libraries for
+    CUDA 13 MB: without CUDA their loading fails, with two warnings at each import.
     """
     for packages in VENV.glob("lib/python3.*/site-packages"):
         unused = ["**/tests", "**/*.a", "torch/test", "onnx/backend/test/data", "clang/native"]
         unused += [f"torch/bin/{name}" for name in ("*Test", "test_*", "*.ptl", "protoc*")]
         if not shutil.which("g++"):
             unused += ["torch/include", "tensorflow/include"]
+        if accelerator() == "cpu":
+            unused += ["torchao/_C_cutlass*", "torchao/_C_mxfp8*"]
         for path in [path for pattern in unused for path in packages.glob(pattern)]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
     run(PYTHON, *ISOLATED, "-m", "compileall", "-q", "-j", "0", "-x", "/testing/", VENV / "lib", check=False)

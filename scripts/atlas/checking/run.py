@@ -34,8 +34,8 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
         run, error = _attempt(check, given, seed)
         if error is None and run.remembers:
             error = _disturbance(check, given, seed, run.remembers)
-        if error is None:
-            error = _other_default(check, given)
+        if error is None or isinstance(error, Complaint):
+            error = _other_default(check, given) or error
         if error is None:
             verdict = (PASSED, "", [])
         elif isinstance(error, Complaint):

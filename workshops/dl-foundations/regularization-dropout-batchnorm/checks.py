@@ -390,8 +390,11 @@ def dropout(learner, rng):
     why = f"what is kept is x/(1 - p), p = {p}: the smallest and the largest factor"
     expect.close([kept.min(), kept.max()], [1 / (1 - p)] * 2, why=why, source="1/(1 - p)", likely=likely)
 
+    before = torch.get_rng_state()
     other = array(learner(x, p)) == 0
-    likely = "Is the mask made without chance, kept from the call before, or is a seed set or a generator made inside the function?"
+    likely = "It draws anew and gets the same: a seed is set inside the function. Leave that to whoever calls it."
+    if torch.equal(before, torch.get_rng_state()):
+        likely = "torch's generator did not move: is the mask kept from before, or drawn by a generator made inside?"
     expect.true((other != zeros).any(), "another call drops other entries", likely=likely)
     repeats = []
     for _ in range(2):

@@ -294,7 +294,8 @@ turned = torch.export.export(UprightInOneGraph(), (dark,)).module()
 print("with torch.where a bright image becomes", turned(bright)[0, 0, 0].item())
 
 fixed = torch.export.export(network, (scaled(x_val[:2]),))
-free = torch.export.export(network, (scaled(x_val[:2]),), dynamic_shapes=({0: torch.export.Dim("B")},))
+B = torch.export.Dim("B")
+free = torch.export.export(network, (scaled(x_val[:2]),), dynamic_shapes=({0: B},))
 try:
     fixed.module()(scaled(x_val[:3]))
 except Exception as error:
@@ -673,7 +674,8 @@ for name, (served, path) in SERVED.items():
     print("{:18} {:5.2f} {:6.2%} {:7.3f} {:7.3f} {:8.1%}".format(name, *facts[name]))
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-for (name, (size, share, p50, p95, _)), colour, mark in zip(facts.items(), plot.COLOURS, plot.MARKERS, strict=False):
+looks = zip(facts.items(), plot.COLOURS, plot.MARKERS, strict=False)
+for (name, (size, share, p50, p95, _)), colour, mark in looks:
     axes[0].plot(size, 100 * share, mark, color=colour, markersize=8, label=name)
     axes[1].plot([p50, p95], [100 * share] * 2, "-", color=colour, linewidth=1)
     axes[1].plot(p50, 100 * share, mark, color=colour, markersize=8)
@@ -879,7 +881,7 @@ def stop(processes):
             process.kill()
 
 
-def load_test(urls, rates, seconds=1.5):
+def load_test(urls, rates, seconds=1.0):
     """What `python serve.py load` says: a dict for each rate."""
     numbers = [str(rate) for rate in rates]
     command = [sys.executable, "serve.py", "load", "--url", *urls, "--rate", *numbers]

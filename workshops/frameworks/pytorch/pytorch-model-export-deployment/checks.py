@@ -728,7 +728,7 @@ def _time_of(given, loop):
     real, names = time, ("monotonic", "perf_counter", "time")  # real: the global of that name may be replaced, too
     shim = types.SimpleNamespace(**{**vars(time), **dict.fromkeys(names, loop.time)})
     changed = []
-    for value in [value for owner in given.__mro__ for value in vars(owner).values()]:
+    for value in [value for owner in getattr(given, "__mro__", ()) for value in vars(owner).values()]:
         scope = getattr(inspect.unwrap(value) if callable(value) else None, "__globals__", {})
         if scope.get("time") is real:
             scope["time"] = shim

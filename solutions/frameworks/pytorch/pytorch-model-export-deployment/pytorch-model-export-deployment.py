@@ -681,6 +681,8 @@ for (name, (size, share, p50, p95, _)), colour, mark in looks:
     axes[1].plot(p50, 100 * share, mark, color=colour, markersize=8)
 axes[0].set(xlabel="size (MB)", ylabel="test accuracy (%)", xlim=(0, 3), ylim=(83, 87))
 axes[1].set(xlabel="time for one image, p50 to p95 (ms)", xscale="log", ylim=(83, 87))
+axes[1].set_xticks([0.1, 0.3, 1, 3], ["0.1", "0.3", "1", "3"])
+axes[1].minorticks_off()
 axes[0].legend(frameon=False, fontsize=8, loc="lower right")
 axes[0].set_title("A quarter of the size ...", loc="left", size=10, weight="bold")
 _ = axes[1].set_title("... and the fastest are ONNX Runtime's", loc="left", size=10, weight="bold")

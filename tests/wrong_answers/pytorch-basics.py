@@ -37,7 +37,7 @@ def iterates_over_everything(nested, device):
         return nested
 
 
-@wrong("to_device", says="changes its input")
+@wrong("to_device", says="containers come back as new ones")
 def fills_the_dict_in_place(nested, device):
     if isinstance(nested, torch.Tensor):
         return nested.to(device)
@@ -883,7 +883,7 @@ def the_last_name_for_all(model, x):
     found, handles = {}, []
     try:
         for name, module in _leaves(model):
-            handles.append(module.register_forward_hook(lambda m, i, o: found.update({name: o})))
+            handles.append(module.register_forward_hook(lambda m, i, o: found.update({name: o})))  # noqa: B023
         with torch.no_grad():
             model(x)
     finally:

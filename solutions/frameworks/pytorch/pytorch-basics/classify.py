@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -106,12 +107,17 @@ class ResidualMLP(nn.Module):
 def load_data(limit, device):
     """Train, validation and test split, each (x (N, 784) float32 from 0 to 1, y (N,) int64) on the device."""
     fashion = atlas.data.load("fashion-mnist")
-    x, x_test = (
-        torch.tensor(x, dtype=torch.float32, device=device).flatten(1) / 255
-        for x in (fashion.x_train, fashion.x_test)
-    )
-    y, y_test = (torch.tensor(y, device=device) for y in (fashion.y_train, fashion.y_test))
-    return {"train": (x[:limit], y[:limit]), "val": (x[50_000:], y[50_000:]), "test": (x_test, y_test)}
+    parts = {
+        "train": (fashion.x_train[:limit], fashion.y_train[:limit]),
+        "val": (fashion.x_train[50_000:], fashion.y_train[50_000:]),
+        "test": (fashion.x_test, fashion.y_test),
+    }
+    return {name: (pixels(x, device), torch.tensor(y, device=device)) for name, (x, y) in parts.items()}
+
+
+def pixels(images, device):
+    """(N, 28, 28) uint8 as (N, 784) float32 from 0 to 1."""
+    return torch.tensor(images, dtype=torch.float32, device=device).flatten(1) / 255
 
 
 @torch.no_grad()
@@ -189,8 +195,8 @@ def trained(options, device):
 
 def report(options, device):
     """Print the test accuracy, and that of each class with the class it is most often mistaken for."""
-    classes = atlas.data.load("fashion-mnist").classes
-    x, y = load_data(1, device)["test"]
+    fashion = atlas.data.load("fashion-mnist")
+    classes, x, y = fashion.classes, pixels(fashion.x_test, device), torch.tensor(fashion.y_test, device=device)
     model = trained(options, device)
     with torch.no_grad():
         predicted = model(x).argmax(1)
@@ -204,8 +210,9 @@ def report(options, device):
 @torch.no_grad()
 def predict(options, device):
     """Print the three likeliest classes of the picture, or of the first ten test images."""
-    classes = atlas.data.load("fashion-mnist").classes
-    x = read_image(options.image).to(device) if options.image else load_data(1, device)["test"][0][:10]
+    fashion = atlas.data.load("fashion-mnist")
+    classes = fashion.classes
+    x = pixels(read_image(options.image) if options.image else fashion.x_test[:10], device)
     for n, row in enumerate(trained(options, device)(x).softmax(1)):
         best = row.topk(3)
         likely = (f"{classes[k]} {100 * p:.0f} %" for p, k in zip(best.values, best.indices, strict=True))
@@ -213,15 +220,14 @@ def predict(options, device):
 
 
 def read_image(path):
-    """A picture as (1, 784), values 0 to 1; ends the program where it cannot be read."""
+    """A picture as (1, 28, 28) uint8; ends the program where it cannot be read."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            pixels = torch.tensor(list(image.convert("L").resize((28, 28)).getdata()), dtype=torch.float32)
+            return np.asarray(image.convert("L").resize((28, 28)))[None]
     except OSError as error:
         sys.exit(f"{path} cannot be read as a picture: {error}")
-    return pixels[None] / 255
 
 
 # ------------------------------------------------------------------------------------------------ the program

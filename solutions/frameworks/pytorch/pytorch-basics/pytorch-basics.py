@@ -28,7 +28,7 @@ fashion
 # A tensor is a block of numbers with a *shape*, one type for all (`dtype`) and a place (`device`). The type decides what arithmetic does, and says nothing when it loses something.
 
 # %%
-pixels = torch.tensor(fashion.x_train)  # (60000, 28, 28)
+pixels = torch.tensor(fashion.x_train[:10_000])  # (10000, 28, 28)
 print(pixels.shape, pixels.dtype, pixels.device)
 bright, dark = torch.tensor([200, 100], dtype=torch.uint8)
 print("uint8:    200 + 100 =", (bright + dark).item(), "  -7 // 2 =", torch.tensor(-7).item() // 2)
@@ -100,7 +100,7 @@ lab.check(to_device)
 # There is a device without memory, `meta`: its tensors have shape and type and no numbers. It tells what a computation *would* need. Say, all differences between 10,000 images and 10,000 others:
 
 # %%
-batch = {"x": pixels[:10_000].flatten(1).float(), "names": fashion.classes}
+batch = {"x": pixels.flatten(1).float(), "names": fashion.classes}
 there = to_device(batch, "meta")
 cube = there["x"][:, None] - there["x"]  # (N, 1, D) - (N, D)
 cube_gigabytes = cube.numel() * cube.element_size() / 1e9
@@ -142,13 +142,15 @@ lab.check(pick)
 
 # %%
 device = lab.device
-split = {"train": slice(0, 10_000), "val": slice(50_000, 55_000)}
+split = {
+    "train": (fashion.x_train[:10_000], fashion.y_train[:10_000]),
+    "val": (fashion.x_train[50_000:55_000], fashion.y_train[50_000:55_000]),
+    "test": (fashion.x_test, fashion.y_test),
+}
 x, y = {}, {}
-for name, rows in split.items():
-    x[name] = pixels[rows].flatten(1).float().to(device) / 255  # (N, D), D = 784
-    y[name] = torch.tensor(fashion.y_train[rows]).to(device)
-x["test"] = torch.tensor(fashion.x_test).flatten(1).float().to(device) / 255
-y["test"] = torch.tensor(fashion.y_test).to(device)
+for name, (images, classes) in split.items():
+    x[name] = torch.tensor(images).flatten(1).float().to(device) / 255  # (N, D), D = 784
+    y[name] = torch.tensor(classes).to(device)
 
 means = torch.stack([x["train"][y["train"] == k].mean(0) for k in range(10)])  # (K, D), by masks
 scores = x["val"] @ means.T - 0.5 * (means**2).sum(1)  # (N, K) - (K,)
@@ -177,7 +179,7 @@ assert 0.64 < right < 0.72
 #
 # </details>
 #
-# ## 3 · Distances without the cube (13 min)
+# ## 3 · Distances without the cube (11 min)
 #
 # All distances between the rows of $A$, shape (N, D), and of $B$, shape (M, D). Broadcasting alone would make the differences first, (N, M, D): the cube of 314 GB above. The usual way out multiplies matrices:
 #
@@ -213,14 +215,18 @@ def by_products(A, B):
     return squares.clamp(min=0).sqrt()
 
 
-truth, found = np.geomspace(1e-5, 1, 26), {"subtract first": [], "by products": [], "torch.cdist": []}
+ways = {
+    "subtract first": pairwise_distances,
+    "by products": by_products,
+    "torch.cdist": torch.cdist,
+}
+truth, found = np.geomspace(1e-5, 1, 26), {name: [] for name in ways}
 A = x["val"][:30]
 noise = torch.randn(A.shape, generator=torch.Generator().manual_seed(0)).to(device)
 for distance in truth:
     B = A + distance * noise / noise.norm(dim=1, keepdim=True)
-    for name, D in zip(found, (pairwise_distances(A, B), by_products(A, B), torch.cdist(A, B)), strict=True):
-        found[name].append(D.diagonal().mean().item())
-    exact = pairwise_distances(A.double().cpu(), B.double().cpu()).diagonal().mean()
+    for name, way in ways.items():
+        found[name].append(way(A, B).diagonal().mean().item())
 error = {name: np.array(values) / truth for name, values in found.items()}
 ax = plot.curves(
     {name: (truth, ratio) for name, ratio in error.items()},
@@ -228,7 +234,7 @@ ax = plot.curves(
     ylabel="computed / true",
     xscale="log",
     yscale="log",
-    title="By products, distances below 0.01 are noise",
+    title="By products, distances below 0.002 are noise",
 )
 
 # %% [markdown]
@@ -249,7 +255,7 @@ assert abs(error["torch.cdist"][truth < 1e-3] - 1).min() > 0.2
 assert abs(error["by products"][truth > 0.3] - 1).max() < 0.02
 
 # %% [markdown]
-# ## 4 · A module from nothing (13 min)
+# ## 4 · A module from nothing (11 min)
 #
 # An `nn.Module` is an object with three tables. When you write `self.name = value`, it looks at what the value is:
 #
@@ -332,15 +338,13 @@ print(f"largest difference from nn.Linear: {difference:.1e}")
 # `.to` returns a new tensor, computed from the parameter: no longer an `nn.Parameter`, so it goes into no table, and the optimiser never sees it. (On the CPU `.to` returns the parameter itself.) Make the module first, then move it as a whole.
 #
 # </details>
-#
-# **Break.** Five minutes. Next: many layers.
 
 # %% tags=["instructor"]
 assert difference < 1e-4
 assert list(standardise.state_dict()) == ["mean", "spread"] and moved.note.device.type == "cpu"
 
 # %% [markdown]
-# ## 5 · Containers (11 min)
+# ## 5 · Containers (9 min)
 #
 # Depth is an argument, so the layers go into a list. In *perceptron-and-mlp* you put them into an `nn.ModuleList`; now you know what for. A Python list is "anything else" in the table above: its layers are in no table, no optimiser sees them, and *nothing complains*.
 #
@@ -406,6 +410,8 @@ _ = plot.curves(
 # `network.to(device)` leaves them behind, `state_dict()` does not save them (so a loaded model has fresh ones), and `network.eval()` does not reach dropout in there. The loss may fall because the layers that *are* registered learn on top of random ones.
 #
 # </details>
+#
+# **Break.** Five minutes. Next: the step that trains them.
 
 # %% tags=["instructor"]
 assert ratio > 1e3
@@ -448,6 +454,7 @@ lab.check(train_step)
 
 # %% [markdown]
 # What if a line is missing? Four of the five do their harm in silence. About 8 s.
+
 
 # %%
 @torch.no_grad()
@@ -492,10 +499,10 @@ print("without        train loss   validation loss   dropout on at the end")
 for line in ("nothing", "train()", "zero_grad()", "loss = ...", "backward()", "step()"):
     model, kept, curve = make_model(p=0.2), {}, []
     kept["loss"] = functional.cross_entropy(model(x["val"][:64]), y["val"][:64])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
     try:
-        for epoch in range(3):
-            for batch in batches(64, epoch):
+        for epoch in range(4):
+            for batch in batches(128, epoch):
                 step_without(line, model, batch, optimizer, kept)
             on = model.training
             few = x["train"][:5000], y["train"][:5000]
@@ -506,7 +513,7 @@ for line in ("nothing", "train()", "zero_grad()", "loss = ...", "backward()", "s
         print(f"{line:12} {str(error).partition(' (')[0]}")
 
 shown = {
-    f"without {line}_{split}": curve[:, k]
+    f"{'all five lines' if line == 'nothing' else f'without {line}'}_{split}": curve[:, k]
     for line, (curve, _) in curves.items()
     for k, split in enumerate(("train", "val"))
     if line != "backward()"  # the same curve as without step()
@@ -526,22 +533,22 @@ _ = plot.curves(shown, title="Two missing lines show in the curves, one does not
 # %% tags=["instructor"]
 assert set(curves) == {"nothing", "train()", "zero_grad()", "backward()", "step()"}
 final = {line: curve[-1] for line, (curve, _) in curves.items()}
-assert final["nothing"][1] < 0.7 and abs(final["train()"][1] - final["nothing"][1]) < 0.1
+assert final["nothing"][1] < 0.85 and abs(final["train()"][1] - final["nothing"][1]) < 0.1
 assert not final["zero_grad()"][1] < 2 * final["nothing"][1]
 assert not curves["train()"][1] and curves["nothing"][1]
 for line in ("backward()", "step()"):
     assert np.ptp(curves[line][0][:, 0]) < 1e-3
 
 # %% [markdown]
-# ## 7 · How large a batch? (9 min)
+# ## 7 · How large a batch? (8 min)
 #
 # A step costs a fixed overhead $a$ and $b$ for each image: $B$ images take $a + bB$, so the throughput is $B/(a + bB)$. It rises with $B$ and levels off at $1/b$. Large batches are fast. But for a fixed number of images they take fewer steps. The usual remedy is to *scale the rate* with the batch, $\eta = \eta_0 B/64$: one step of twice the size for two.
 #
-# The experiment: 40,000 images in all (4 epochs of 10,000), SGD with momentum 0.9, a rate that falls to 0 in a straight line from $\eta_0 = 0.01$ for B = 32, two seeds. About 12 s.
+# The experiment: 30,000 images in all (3 epochs of 10,000), SGD with momentum 0.9, a rate that falls to 0 in a straight line from $\eta_0 = 0.01$ for B = 64, two seeds. About 12 s.
 
 # %%
-EPOCHS, BASE, RATE = 4, 32, 0.01
-SIZES = (32, 128, 512, 2048)
+EPOCHS, BASE, RATE = 3, 64, 0.01
+SIZES = (64, 256, 1024, 4096)
 
 
 def train(B, rate, seed, epochs=EPOCHS, widths=(784, 64, 64, 10)):
@@ -559,7 +566,7 @@ def train(B, rate, seed, epochs=EPOCHS, widths=(784, 64, 64, 10)):
 
 
 accuracy, speed = {}, {}  # (B, scaled or not): mean of two seeds
-print("    B   steps   images/s   validation accuracy: η₀   η₀ B/32")
+print("    B   steps   images/s   validation accuracy: η₀   η₀ B/64")
 for B in SIZES:
     for scaled in (False, True):
         runs = [train(B, RATE * B / BASE if scaled else RATE, seed) for seed in (0, 1)]
@@ -574,7 +581,7 @@ fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 axes[0].loglog(SIZES, [speed[B] for B in SIZES], "o-", color=plot.COLOURS[0])
 axes[0].set(xlabel="batch size B", ylabel="images per second", ylim=(1e3, 1e6))
 axes[0].set_title("Larger batches are faster, up to a point", loc="left", size=10, weight="bold")
-for scaled, label, k in ((False, "η₀", 1), (True, "η₀ B/32", 0)):
+for scaled, label, k in ((False, "η₀", 1), (True, "η₀ B/64", 0)):
     style = {"color": plot.COLOURS[k], "marker": plot.MARKERS[k], "label": label}
     axes[1].semilogx(SIZES, [100 * accuracy[B, scaled] for B in SIZES], **style)
 axes[1].set(xlabel="batch size B", ylabel="validation accuracy (%)")
@@ -586,7 +593,7 @@ for ax in axes:
     ax.minorticks_off()
 
 # %% [markdown]
-# The baseline: multinomial logistic regression of scikit-learn on the same 10,000 images, its strength of regularisation chosen on the validation images as the network's batch and rate were. Then both meet the test images, once. About 15 s.
+# The baseline: multinomial logistic regression of scikit-learn on the same 10,000 images, its strength of regularisation chosen on the validation images. Then both meet the test images, once; the network with the batch and rate that were best above, and twice as many epochs. About 14 s.
 
 # %%
 arrays = {name: (standardise(x[name]).cpu().numpy(), y[name].cpu().numpy()) for name in x}
@@ -598,30 +605,34 @@ for C in (1e-3, 1e-2, 1e-1):
 best_C = max(baseline, key=baseline.get)
 best_B, best_scaled = max(accuracy, key=accuracy.get)
 rate = RATE * best_B / BASE if best_scaled else RATE
-finals = [evaluate(train(best_B, rate, seed)[0], x["test"], y["test"])[1] for seed in (2, 3, 4)]
+finals = []
+for seed in (2, 3, 4):
+    network, _ = train(best_B, rate, seed, epochs=2 * EPOCHS)
+    finals.append(evaluate(network, x["test"], y["test"])[1])
 print(f"test, logistic regression with C = {best_C}: {baseline[best_C][1]:.1%}")
 spread = np.std(finals, ddof=1)
 print(f"test, network with B = {best_B}: {np.mean(finals):.1%} ± {spread:.1%} (three seeds)")
 
 # %% tags=["instructor"]
-assert speed[512] > 3 * speed[32]
-assert accuracy[32, False] > accuracy[2048, False] + 0.12
-assert accuracy[512, True] > accuracy[512, False] + 0.01 and accuracy[128, True] > accuracy[128, False]
-assert accuracy[2048, True] < accuracy[512, True] - 0.05, "the remedy has an end"
+assert speed[1024] > 1.3 * speed[64]
+assert accuracy[64, False] > accuracy[4096, False] + 0.12
+assert accuracy[256, True] > accuracy[256, False] + 0.02
+assert accuracy[1024, True] > accuracy[1024, False] + 0.03, "the scaled rate helps"
+assert accuracy[4096, True] < accuracy[1024, True] - 0.1, "the remedy has an end"
 assert best_C == 1e-2, "the best C lies inside its list"
-assert best_B == 32 and np.mean(finals) > baseline[best_C][1]
+assert np.mean(finals) > baseline[best_C][1] + 0.005
 
 # %% [markdown]
 # **Question.** Up to which batch does the scaled rate keep the accuracy, and why does it fail beyond?
 #
 # <details><summary>Answer</summary>
 #
-# To 128 almost all of it, to 512 a part. The remedy assumes that the gradient hardly changes over the steps that one large step replaces. At 2,048 there are 20 steps in all, the first with η = 0.64: too long for the curvature, and too few to correct it. Each of these batches might do better with a rate of its own; that search is the fair race of *optimization-sgd-adam*.
-# The network beats the tuned linear model by about a point, not by more: 40,000 images are few, and to it too an image is a flat list of 784 numbers.
+# To 256 almost all of it, to 1,024 a part. The remedy assumes that the gradient hardly changes over the steps that one large step replaces. At 4,096 there are 9 steps in all, the first with η = 0.64: too long for the curvature, and too few to correct it. Each of these batches might do better with a rate of its own; that search is the fair race of *optimization-sgd-adam*.
+# With more epochs the network beats the tuned linear model by a point or two, not by more: to it too an image is a flat list of 784 numbers.
 #
 # </details>
 #
-# ## 8 · Look inside (13 min)
+# ## 8 · Look inside (14 min)
 #
 # A *forward hook* is a function that a module calls after each forward pass, with itself, its inputs and its output: `handle = module.register_forward_hook(hook)`, and `handle.remove()` takes it away. So one can record what any layer gives, without touching the model's code.
 #
@@ -698,7 +709,7 @@ for n in apart.nonzero()[:5, 0]:
         tiles += [x["val"][n], *x["train"][nearest[space][n]]]
         found = [fashion.classes[y["train"][m]] for m in nearest[space][n]]
         titles += [f"{fashion.classes[y['val'][n]]} by {space}", *found]
-title = "Five images and their nearest, by pixels (left) and features (right), where the two disagree"
+title = "Five images and what is nearest: by pixels (left) and by features (right)"
 _ = plot.images(torch.stack(tiles).reshape(-1, 28, 28).cpu(), titles, columns=8, title=title)
 
 # %% tags=["instructor"]
@@ -716,7 +727,7 @@ for k in range(4):
 #
 # </details>
 #
-# ## 9 · From notebook to program (15 min)
+# ## 9 · From notebook to program (16 min)
 #
 # [classify.py](classify.py) trains, evaluates and predicts, with one file for all three. Two functions in it are yours. What should be in such a file? The model's `state_dict()` (here the standardisation is in it, as buffers), the optimiser's, which holds momentum, and the configuration that it takes to build the model again. Not the model object itself: that would be a *pickle*, which names your classes by their path
 # and can run any code when it is read. `torch.load(path, weights_only=True)` reads plain data only.

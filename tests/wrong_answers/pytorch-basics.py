@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -86,8 +87,6 @@ def one_level_only(nested, device):
 
 @wrong("to_device", says="NumPy")
 def makes_tensors_of_arrays(nested, device):
-    import numpy as np
-
     if isinstance(nested, (torch.Tensor, np.ndarray)):
         return torch.as_tensor(nested).to(device)
     if isinstance(nested, dict):
@@ -484,6 +483,15 @@ class PlainObject:
 
     def __call__(self, x):
         return functional.linear(x, self.weight, self.bias)
+
+
+@wrong("Linear", says="global generator")
+class DrawnByNumpy(_Usual):
+    def __init__(self, inputs, outputs, bias=True):
+        super().__init__(inputs, outputs, bias)
+        bound = inputs**-0.5
+        w = np.random.uniform(-bound, bound, (outputs, inputs))
+        self.weight = nn.Parameter(torch.tensor(w, dtype=torch.float32))
 
 
 @right("Linear")

@@ -555,6 +555,18 @@ def Linear(learner, rng):
         if list(shapes) == list(wanted):  # else a complaint is out already
             module_gradients(layer, theirs, _tensor(rng.normal(size=(4, inputs))), rng, why=f"{made}: z = xWᵀ + b")
 
+    seeded = []
+    for _ in range(2):
+        np.random.random()  # another generator than torch's moves on, and makes no difference
+        torch.manual_seed(7)
+        seeded.append(learner(3, 2).weight.detach())
+    expect.true(
+        torch.equal(*seeded),
+        "after the same torch.manual_seed the same weights",
+        f"one {seeded[0].flatten()[:2].tolist()}, another {seeded[1].flatten()[:2].tolist()}",
+        likely="Draw by torch, from its global generator, and not by NumPy or random.",
+    )
+
     inputs, outputs = 9, 3000
     bound, layers = inputs**-0.5, [learner(inputs, outputs) for _ in range(2)]
     for name in ("weight", "bias"):

@@ -79,7 +79,7 @@ def keys_in_capitals_too():
 @right("predictions")
 def written_out():
     yes, no = True, False
-    return dict(a=yes, b=yes, c=no, d=no, e=yes, f=yes, g=no, h=yes, i=no, j=yes, k=no, l=yes, m=no, n=yes, o=yes)  # noqa: C408
+    return dict(a=yes, b=yes, c=no, d=no, e=yes, f=yes, g=no, h=yes, i=no, j=yes, k=no, l=yes, m=no, n=yes, o=yes)
 
 
 @right("predictions")
@@ -640,7 +640,7 @@ def batched_rows(f, x):
     return torch.stack(rows).reshape(*y.shape, *x.shape)
 
 
-# ------------------------------------------------------------------------------------------------ hessian_vector_product
+# ----------------------------------------------------------------------------------------- hessian_vector_product
 
 
 @wrong("hessian_vector_product", says="Each tensor of weights meets only itself")
@@ -728,7 +728,9 @@ def whole_matrix_at_once(loss, params, v):
     eye = torch.eye(len(flat), dtype=flat.dtype)
     settings = {"retain_graph": True, "is_grads_batched": True, "materialize_grads": True}
     rows = torch.autograd.grad(flat, params, eye, **settings)
-    rows = [each if each.dim() > p.dim() else torch.zeros(len(eye), *p.shape) for each, p in zip(rows, params, strict=True)]
+    rows = [
+        each if each.dim() > p.dim() else torch.zeros(len(eye), *p.shape) for each, p in zip(rows, params, strict=True)
+    ]
     return [torch.einsum("p,p...->...", way, each.to(way.dtype)).detach() for each in rows]
 
 
@@ -773,7 +775,9 @@ def with_grad_outputs(loss, params, v):
 
 @right("hessian_vector_product")
 def one_flat_product(loss, params, v):
-    flat = torch.cat([g.flatten() for g in torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)])
+    flat = torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)]
+    )
     if not flat.requires_grad:
         return [p.detach() * 0 for p in params]
     number = flat @ torch.cat([each.reshape(-1) for each in v])

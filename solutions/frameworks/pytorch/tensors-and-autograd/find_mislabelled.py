@@ -21,7 +21,7 @@ import atlas
 from atlas import plot, program
 
 CONFIG = {"data": "fashion-mnist", "plant": 0.0, "lr": 2e-3, "width": 64, "batch_size": 64, "seed": 0, "limit": 10_000}
-SHOWN = 20
+SHOWN, COLUMNS = 20, 5  # images in the figure
 
 
 # ------------------------------------------------------------------------------------------------ scores
@@ -145,17 +145,20 @@ def draw(path, order, says, data):
     """Write the figure: the most suspicious images, each with its label and what the network says."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6), layout="constrained")
     top = order[:SHOWN].tolist()
-    for ax, i in zip(figure.subplots(-(-len(top) // 5), 5, squeeze=False).flat, top, strict=False):
-        ax.imshow(data["pictures"][i], cmap="gray")
+    rows = -(-len(top) // COLUMNS)
+    figure = Figure(figsize=(9, 1.85 * rows + 0.5), layout="constrained")
+    ax = figure.subplots()  # one for all images: an Axes for each takes seconds
+    for place, i in enumerate(top):
+        x, y = 44 * (place % COLUMNS), 44 * (place // COLUMNS)
+        ax.imshow(data["pictures"][i], cmap="gray", extent=(x, x + 28, y + 28, y))
         label, said = (data["classes"][int(t[i])] for t in (data["labels"], says))
         star = " *" if data["planted"][i] else ""
-        ax.set_title(f"{label}{star}\n(network: {said})", size=8)
-    for ax in figure.axes:
-        ax.axis("off")
+        ax.text(x + 14, y - 1, f"{label}{star}\n(network: {said})", size=8, ha="center")
+    ax.set(xlim=(-10, 44 * COLUMNS - 6), ylim=(44 * rows - 14, -13))
+    ax.axis("off")
     note = ", * planted" if data["planted"].any() else ""
-    figure.suptitle(f"The {len(top)} most suspicious labels{note}", size=11, weight="bold", color=plot.INK)
+    ax.set_title(f"The {len(top)} most suspicious labels{note}", size=11, weight="bold", color=plot.INK)
     program.save_figure(figure, path)
 
 

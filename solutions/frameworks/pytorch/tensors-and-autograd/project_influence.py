@@ -65,15 +65,17 @@ def conjugate_gradient(product, b, steps=500, tol=1e-8):
     """Solve H s = b for a symmetric, positive H known by its products. Returns s and the number of products."""
     s, residual = torch.zeros_like(b), b.clone()
     way, square = residual.clone(), (b * b).sum()
-    for step in range(1, steps + 1):
+    products = 0
+    while products < steps:
         image = product(way)
+        products += 1
         length = square / (way * image).sum()
         s, residual = s + length * way, residual - length * image
         before, square = square, (residual * residual).sum()
         if square.sqrt() <= tol * b.norm():
             break
         way = residual + square / before * way
-    return s, step
+    return s, products
 
 
 def gradients_of_each(w, x, y):
@@ -130,7 +132,10 @@ def draw(path, cases):
 
     figure = Figure(figsize=(9, 4), layout="constrained")
     for ax, name, title in zip(
-        figure.subplots(1, 2), ("predicted", "plain"), ("With H⁻¹: on the line", "Without H: not even near"), strict=True
+        figure.subplots(1, 2),
+        ("predicted", "plain"),
+        ("With H⁻¹: on the line", "Without H: not even near"),
+        strict=True,
     ):
         for case, colour, mark in zip(cases, plot.COLOURS, plot.MARKERS, strict=False):
             ax.plot(case[name], case["truth"], mark, color=colour, markersize=4, label=f"test image {case['image']}")

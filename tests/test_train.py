@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
@@ -65,9 +66,9 @@ def begun(script, path, *more, kill=None, env=None):
         os.environ.update(env or {})
         if kill:
             die(*kill)
-        sys.stdout = sys.stderr = open(os.devnull, "w")
         script.load_data, script.draw = script.read, lambda *_: None
-        script.main([*SMALL, "--checkpoint", str(path), *more])
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            script.main([*SMALL, "--checkpoint", str(path), *more])
         os._exit(0)
 
     script.read(600, torch.device("cpu"))

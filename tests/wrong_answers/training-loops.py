@@ -130,6 +130,12 @@ class MergeReturnsANewOne(_Base):
         return both
 
 
+@wrong("Mean", says="and not for the sum")
+class AsksForTheSum(_Base):
+    def compute(self):
+        return self.s / self.n if self.s else float("nan")
+
+
 @right("Mean")
 class RunningMean:
     def __init__(self):
@@ -299,6 +305,20 @@ def last_loss(model, optimizer, x, y, size, max_norm=None):
 def switches_to_evaluation(model, optimizer, x, y, size, max_norm=None):
     model.eval()
     return sum_of_losses(model, optimizer, x, y, size, max_norm)
+
+
+@wrong("accumulated_step", says="images in each pass")
+def equal_chunks(model, optimizer, x, y, size, max_norm=None):
+    optimizer.zero_grad()
+    total, parts = 0.0, -(-len(x) // size)
+    for a, b in zip(x.chunk(parts), y.chunk(parts), strict=True):
+        loss = functional.cross_entropy(model(a), b) * len(a) / len(x)
+        loss.backward()
+        total += loss.item()
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    return total
 
 
 @wrong("accumulated_step", says="size / len(x)")

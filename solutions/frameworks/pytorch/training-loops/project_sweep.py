@@ -7,6 +7,7 @@ the two leaderboards have to be equal. Writes leaderboard.{json,png} to --out.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -28,7 +29,9 @@ def make_plan(folder, rates, seeds, limit, epochs):
     path = folder / "plan.json"
     if not path.exists():
         runs = [
-            {**train.CONFIG, "lr": rate, "seed": seed, "limit": limit, "batch_size": 50} for seed in seeds for rate in rates
+            {**train.CONFIG, "lr": rate, "seed": seed, "limit": limit, "batch_size": 50}
+            for seed in seeds
+            for rate in rates
         ]
         write(path, {"epochs": epochs, "runs": runs})
     return json.loads(path.read_text())
@@ -73,8 +76,8 @@ def finish(folder, data, kills, runs):
 
 def quiet_sweep(folder, data):
     torch.set_num_threads(1)
-    sys.stdout = open(os.devnull, "w")
-    sweep(folder, data)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        sweep(folder, data)
 
 
 def leaderboard(folder):
@@ -85,7 +88,9 @@ def leaderboard(folder):
         scores = [result["val accuracy"][-1] for result in results if result["lr"] == rate]
         weights = [result["weights"] for result in results if result["lr"] == rate]
         spread = float(np.std(scores, ddof=1))
-        rows.append({"lr": rate, "mean": float(np.mean(scores)), "spread": spread, "scores": scores, "weights": weights})
+        rows.append(
+            {"lr": rate, "mean": float(np.mean(scores)), "spread": spread, "scores": scores, "weights": weights}
+        )
     rows.sort(key=lambda row: -row["mean"])
     for row in rows:
         row["level with the best"] = rows[0]["mean"] - row["mean"] <= max(rows[0]["spread"], row["spread"])
@@ -131,6 +136,7 @@ def main(arguments=None):
     if options.quick:
         options.limit, options.epochs, options.kills, rates, seeds = 500, 2, 2, RATES[1:3], SEEDS[:2]
     torch.set_num_threads(1)
+    torch.optim.SGD([torch.zeros(1)])  # what torch imports for its first optimizer, once for all forks
     data = train.load_data(options.limit, torch.device("cpu"))
     boards = {}
     for name, kills in (("killed", options.kills), ("undisturbed", 0)):

@@ -66,7 +66,7 @@ def _divided(mean):
     hints=[
         "A mean of means cannot be repaired later. Which two numbers can simply be added up?",
         "update: the sum grows by value · n, the count by n. merge: both grow by the other's. compute: sum by count.",
-        "self.total += float(value) * n; self.count += n; at the end self.total / self.count, or float('nan') for count 0",
+        "self.total += float(value) * n; self.count += n; at the end self.total / self.count; for count 0 float('nan')",
     ],
     mistakes=parts(_Mean).mistakes(
         add={
@@ -83,9 +83,11 @@ def _divided(mean):
         },
         take={
             "merge takes the mean of the two means. Add up sums and counts.": (
-                lambda self, other: _set(self, (_divided(self) + _divided(other)) / 2 * self.count, self.count)
-                if self.count and other.count
-                else _Mean.take(self, other)
+                lambda self, other: (
+                    _set(self, (_divided(self) + _divided(other)) / 2 * self.count, self.count)
+                    if self.count and other.count
+                    else _Mean.take(self, other)
+                )
             ),
             "merge counts the other as one batch of the same size: its sum belongs to its own count.": (
                 lambda self, other: _set(self, self.total + other.total, 2 * self.count)
@@ -130,8 +132,7 @@ def Mean(learner, rng):
 
     example = [(1.0, 4), (2.0, 4), (6.0, 1)]
     demand(filled(example), example, "the example above: means 1, 2, 6 of 4, 4 and 1 examples")
-    draw = [[(float(v), int(n)) for v, n in zip(rng.normal(size=5), rng.integers(1, 60, 5))] for _ in range(3)]  # noqa: B905
-    a, b, c = draw
+    a, b, c = ([(float(rng.normal()), int(rng.integers(1, 60))) for _ in range(5)] for _ in range(3))
     demand(filled(a), a, "five batches of unequal size, values of both signs")
     mean = filled(a)
     mean.compute()
@@ -163,6 +164,9 @@ def Mean(learner, rng):
         expect.kind(result, float, f"compute returns a float, also after {words}")
         nan = "Ask for the count before you divide."
         expect.true(math.isnan(result), f"no examples, after {words}: NaN", f"yours    {result}", likely=nan)
+    for zeros in ([(0.0, 3), (0.0, 2)], [(1.5, 2), (-1.0, 3)]):
+        likely = "Ask for the count, and not for the sum: a sum of 0 is a result like others."
+        demand(filled(zeros), zeros, "losses that add up to 0", likely)
     small = [(0.25, 3), (0.125, 1)]
     demand(filled(small), small, "fractions stay fractions")
     given = [(torch.tensor(value), n) for value, n in small]
@@ -410,6 +414,7 @@ def accumulated_step(learner, rng):
     demand(5, 2, None, "old gradients are there", old=True)
     demand(5, 2, 0.1, "old gradients are there, clipped", old=True)
     demand(5, 2, None, "two steps in a row", calls=2)
+    demand(6, 4, None, "a last part of half the size")
     demand(4, 4, None, "one part")
     demand(3, 8, None, "a size above the batch")
     demand(3, 1, None, "single images")
@@ -441,11 +446,8 @@ class _EMA:
     """The right answer, with parts to replace."""
 
     def __init__(self, model, decay):
-        self.model, self.decay, self.updates = self.copied(model), decay, 0
+        self.model, self.decay, self.updates = copy.deepcopy(model), decay, 0
         self.ready(self.model)
-
-    def copied(self, model):
-        return copy.deepcopy(model)
 
     def ready(self, mine):
         mine.eval().requires_grad_(False)
@@ -513,14 +515,13 @@ def _averaged_too(self, mine, theirs, d):
             ),
             "Buffers are averaged: they are to be copied (a counter is a whole number).": _averaged_too,
         },
-        copied={
-            "self.model is the model itself, or shares its parameters, and is no copy: copy.deepcopy(model).": (
-                lambda self, model: model
-            ),
-        },
         ready={
-            "The copy is not in evaluation mode: self.model.eval().": lambda self, mine: mine.train().requires_grad_(False),
-            "The copy's parameters require gradients: self.model.requires_grad_(False).": lambda self, mine: mine.eval(),
+            "The copy is not in evaluation mode: self.model.eval().": lambda self, mine: mine.train().requires_grad_(
+                False
+            ),
+            "The copy's parameters require gradients: self.model.requires_grad_(False).": lambda self, mine: (
+                mine.eval()
+            ),
             "The copy is neither in evaluation mode nor freed of gradients: .eval().requires_grad_(False).": (
                 lambda self, mine: mine.train()
             ),
@@ -690,11 +691,7 @@ def _differing(run, other):
     found = []
     for name in run:
         mine, theirs = (_leaves(each[name].state_dict()) for each in (run, other))
-        found += [
-            f"{name}: {key}"
-            for key in theirs
-            if not _same(mine.get(key), theirs[key])
-        ]
+        found += [f"{name}: {key}" for key in theirs if not _same(mine.get(key), theirs[key])]
     return found
 
 
@@ -759,8 +756,9 @@ def _left_beside(path, write, kept):
 @exercise(
     hints=[
         "Two halves: what goes into the dict, and how the file takes its place.",
-        "{name: part.state_dict() for name, part in parts.items()}, random_state(), and path.with_name(path.name + '.part').",
-        'torch.save({"step": step, "parts": states, "random": random_state()}, unfinished); os.replace(unfinished, path)',
+        "{name: part.state_dict() for name, part in parts.items()}, random_state(); path.with_name(path.name + '.part').",
+        'torch.save({"step": step, "parts": states, "random": random_state()}, unfinished), then '
+        "os.replace(unfinished, path)",
     ],
     mistakes=_saved.mistakes(
         put={
@@ -984,7 +982,8 @@ def _late(path, parts):
     hints=[
         "Four lines: load, compare the names, hand each part its state, put the generators back. Then return.",
         "saved['parts'].keys() != parts.keys() compares the names. part.load_state_dict(...) changes a part in place.",
-        "for name, part in parts.items(): part.load_state_dict(saved['parts'][name]); then set_random_state(saved['random'])",
+        "for name, part in parts.items(): part.load_state_dict(saved['parts'][name]); then "
+        "set_random_state(saved['random'])",
     ],
     mistakes=_resumed.mistakes(
         _late,
@@ -995,9 +994,9 @@ def _late(path, parts):
         },
         load={
             "Only the model goes on; the other parts begin anew. Hand each of them its state.": (
-                lambda saved, parts: parts["model"].load_state_dict(saved["parts"]["model"])
-                if "model" in parts
-                else None
+                lambda saved, parts: (
+                    parts["model"].load_state_dict(saved["parts"]["model"]) if "model" in parts else None
+                )
             ),
             "The schedule is left out: each part gets its state, whatever it is called.": (
                 lambda saved, parts: [
@@ -1025,9 +1024,7 @@ def _late(path, parts):
                 )
             ),
             "A part too many in the file is refused, but not one too few: compare both sets of names.": (
-                lambda path, saved, parts: (
-                    None if set(saved["parts"]) <= set(parts) else _checked(path, saved, parts)
-                )
+                lambda path, saved, parts: None if set(saved["parts"]) <= set(parts) else _checked(path, saved, parts)
             ),
         },
         safe={"It reads code too, which then runs: weights_only=True takes data only.": False},
@@ -1363,7 +1360,9 @@ def fit(learner, rng):
         expected = each * ends
         if breaks:
             expected = each * (ends - 1) + each[: each.index(breaks[0]) + 1]
-        likely = "True from any hook makes this epoch the last, and the hooks behind it are still called." if stops else ""
+        likely = (
+            "True from any hook makes this epoch the last, and the hooks behind it are still called." if stops else ""
+        )
         rule = f"{why}: what is called, in order"
         expect.equal(called, expected, why=rule, source="the docstring", likely=likely)
         for name, number, *seen in log:
@@ -1745,7 +1744,9 @@ def _own_end(order, processes):
             "The seed differs from rank to rank: then the orders do, and examples are doubled and lost.": (
                 lambda n, rank, seed, epoch: _order(n, seed + rank, epoch)
             ),
-            "The epoch has no part in it: every epoch has the same order.": lambda n, rank, seed, epoch: _order(n, seed, 0),
+            "The epoch has no part in it: every epoch has the same order.": lambda n, rank, seed, epoch: _order(
+                n, seed, 0
+            ),
             "The seed has no part in it.": lambda n, rank, seed, epoch: _order(n, 0, epoch),
             "Nothing is shuffled.": lambda n, rank, seed, epoch: _order(n, seed, epoch).sort().values,
             "The generator's seed is seed · epoch; asked for is seed + epoch.": (

@@ -33,10 +33,10 @@ fashion
 # %% [markdown]
 # ## 1 · A loop with its parts named (8 min)
 #
-# Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017; licence MIT): 5,000 images to train on, 3,000 to validate, 10,000 to test. Small, so that a whole training takes a second. Read the loop below by its parts; every one of them will be replaced by something better.
+# Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017; licence MIT): 4,000 images to train on, 3,000 to validate, 10,000 to test. Small, so that a whole training takes a second. Read the loop below by its parts; every one of them will be replaced by something better.
 
 # %%
-TRAIN = 5000
+TRAIN = 4000
 device = atlas.device()
 x_all = torch.tensor(fashion.x_train, dtype=torch.float32).flatten(1)  # (60000, 784)
 y_all = torch.tensor(fashion.y_train)
@@ -327,7 +327,7 @@ axes[0].set(xlabel="step", ylabel="loss, mean of 10 batches", ylim=(0.3, 30))
 axes[1].set(xlabel="step", ylabel="gradient norm before clipping")
 axes[0].legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
 axes[0].set_title("Clipping holds; warm-up only postpones", loc="left", size=11, weight="bold")
-_ = axes[1].set_title("Where the norm explodes, a step too far", loc="left", size=11, weight="bold")
+_ = axes[1].set_title("Unclipped, the norm leaps; then all is dead", loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
 assert max(reached["none"], reached["warm-up"]) < 0.45 < 0.55 < min(reached["clipping"], reached["both"])
@@ -366,7 +366,7 @@ assert abs(loss.item() - full) < 0.02 * full
 #
 # <details><summary>Answer</summary>
 #
-# All that adds small to large: the weights (a step below 1/256 of a weight is lost), the optimizer's running means, an average of weights with decay 0.999, the sums of metrics, the batch norm statistics. So weights, gradients, states and losses stay in float32; only the large products inside a pass are bfloat16. float16 would also need its loss scaled, for its range is small.
+# All that adds small to large: the weights (a step below 1/512 of a weight is lost), the optimizer's running means, an average of weights with decay 0.999, the sums of metrics, the batch norm statistics. So weights, gradients, states and losses stay in float32; only the large products inside a pass are bfloat16. float16 would also need its loss scaled, for its range is small.
 #
 # </details>
 #
@@ -563,7 +563,8 @@ lab.check(resume_run)
 # Now the test that counts: 60 steps in one go, against 30 steps, a file, a new beginning with another seed, and 30 more. Then the same with one thing left out at a time, and how far the weights are off in the end.
 
 # %%
-folder = Path(tempfile.mkdtemp(prefix="loops-"))
+scratch = tempfile.TemporaryDirectory(prefix="loops-")  # goes when the kernel ends
+folder = Path(scratch.name)
 straight = new_run(0)
 go_on(straight, 0, STEPS)
 half = new_run(0)
@@ -859,7 +860,7 @@ for name, its in found.items():
     print(f"{name:12} gradient differs by {difference:.0e}; {cost[name][0]:.1f} ms a step")
     assert difference < 1e-6
 ax.invert_yaxis()
-ax.set_xlabel("ms a step of 512 images; orange: all_reduce (DDP hides its own)")
+ax.set_xlabel("ms a step of 512 images; orange: all_reduce and waiting (DDP hides its own)")
 faster = cost["one process"][0] / cost["two, yours"][0]
 title = f"Two processes, the same gradient, {faster:.1f} times the speed"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
@@ -875,12 +876,12 @@ _ = ax.set_title(title, loc="left", size=11, weight="bold")
 #
 # ## 9 · Which batch, which rate? (7 min)
 #
-# Three epochs for each, so the same number of images, with three batch sizes and five rates; the batch of 512 also as 8 passes of 64. Clipped at 1, as one does. About 12 s.
+# Three epochs for each, so the same number of images, with three batch sizes and five rates; the batch of 512 also as 8 passes of 64. Clipped at 1, as one does. About 10 s.
 
 # %%
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 SETTINGS = {  # name: (batch, images in a pass)
-    "B = 32": (32, 32),
+    "B = 64": (64, 64),
     "B = 128": (128, 128),
     "B = 512": (512, 512),
     "512 as 8 · 64": (512, 64),
@@ -908,15 +909,15 @@ ax = plot.curves(
     xscale="log",
     title="A larger batch wants a higher rate, accumulated or not",
 )
-_ = ax.set_ylim(50, 88)
+_ = ax.set_ylim(5, 90)
 
 # %% tags=["instructor"]
-assert best["B = 32"] < best["B = 512"]
-assert max(grid["B = 32"]) > max(grid["B = 512"])
+assert best["B = 64"] < best["B = 512"]
+assert max(grid["B = 64"]) > max(grid["B = 512"])
 assert np.abs(np.subtract(grid["B = 512"], grid["512 as 8 · 64"]))[:3].max() < 2
 
 # %% [markdown]
-# With the same images a batch of 512 takes a sixteenth of the steps of 32. A higher rate makes up for some of it, not for all (the README says how far that goes). As 8 passes of 64 it is the same run but for rounding; where a rate is so high that rounding is enlarged from step to step, the two may end apart. What do the loop's other parts bring? The baseline is the run above with 128 images; the second has a rate that falls, the third the mean of the weights. Each gets the same five rates; the best on validation images is then measured on the test images, with three new seeds. About 10 s.
+# With the same images a batch of 512 takes an eighth of the steps of 64. A higher rate makes up for some of it, not for all (the README says how far that goes). As 8 passes of 64 it is the same run but for rounding; where a rate is so high that rounding is enlarged from step to step, the two may end apart. What do the loop's other parts bring? The baseline is the run above with 128 images; the second has a rate that falls, the third the mean of the weights. Each gets the same five rates; the best on validation images is then measured on the test images, with three new seeds. About 10 s.
 
 # %%
 END = steps_of["B = 128"]
@@ -947,7 +948,7 @@ for name, settings in variants.items():
 # %% tags=["instructor"]
 assert all(rate in RATES[1:-1] for rate in chosen.values()), "no best at the end of its list"
 final = {name: np.mean(its) for name, its in scores.items()}
-assert all(78 < value < 88 for value in final.values())
+assert all(75 < value < 88 for value in final.values())
 assert final["mean of weights"] > final["plain"]
 
 # %% [markdown]

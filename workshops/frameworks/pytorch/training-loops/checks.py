@@ -1365,20 +1365,21 @@ def fit(learner, rng):
         )
         rule = f"{why}: what is called, in order"
         expect.equal(called, expected, why=rule, source="the docstring", likely=likely)
-        for name, number, *seen in log:
-            if name in ("train", "validate"):
-                mode = "training mode" if name == "train" else "evaluation mode"
-                expect.equal(seen[0], name == "train", why=f"{why}: {name} of epoch {number} in {mode}", source="mode")
-                likely = "with torch.no_grad(): around validate, and around nothing else."
-                rule = f"{why}: {name} of epoch {number}, whether gradients are recorded"
-                expect.equal(seen[1], name == "train", why=rule, source="the docstring", likely=likely)
-            else:
-                record = {"epoch": number, "train": 100.0 - number, "val": losses[number - 1]}
-                wanted = [tuple(sorted(record.items())), True]
-                rule = f"{why}: {name} in epoch {number} gets the record and the model"
-                expect.true(str(seen[0]) == str(wanted), rule, f"yours    {seen[0]}", f"expected {wanted}")
-                rule = f"{why}: in {name} the model has the weights of this epoch"
-                expect.close(seen[1], float(number), why=rule, source="every weight is the number of its epoch")
+        passes, told = ([each for each in log if each[0].startswith("hook") == hook] for hook in (False, True))
+        training = [name == "train" for name, *_ in passes]
+        rule = f"{why}: whether the model is in training mode, in train_epoch, validate, train_epoch, …"
+        expect.equal([mode for _, _, mode, _ in passes], training, why=rule, source="True, False, True, …")
+        likely = "with torch.no_grad(): around validate, and around nothing else."
+        rule = f"{why}: whether gradients are recorded, in train_epoch, validate, train_epoch, …"
+        expect.equal([on for *_, on in passes], training, why=rule, source="True, False, True, …", likely=likely)
+        for name, number, seen, _ in told:
+            record = {"epoch": number, "train": 100.0 - number, "val": losses[number - 1]}
+            wanted = [tuple(sorted(record.items())), True]
+            rule = f"{why}: {name} in epoch {number} gets the record and the model"
+            expect.true(str(seen) == str(wanted), rule, f"yours    {seen}", f"expected {wanted}")
+        rule = f"{why}: in each hook the model has the weights of this epoch"
+        source = "every weight is the number of its epoch"
+        expect.close([w for *_, w in told], [float(number) for _, number, *_ in told], why=rule, source=source)
         left = {float(each.double().mean()) for each in model.state_dict().values()}
         rule = f"{why}: the weights and buffers that are left, each the number of its epoch"
         expect.equal(sorted(left), [float(best)], why=rule, source="the lowest validation loss")

@@ -327,7 +327,7 @@ axes[0].set(xlabel="step", ylabel="loss, mean of 10 batches", ylim=(0.3, 30))
 axes[1].set(xlabel="step", ylabel="gradient norm before clipping")
 axes[0].legend(frameon=False, fontsize=9, loc="upper left", ncols=2)
 axes[0].set_title("Clipping holds; warm-up only postpones", loc="left", size=11, weight="bold")
-_ = axes[1].set_title("Unclipped, the norm leaps; then all is dead", loc="left", size=11, weight="bold")
+_ = axes[1].set_title("Unclipped, the gradient norm leaps", loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
 assert max(reached["none"], reached["warm-up"]) < 0.45 < 0.55 < min(reached["clipping"], reached["both"])

@@ -460,7 +460,7 @@ def always_float32(x, step=1.0):
     return x + (step * torch.round(x / step) - x).detach()
 
 
-@wrong("straight_through_round", says="unless it is given")
+@wrong("straight_through_round", says="has to stay as the exercise gives it")
 def other_default(x, step=0.5):
     return x + (step * torch.round(x / step) - x).detach()
 
@@ -942,7 +942,7 @@ def sign_decides(hvp, like, generator, steps=100, tol=1e-3):
     return now
 
 
-@wrong("largest_eigenvalue", says="unless it is given")
+@wrong("largest_eigenvalue", says="has to stay as the exercise gives it")
 def ten_steps(hvp, like, generator, steps=10, tol=1e-3):
     return _iterate(hvp, _random(like, generator), steps, tol)
 

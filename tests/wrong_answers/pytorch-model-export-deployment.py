@@ -1225,3 +1225,58 @@ class ErrorsForTheGone(_Usual):
                 each.answer.set_exception(result)
             elif not each.answer.done():
                 each.answer.set_result(result)
+
+
+# ------------------------------------------------------------------------------------------------ what others wrote
+
+
+@wrong("same_predictions", says="not the larger of both")
+def larger_tolerance(reference, candidate, images, rtol=1e-3, atol=1e-5):
+    a, b = _both(reference, candidate, images)
+    if a.shape != b.shape:
+        return False, math.inf, 0.0
+    off = np.abs(a - b)
+    same = bool((off <= np.maximum(atol, rtol * np.abs(a))).all())
+    return same, float(off.max()), float((a.argmax(1) == b.argmax(1)).mean())
+
+
+@wrong("same_predictions", says="NaN on both sides neither")
+def nan_is_equal_to_nan(reference, candidate, images, rtol=1e-3, atol=1e-5):
+    a, b = _both(reference, candidate, images)
+    if a.shape != b.shape:
+        return False, math.inf, 0.0
+    same = np.allclose(b, a, rtol=rtol, atol=atol, equal_nan=True)
+    return bool(same), float(np.abs(a - b).max()), float((a.argmax(1) == b.argmax(1)).mean())
+
+
+@wrong("export_onnx", says="exported in evaluation mode")
+def mode_put_back_too_soon(network, mean, spread, images, path):
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, image):
+            return self.network((image.float() - mean) / spread).softmax(1)
+
+    was = network.training
+    network.eval()
+    whole = Whole()
+    network.train(was)
+    names = {"input_names": ["image"], "output_names": ["probabilities"]}
+    axes = ({0: torch.export.Dim("B")},)
+    torch.onnx.export(
+        whole, (images[:2],), path, **names, dynamo=True, dynamic_shapes=axes, external_data=False, verbose=False
+    )
+
+
+@wrong("quantise", says="The codes are not clipped")
+def never_clipped(x, bits=8, axis=None):
+    others = [a for a in range(x.ndim) if axis is None or a != axis % x.ndim]
+    low, high = x.amin(others, keepdim=True).clamp(max=0), x.amax(others, keepdim=True).clamp(min=0)
+    scale = (high - low) / (2**bits - 1)
+    scale = torch.where(scale == 0, 1, scale)
+    zero = (-low / scale).round()
+    shape = () if axis is None else (-1,)
+    q = ((x / scale).round() + zero).to(torch.int32).to(torch.uint8)
+    return q, scale.reshape(shape), zero.to(torch.int32).reshape(shape)

@@ -166,20 +166,20 @@ assert torch.equal(load_file(FOLDER / "network.safetensors")["5.bias"], network[
 #
 # Whatever you export to, you need a judge: does the file say the same? Equal to the last bit it will not be, for sums are added in another order. Accuracy is no judge either: two models can be equally good and disagree, and a few images do not show a fault.
 #
-# So compare outputs, on real images. With $a$ the reference and $b$ the candidate, of shape (N, K), *the same* means for every entry
+# So compare outputs, on real images. With $a$ the reference and $\hat a$ the candidate, of shape (N, K), *the same* means for every entry
 #
-# $$|b - a| \le \text{atol} + \text{rtol} \cdot |a|$$
+# $$|\hat a - a| \le \text{atol} + \text{rtol} \cdot |a|$$
 #
-# By hand, atol = 0.1, rtol = 0.2: for $a = 1$ anything from 0.7 to 1.3; for $a = 0$ from −0.1 to 0.1. NaN is within nothing. Report two more numbers, for people: the largest difference $\max |b - a|$, and the *agreement*, the share of images for which both have their largest output in the same class.
+# By hand, atol = 0.1, rtol = 0.2: for $a = 1$ anything from 0.7 to 1.3; for $a = 0$ from −0.1 to 0.1. NaN is within nothing. Report two more numbers, for people: the largest difference $\max |\hat a - a|$, and the *agreement*, the share of images for which both have their largest output in the same class.
 
 
 # %%
 def same_predictions(reference, candidate, images, rtol=1e-3, atol=1e-5):
     """Whether two models say the same about the same images.
 
-    reference, candidate: functions of the images that return (N, K), arrays or tensors of any kind
-    of numbers. Returns (same, largest, agreement): a bool, and two floats. Where the shapes differ:
-    (False, math.inf, 0.0).
+    reference, candidate: functions of the images that return (N, K), arrays or tensors that
+    np.asarray takes. Returns (same, largest, agreement): a bool, and two floats. Where the shapes
+    differ: (False, math.inf, 0.0). With NaN in either only the first of the three counts.
     """
     # TODO: run both, compare in float64. NaN anywhere must not pass as the same.
     ### BEGIN SOLUTION
@@ -326,7 +326,7 @@ assert len(operators) == 6
 #
 # $$p = \text{softmax}\Bigl(\text{network}\bigl(\tfrac{\text{image} - \text{mean}}{\text{spread}}\bigr)\Bigr), \qquad \text{image } (B, \dots) \text{ uint8}, \quad p\ (B, K)$$
 #
-# The batch must be free, as above with `Dim("B")`. Export in evaluation mode, for the graph keeps dropout as it is in that moment, and give the network back in the mode in which it came. `input_names` and `output_names` are lists; `external_data=False` keeps the weights inside, so that it is one file; `verbose=False` keeps it quiet.
+# The batch must be free, as above with `Dim("B")`. Export in evaluation mode, for the graph keeps dropout as it is in that moment (ONNX Runtime takes it out by itself, others need not), and give the network back in the mode in which it came, training or evaluation. `input_names` and `output_names` are lists; `external_data=False` keeps the weights inside, so that it is one file; `verbose=False` keeps it quiet.
 
 
 # %%
@@ -417,7 +417,7 @@ assert 2.6e6 < FP32.stat().st_size < 2.8e6
 #
 # $s$ is the *scale*, $z$ the *zero point*: the code of the number 0. Zero has to come back exactly, for padding, ReLU and dropout are full of it. So the range must hold it: $l = \min(\min x, 0)$, $h = \max(\max x, 0)$. If all entries are 0, let $s = 1$.
 #
-# By hand, $x = (-1, 0, 1.2, 2)$ and two bits: $s = 3/3 = 1$, $z = 1$. $1.2$ rounds to 1, so $q = (0, 1, 2, 3)$ and $\hat x = (-1, 0, 1, 2)$.
+# By hand, $x = (-1, 0, 1.2, 2)$ and two bits: $s = 3/3 = 1$, $z = 1$. $1.2$ rounds to 1, so $q = (0, 1, 2, 3)$ and $\hat x = (-1, 0, 1, 2)$. Where both ends are rounded, the clip counts: $x = (-1.5, 0.2, 1.5)$ has $s = 1$, $z = \text{round}(1.5) = 2$, and the last code would be $2 + 2 = 4$; it is clipped to 3.
 #
 # With `axis`, each index along it has a range of its own, a scale and a zero point: for a weight matrix, (outputs, inputs), `axis=0` is one for each neuron, *per channel*.
 
@@ -543,7 +543,7 @@ def calibrate(batches, percentile=100.0):
 lab.check(calibrate)
 
 # %% [markdown]
-# Look at what flows through the network: the inputs of its three matrices, for 300 images. One of them was scaled twice by mistake, as happens: its pixels are 30 times too large.
+# Look at what flows through the network: the inputs of its three matrices, for 300 images. One of them came in another unit by mistake, as happens: its scaled pixels are 30 times too large.
 
 
 # %%

@@ -85,8 +85,9 @@ class MicroBatcher:
 
     def _ended(self, worker):
         """Nobody may wait for a worker that has died of a slip."""
+        why = None if worker.cancelled() else worker.exception()
         for answer in [each for each in self.pending if not each.done()]:
-            answer.set_exception(RuntimeError("the batcher has ended") if worker.cancelled() else worker.exception())
+            answer.set_exception(why or RuntimeError("the batcher has ended"))
 
     async def _collect(self):
         """Wait for the next batch: a list of Waiting, without those whose answer is cancelled.
@@ -95,7 +96,8 @@ class MicroBatcher:
         """
         # TODO: 1. Wait for a first request, without a limit.
         #       2. Take more, until there are max_size, or the first one's `until` has passed and no more are there.
-        #       3. What is there already is taken even if `until` has passed: get_nowait() does not wait.
+        #       3. What is there already is taken even if `until` has passed: get_nowait() does not wait, and raises
+        #          asyncio.QueueEmpty where nothing is there.
         ### BEGIN SOLUTION
         batch, until = [], None  # until None: without a limit
         while len(batch) < self.max_size and not self.over:
@@ -118,8 +120,8 @@ class MicroBatcher:
     async def _answer(self, batch):
         """Run the batch, a list of Waiting that may be empty, and give each its result.
 
-        Where the whole batch raises an Exception, run each of its items alone: only the request that is to blame gets
-        an exception, its own. Whose answer is cancelled meanwhile gets nothing.
+        Where the whole batch raises an Exception, run each of its items alone (a batch of one has been): only the
+        request that is to blame gets an exception, its own. Whose answer is cancelled meanwhile gets nothing.
         """
         # TODO: await self.run(items), then answer.set_result or answer.set_exception, unless answer.done().
         ### BEGIN SOLUTION
@@ -170,7 +172,8 @@ async def predict(request: Request) -> dict:
     (28, 28) uint8, and gives its probabilities, (K,). Returns {"label": the likeliest class, "probability": a number,
     "model": service.version}. Whatever the body holds, the answer is never a 500. Raises HTTPException(status, reason):
     413 for a body of more than max_bytes, without reading on to its end;
-    422 for one that is not JSON, has no "image", or an image of another shape or with other entries.
+    422 for one that is not JSON, has no "image", or an image of another shape or with other entries. (A 7.0 or true
+    among whole numbers is taken for 7 or 1, as np.asarray does.)
     """
     # TODO: 1. `async for chunk in request.stream()` gives the body piece by piece, in bytes.
     #       2. json.loads, then np.asarray. Python's json lets NaN and Infinity pass; deep nesting is a RecursionError.

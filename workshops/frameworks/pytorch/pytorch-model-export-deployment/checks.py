@@ -51,6 +51,13 @@ def _same(
     return within(a, b, rtol, atol), difference(a, b), agreement(a, b)
 
 
+def _entries_within(reference, candidate, images, rtol=1e-3, atol=1e-5):
+    """The third number is the share of images whose largest output is in the same class, not of entries within the tolerance."""
+    same, largest, _ = _same(reference, candidate, images, rtol, atol)
+    a, b = (np.asarray(f(images), dtype=np.float64) for f in (reference, candidate))
+    return same, largest, float((np.abs(b - a) <= atol + rtol * np.abs(a)).mean()) if a.shape == b.shape else 0.0
+
+
 @exercise(
     hints=[
         "Call both functions with the same images, and make float64 arrays of what comes out: np.asarray(..., dtype=float).",
@@ -58,7 +65,25 @@ def _same(
         "np.allclose(b, a, rtol, atol) is |b - a| <= atol + rtol·|a| everywhere, False for NaN. bool(...) and float(...) make plain numbers.",
     ],
     mistakes=_same.mistakes(
+        _entries_within,
+        out={
+            "Compare in float64: float32 rounds small differences away.": (
+                lambda f, x: np.asarray(f(x), dtype=np.float32).astype(np.float64)
+            ),
+        },
         within={
+            "The tolerance is the sum atol + rtol·|reference|, not the larger of both.": (
+                lambda a, b, rtol, atol: bool((np.abs(b - a) <= np.maximum(atol, rtol * np.abs(a))).all())
+            ),
+            "Each entry has a tolerance of its own; yours takes the largest entry's for all.": (
+                lambda a, b, rtol, atol: bool(np.abs(b - a).max(initial=0) <= atol + rtol * np.abs(a).max(initial=0))
+            ),
+            "Exactly at the tolerance is the same, too: <=, not <.": (
+                lambda a, b, rtol, atol: bool((np.abs(b - a) < atol + rtol * np.abs(a)).all())
+            ),
+            "NaN is within nothing, NaN on both sides neither: leave equal_nan as it is.": (
+                lambda a, b, rtol, atol: bool(np.allclose(b, a, rtol, atol, equal_nan=True))
+            ),
             "It compares the order of the classes only: the numbers have to be close too.": (
                 lambda a, b, rtol, atol: bool((a.argmax(1) == b.argmax(1)).all())
             ),
@@ -90,6 +115,9 @@ def _same(
             ),
         },
         difference={
+            "The second number is max |b - a|; it is not divided by |a|.": (
+                lambda a, b: float((np.abs(a - b) / np.maximum(np.abs(a), 1e-300)).max(initial=0))
+            ),
             "The second number is the largest difference, not the mean.": lambda a, b: float(np.abs(a - b).mean()),
             "The sign counts: take the absolute value before max.": lambda a, b: float((a - b).max(initial=0)),
         },
@@ -131,13 +159,18 @@ def same_predictions(learner, rng):
     demand(edge * 1.45, "1.45 for 1, rtol = 0.4", False, reference=edge, rtol=0.4, atol=0.0)
     demand(edge * 0.65, "0.65 for 1, rtol = 0.4", True, reference=edge, rtol=0.4, atol=0.0)
     demand(logits + 0.3, "0.3 off, atol = 0.5", True, atol=0.5)
+    demand(edge * 1.28, "1.28 for 1, rtol = 0.2, atol = 0.1", True, reference=edge, rtol=0.2, atol=0.1)
+    beside = np.tile([1.0, 0.0, 0.5], (6, 1))
+    demand(beside + [0, 0.2, 0], "0.2 for 0 beside a 1, rtol = 0.2, atol = 0.1", False, beside, rtol=0.2, atol=0.1)
+    demand(logits, "a model and itself, rtol = atol = 0", True, rtol=0.0, atol=0.0)
     single = logits.copy()
     single[4, 2] += 0.5
     demand(single, "one entry of 18 is 0.5 off, atol = 0.1", False, atol=0.1)
     broken = logits.copy()
     broken[2, 1] = np.nan
-    close, *_ = expect.parts(learner(lambda x: logits, lambda x: broken, images), names, "NaN: three results")
-    expect.equal(close, False, why="NaN is never the same", source=source)
+    for other, where in ((logits, "in one"), (broken, "in both")):
+        close, *_ = expect.parts(learner(lambda x, a=other: a, lambda x: broken, images), names, "NaN: three results")
+        expect.equal(close, False, why=f"NaN {where}: never the same", source=source)
     likely = "Other shapes broadcast, or cannot be compared: ask for a.shape == b.shape first."
     demand(logits[:, :1], "another shape, (6, 1)", False, likely=likely)
     demand(logits[:4], "another shape, (4, 3)", False, likely=likely)
@@ -195,13 +228,27 @@ def _small_network(rng):
     import torch
     from torch import nn
 
-    layers = [nn.Flatten(), nn.Linear(15, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 4)]
+    class Otherwise(nn.Module):
+        """Three times its input in training mode: runtimes take dropout out by themselves, and this they cannot."""
+
+        def forward(self, x):
+            return 3 * x if self.training else x
+
+    layers = [
+        nn.Flatten(),
+        Otherwise(),
+        nn.Linear(15, 8),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(8, 4),
+    ]
     model = nn.Sequential(*layers)
     with torch.no_grad():
         for each in model.state_dict().values():
             if each.is_floating_point():
                 each.copy_(_tensor(rng.uniform(0.3, 1.2, each.shape) * rng.choice([-1, 1], each.shape)))
-        model[2].running_var.abs_()
+        model[3].running_var.abs_()
     return model
 
 
@@ -422,7 +469,14 @@ _QUANTISED = ("q", "scale", "zero_point")
             "2**bits levels have 2**bits - 1 steps between them.": lambda bits: 2**bits,
             "q is unsigned: 0 to 2**bits - 1, not to half of it.": lambda bits: 2 ** (bits - 1) - 1,
         },
+        clip={
+            "The codes are not clipped: where both ends are rounded, the last one may lie past 2**bits - 1.": lambda q, bits: (
+                q
+            ),
+            "The highest code is 2**bits - 1, which is 255 for 8 bits only.": lambda q, bits: q.clamp(0, 255),
+        },
         safe={
+            "Where all entries are 0 the scale is 1, not a small number.": lambda s: s.clamp(min=1e-8),
             "All zeros have the range 0, and 0/0 is NaN: let the scale be 1 there.": lambda s: s,
             "Where only some scales are 0, those alone become 1.": lambda s: s * 0 + 1 if (s == 0).any() else s,
         },
@@ -475,6 +529,9 @@ def quantise(learner, rng):
 
     example = _tensor([-1.0, 0.0, 1.2, 2.0])
     demand(example, "the example above, bits = 2", expected=([0, 1, 2, 3], 1.0, 1), source="by hand", bits=2)
+    ties = "as far below 0 as above: the highest code is clipped"
+    demand(_tensor([-1.5, 0.2, 1.5]), f"{ties}, bits = 2", expected=([0, 2, 3], 1.0, 2), source="by hand", bits=2)
+    demand(_tensor([-127.5, 0, 127.5]), ties, expected=([0, 128, 255], 1.0, 128), source="by hand")
     plain(_on_grid(rng, (5, 7), -90, 255, 0.037), "entries of both signs")
     plain(_on_grid(rng, (4, 3, 2), -200, 255, 2.5), "three axes")
     plain(_on_grid(rng, (5, 7), -90, 255, 0.5, shift=0.7), "-low / scale is 90.7")
@@ -545,6 +602,19 @@ def bytes_wrap(q, scale, zero_point, axis=None):
             "The zero point is added; going back it is subtracted.": lambda q, s, z: (q + z) * s,
             "The zero point is missing: subtract it first.": lambda q, s, z: q * s + 0 * z,
             "It divides by the scale; quantise did that, and this undoes it.": lambda q, s, z: (q - z) / s,
+        },
+        number={
+            "Codes from 128 on are negative in int8: go to float, or to int32.": (
+                lambda q: q.to(__import__("torch").int8).float()
+            ),
+        },
+        shaped={
+            "axis may be negative and then counts from the end: axis % q.ndim.": lambda v, q, axis: (
+                v if axis is None else v.reshape([-1 if a == axis else 1 for a in range(q.ndim)])
+            ),
+            "scale and zero_point lie along the first axis in yours; `axis` says which.": lambda v, q, axis: (
+                v if axis is None else v.reshape([-1] + [1] * (q.ndim - 1))
+            ),
         },
         axis={"scale and zero_point broadcast along the last axis; reshape them so that they lie along `axis`.": None},
     ),
@@ -722,11 +792,16 @@ def _in_a_loop(scenario, loop, limit):
         asyncio._set_running_loop(outer)
 
 
+def _blocking(seconds):
+    raise Complaint("the loop goes on while it waits", [f"yours    time.sleep({seconds:g})"],
+                    "time.sleep stops the whole loop, and every request with it: await, with a timeout.")  # fmt: skip
+
+
 @contextlib.contextmanager
 def _time_of(given, loop):
     """Where the learner's code asks the module `time`, it is told the loop's time."""
     real, names = time, ("monotonic", "perf_counter", "time")  # real: the global of that name may be replaced, too
-    shim = types.SimpleNamespace(**{**vars(time), **dict.fromkeys(names, loop.time)})
+    shim = types.SimpleNamespace(**{**vars(time), **dict.fromkeys(names, loop.time), "sleep": _blocking})
     changed = []
     for value in [value for owner in getattr(given, "__mro__", ()) for value in vars(owner).values()]:
         scope = getattr(inspect.unwrap(value) if callable(value) else None, "__globals__", {})
@@ -859,6 +934,12 @@ async def _hasty(self, until):
     raise TimeoutError
 
 
+def _since_collected(self, batch, request):
+    if len(batch) == 1:
+        self.since = asyncio.get_running_loop().time() + self.max_wait
+    return self.since
+
+
 async def _all_at_once(self):
     while not self.over:
         self.kept = [*getattr(self, "kept", []), asyncio.create_task(self.answer(await self.collect()))]
@@ -906,6 +987,7 @@ def _times(clock):
             "Each new request begins the wait anew, and the first one may wait for ever: `until` is that of the first.": (
                 lambda self, batch, request: request.until
             ),
+            "Its time begins when the batch is collected: `until` counts from when the first request came.": _since_collected,
         },
         at_the_end={
             "The requests that came before None are lost: return them, they still wait for an answer.": (
@@ -995,7 +1077,7 @@ def MicroBatcher(learner, rng):
             shown = _times(ran) or ["no batch"]
             raise Complaint(f"{why}: every request gets an answer", [f"yours    {'; '.join(shown)}, and then a wait without end"],
                             "", ["stuck", *map(float, (at for at, _ in ran))]) from None  # fmt: skip
-        stubs = [error for _, error in found.values() if isinstance(error, NotImplementedError)]
+        stubs = [error for _, error in found.values() if isinstance(error, NotImplementedError | Complaint)]
         if stubs:
             raise stubs[0]
         if max(overlap, default=0) > 1:
@@ -1010,8 +1092,9 @@ def MicroBatcher(learner, rng):
                     f"expected {wanted or 'none'}   (counted by hand)",
                 ]
                 raise Complaint(f"{why}: the batches", shown, "", [*times, *(i for each in items for i in [*each, -1])])
-            expect.equal(times, [ms for ms, _ in batches], why=f"{why}: when the batches begin, in ms",
-                         source="counted by hand")  # fmt: skip
+            likely = "A batch begins with max_size requests or at `until` of its first, and after the batch before it."
+            expect.close(times, [ms for ms, _ in batches], why=f"{why}: when the batches begin, in ms",
+                         source="counted by hand", rtol=0, atol=1.5, likely=likely)  # fmt: skip
         told = {item: f"{type(value).__name__}: {value}" if raised else f"result {value!r}"
                 for item, (raised, value) in found.items()}  # fmt: skip
         for item, wanted in (answers or {}).items():
@@ -1116,6 +1199,10 @@ class _Recording:
     async def submit(self, image):
         self.images.append(image)
         return self.p
+
+    async def run(self, images):
+        raise Complaint("the batcher is asked", ["yours    batcher.run(...)"],
+                        "run is the model alone, without batches: await batcher.submit(image).")  # fmt: skip
 
 
 def _spoilt(value, image):

@@ -118,10 +118,12 @@ def study(limit, tests, left_out, decay):
         scores = {"H⁻¹": with_H, "without H": without, "own loss": own}
         found = {name: np.corrcoef(score[chosen], truth)[0, 1] for name, score in scores.items()}
         words = "   ".join(f"{name} {value:.3f}" for name, value in found.items())
+        slope = float(np.polyfit(with_H[chosen], truth, 1)[0])
         print(f"image {t:3}, loss {losses[t]:.2f}, {products} products; correlation with leaving out: {words}")
+        print(f"           true changes are {slope:.2f} times the predicted ones")
         cases.append(
             {"image": t, "truth": truth, "predicted": with_H[chosen].tolist(), "plain": without[chosen].tolist()}
-            | {"correlation": found, "products": products, "slope": float(np.polyfit(with_H[chosen], truth, 1)[0])}
+            | {"correlation": found, "products": products, "slope": slope}
         )
     return cases
 
@@ -134,7 +136,7 @@ def draw(path, cases):
     for ax, name, title in zip(
         figure.subplots(1, 2),
         ("predicted", "plain"),
-        ("With H⁻¹: on the line", "Without H: not even near"),
+        ("With H⁻¹: right order, too small", "Without H: not even the order"),
         strict=True,
     ):
         for case, colour, mark in zip(cases, plot.COLOURS, plot.MARKERS, strict=False):

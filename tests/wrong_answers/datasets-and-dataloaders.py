@@ -713,7 +713,7 @@ def held_first(groups, share, seed=0):
     return split_by_count(groups, share, seed)[::-1]
 
 
-@wrong("group_split", says="another order in each process")
+@wrong("group_split", says="in any order of the items")
 def order_of_a_set(groups, share, seed=0):
     names = list(set(groups))
     np.random.default_rng(seed).shuffle(names)
@@ -763,7 +763,7 @@ def global_seed(groups, share, seed=0):
     return dealt(groups, names, share)
 
 
-@wrong("group_split", says="Is the size of a group looked at")
+@wrong("group_split", says="sizes and the alphabet have no say")
 def small_groups_first(groups, share, seed=0):
     counts = Counter(groups)
     names = np.random.default_rng(seed).permutation(sorted(counts)).tolist()

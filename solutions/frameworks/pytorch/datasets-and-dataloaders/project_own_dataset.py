@@ -108,13 +108,17 @@ def draw(path, limits, recall, strangers, chosen):
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    lines = {name: (limits, [100 * each for each in values]) for name, values in recall.items()}
-    title = f"With {chosen} bits most copies are found"
-    plot.curves(lines, xlabel="bits that may differ", ylabel="copies found (%)", title=title, ax=left)
+    for (name, values), colour, mark in zip(recall.items(), plot.COLOURS, plot.MARKERS, strict=False):
+        left.plot(limits, [100 * each for each in values], color=colour, marker=mark, markersize=4, label=name)
+    left.axvline(chosen, color="0.5", linestyle=":")
+    left.set(xlabel="bits that may differ", ylabel="copies found (%)", ylim=(-3, 103))
+    left.set_title(f"With {chosen} bits most copies are found, a cut border is not", loc="left", size=11, weight="bold")
+    left.legend(frameon=False, loc="lower right")
     right.plot(limits, strangers, color=plot.COLOURS[1])
     right.axvline(chosen, color="0.5", linestyle=":")
     right.set(xlabel="bits that may differ", ylabel="pairs called the same")
     right.set_yscale("symlog")
+    right.set_ylim(0)
     right.set_title("More bits join strangers", loc="left", size=11, weight="bold")
     figure.savefig(path)
 

@@ -307,7 +307,7 @@ class BalancedSampler(Sampler):
 lab.check(BalancedSampler)
 
 # %% [markdown]
-# Now three ways, each with the learning rate that is best for it on validation images, at three imbalances. Measured is *balanced accuracy*, the mean of both classes' recalls: who always says T-shirt gets 50 %. A fourth line costs no training: take the plain network and move its threshold, by $\log(n_0/n_1)$ (README). First the learning rates.
+# Now three ways, each with the learning rate that is best for it on validation images, at three imbalances. Measured is *balanced accuracy*, the mean of both classes' recalls: who always says T-shirt gets 50 %. A fourth line costs no training: take the plain network and move its threshold, by $\log(n_0/n_1)$ (README). First the learning rates. (The plain network is given its moved threshold here: unmoved, all rates look the same, 50 %.)
 
 # %%
 TSHIRT, SHIRT = 0, 6
@@ -364,7 +364,8 @@ WAYS, RATES = ("plain", "weighted loss", "balanced sampler"), (3e-4, 1e-3, 3e-3)
 best_rate = {}
 for way in WAYS:
     models = [train_rare(way, 100, rate, seed=9) for rate in RATES]
-    scores = [balanced_accuracy(model, x_val, y_val) for model in models]
+    shift = np.log(100) if way == "plain" else 0.0
+    scores = [balanced_accuracy(model, x_val, y_val, shift) for model in models]
     best_rate[way] = RATES[int(np.argmax(scores))]
     print(f"{way:17} validation {', '.join(f'{s:.1f}' for s in scores)} %  at η = {RATES}")
 
@@ -413,7 +414,7 @@ plot.curves(
     xlabel="T-shirts for each shirt in the training set",
     ylabel="balanced accuracy (%)",
     xscale="log",
-    title="Left alone, the rare class disappears; three cures are about level",
+    title="Left alone, the rare class disappears; three cures are close together",
     ax=ax,
 )
 ax.set_xticks(RATIOS, [f"{ratio} : 1" for ratio in RATIOS])
@@ -423,7 +424,7 @@ _ = ax.set_ylim(45, 90)
 # %% tags=["instructor"]
 at_100 = {name: values[-1].mean() for name, values in found.items()}
 cures = [at_100[name] for name in ("weighted loss", "balanced sampler", "plain, threshold moved")]
-assert at_100["plain"] < 58 < 68 < min(cures)
+assert at_100["plain"] < 64 < 68 < min(cures)
 assert max(cures) - min(cures) < 10
 assert at_100["balanced sampler"] > 72
 
@@ -432,7 +433,7 @@ assert at_100["balanced sampler"] > 72
 #
 # <details><summary>Answer</summary>
 #
-# It had learned to tell the two apart, and then said T-shirt every time, because at 100 to 1 that is nearly always right. What was wrong was the threshold. So before anything else look at the scores, not only at the decisions. Weights and samplers do change the training, and here they end within the spread of each other: forty shirts are forty shirts, however often one shows them.
+# It had learned to tell the two apart, and then said T-shirt every time, because at 100 to 1 that is nearly always right. What was wrong was the threshold. So before anything else look at the scores, not only at the decisions. Weights and samplers do change the training, and gain a few points more. Not many: forty shirts are forty shirts, however often one shows them. And a tuned logistic regression is not behind.
 #
 # </details>
 #

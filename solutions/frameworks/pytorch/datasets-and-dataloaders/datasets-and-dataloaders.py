@@ -570,7 +570,7 @@ def train_stamps(rest, held, seed, epochs=18):
     return history
 
 
-nearest, curves, network = {}, {}, {}
+nearest, curves, network, examples = {}, {}, {}, {}
 for kind, by in (("by file", files), ("by object", groups)):
     nearest[kind], network[kind] = [], []
     for seed in range(3):
@@ -582,7 +582,7 @@ for kind, by in (("by file", files), ("by object", groups)):
         nearest[kind].append(100 * (labels[closest] == labels[held]).float().mean().item())
         if seed == 0:
             curves |= {f"{kind} {name}": values for name, values in history.items()}
-            example = (kind, held, closest) if kind == "by file" else example
+            examples[kind] = held, closest
     means = np.mean(network[kind]), np.mean(nearest[kind])
     print("{:9} network {:.0f} %, nearest {:.0f} %".format(kind, *means))
 _ = plot.curves(
@@ -592,7 +592,7 @@ _ = plot.curves(
 )
 
 # %%
-_, held, closest = example
+held, closest = examples["by file"]
 queries = [k for k in range(len(held)) if held[k] // 4 == closest[k] // 4][::14][:6]
 grid = torch.cat([versions[[held[k] for k in queries]], versions[closest[queries]]])
 twins = np.mean([held[k] // 4 == int(closest[k]) // 4 for k in range(len(held))])
@@ -729,7 +729,7 @@ assert sorted(streams[True]) == list(range(6))
 # </details>
 
 # %% [markdown]
-# ## 7 · Speed (15 min)
+# ## 7 · Speed (16 min)
 #
 # Measure first. What does one picture cost, stage by stage?
 
@@ -872,12 +872,6 @@ for name, pipeline in pipelines.items():
         rates.append(count / (time.perf_counter() - start))
     speed[name] = max(rates[1:])
     print(f"{name:30} {speed[name]:9,.0f} images/s")
-for name in ("files", "files, Prefetcher"):  # and with a step ten times as long
-    start = time.perf_counter()
-    for images, answers in pipelines[name]:
-        for _ in range(10):
-            training_step(images, answers)
-    print(f"ten steps a batch, {name:18} {len(y) / (time.perf_counter() - start):9,.0f} images/s")
 del pipelines, pipeline  # ends the persistent workers
 
 fig, ax = plt.subplots(figsize=(8.6, 3.2), layout="constrained")
@@ -895,18 +889,18 @@ assert times > 4
 assert speed["tensor, batched augmentation"] > speed["tensor, sample by sample"]
 
 # %% [markdown]
-# **Question.** Which gain do you expect of the prefetcher where a step is short, and which where it is ten times as long? Do your numbers show it? And why do two workers not decode twice as fast?
+# **Question.** From the times of the stages: how much can the prefetcher gain here at best? And why do two workers not decode twice as fast?
 #
 # <details><summary>Answer</summary>
 #
-# A thread turns $d + s$, loading and step, into $\max(d, s)$: it hides the shorter of the two. A short step is little to hide; best is $d = s$. All of that needs a core that is free: where other programs hold it, nothing is gained. Workers also share $d$. But starting them takes about a tenth of a second, as long as decoding some fifty small pictures; each batch travels between processes; and the training wants a core too. They pay where epochs are long, pictures large and cores to spare. Where the data fit, a tensor in memory beats them all.
+# A thread turns $d + s$, loading and step, into $\max(d, s)$: it hides the shorter of the two. Here a step is short beside loading, so there is little to hide; the most is gained where $d = s$. And it needs a core that is free: where other programs hold it, nothing is gained. Workers also share $d$. But starting them takes about a tenth of a second, as long as decoding some fifty small pictures; each batch travels between processes; and the training wants a core too. They pay where epochs are long, pictures large and cores to spare. Where the data fit, a tensor in memory beats them all.
 #
 # </details>
 
 # %% [markdown]
-# ## 8 · From notebook to program (6 min)
+# ## 8 · From notebook to program (5 min)
 #
-# [pack_folder.py](pack_folder.py) looks at a folder of pictures before you train on it: it reports what is broken, how the classes are spread, and which pictures are nearly the same, and packs the rest into one array. Near duplicates are found by a *difference hash*: shrink to 8 × 9 grey values, and note for each whether its right neighbour is brighter. That gives 64 bits that survive scaling and other brightness. Pictures whose hashes differ in few bits are suspects. That comparison is yours to write, `near_duplicates`.
+# [pack_folder.py](pack_folder.py) reports what is broken in a folder and which pictures are nearly the same, and packs the rest into one array. Near duplicates are found by a *difference hash*: for 8 × 9 grey values, whether the right neighbour is brighter, 64 bits. Pictures whose hashes differ in few bits are suspects. Finding them is yours to write, `near_duplicates`.
 #
 # Open the script, fill in the TODO, and in a terminal beside the notebook, in its folder (from the course's: `cd workshops/frameworks/pytorch/datasets-and-dataloaders`):
 #
@@ -914,7 +908,7 @@ assert speed["tensor, batched augmentation"] > speed["tensor, sample by sample"]
 #     python pack_folder.py
 #     python pack_folder.py --folder FOLDER --size 64
 #
-# **What you built, and what it leaves open.** A data set, a collate function, a sampler, a split, and a loader in which chance is governed. What comes out are batches. What is done with them, so that a training can be trusted, stopped and resumed, is next: **training-loops**.
+# **What you built, and what it leaves open.** Everything between a folder and a batch, with chance governed. How a training on these batches can be trusted, stopped and resumed is next: **training-loops**.
 
 # %% tags=["instructor"]
 shutil.rmtree(folder.parent)

@@ -900,13 +900,12 @@ assert speed["tensor, batched augmentation"] > speed["tensor, sample by sample"]
 # %% [markdown]
 # ## 8 · From notebook to program (5 min)
 #
-# [pack_folder.py](pack_folder.py) reports what is broken in a folder and which pictures are nearly the same, and packs the rest into one array. Near duplicates are found by a *difference hash*: for 8 × 9 grey values, whether the right neighbour is brighter, 64 bits. Finding hashes that differ in few bits is yours to write: `near_duplicates`.
+# [pack_folder.py](pack_folder.py) reports broken files and near duplicates in a folder, and packs it into one array. Duplicates are found by a *difference hash*: for 8 × 9 grey values, whether the right neighbour is brighter, 64 bits. Finding hashes that differ in few bits is yours to write: `near_duplicates`.
 #
 # Fill in the script's TODO, and in a terminal, in its folder (from the course's: `cd workshops/frameworks/pytorch/datasets-and-dataloaders`):
 #
 #     atlas check near_duplicates
 #     python pack_folder.py
-#     python pack_folder.py --folder FOLDER --size 64
 #
 # **What you built**: all between a folder and a batch. How a training on it can be trusted, stopped and resumed is next: **training-loops**.
 

@@ -77,9 +77,13 @@ def test_a_workshop_without_toml_is_planned_and_has_a_title(small_course):
         ('where = "count.py"', 'where = "cuont.py"', "Did you mean 'count.py'?"),
         ('script = "count.py"', "script_test = [1]", "script_test must be a list of texts, not [1]"),
         ("[[exercise]]", "[exercise]", "is not valid TOML"),
-        ("leaves = []", "", "key 'leaves' is missing: a list of figure, checkpoint, records, model, as count.py does"),
+        (
+            "leaves = []",
+            "",
+            "key 'leaves' is missing: a list of figure, checkpoint, records, model, arrays, as count.py does",
+        ),
         ("leaves = []", 'leaves = "figure"', "leaves must be a list of texts, not 'figure'"),
-        ("leaves = []", 'leaves = ["figur"]', "leaves: 'figur' is none of figure, checkpoint, records, model."),
+        ("leaves = []", 'leaves = ["figur"]', "leaves: 'figur' is none of figure, checkpoint, records, model, arrays."),
         ("leaves = []", 'leaves = ["figur"]', "Did you mean 'figure'?"),
         ("leaves = []", 'leaves = ["figure", "figure"]', "leaves: 'figure' is there twice"),
         ('datasets = ["mnist"]', 'no_dataset = ""', "no_dataset must be a text, not ''"),
@@ -110,12 +114,14 @@ def test_what_a_script_leaves_goes_with_a_script(small_course):
 def test_optional_keys_may_be_there(small_course):
     more = 'script_test = ["--epochs", "1"]\nproject_test = []\nproject = "p.py"\nkernel = "openmlatlas-tensorflow"\n'
     more += 'no_dataset = "because it counts fingers"\n'
-    given = WORKSHOP.replace('datasets = ["mnist"]', "").replace("leaves = []", 'leaves = ["figure", "model"]')
+    given = WORKSHOP.replace('datasets = ["mnist"]', "").replace(
+        "leaves = []", 'leaves = ["figure", "model", "arrays"]'
+    )
     write(small_course / "workshops" / FIRST / "workshop.toml", more + given)
     workshop = course.load(FIRST)
     assert workshop.script_test == ("--epochs", "1")
     assert (workshop.project_test, workshop.project, workshop.kernel) == ((), "p.py", "openmlatlas-tensorflow")
-    assert (workshop.leaves, workshop.datasets) == (("figure", "model"), ())
+    assert (workshop.leaves, workshop.datasets) == (("figure", "model", "arrays"), ())
     assert workshop.no_dataset == "because it counts fingers"
 
 

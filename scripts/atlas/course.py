@@ -59,6 +59,7 @@ LEAVES = {
     "checkpoint": (".pt", ".npz"),
     "records": (".tfrecord", ".csv", ".json", ".jsonl"),
     "model": (".onnx", ".pt2", ".safetensors", ".tflite", ".keras", ".md"),
+    "arrays": (".npy",),
 }
 """What a script can leave, where its option of that name says (--figure), and how the names of such files end."""
 

@@ -9,10 +9,10 @@ A script that trains promises its user (tests/test_scripts.py holds each script 
 - A damaged checkpoint, or another program's, is left as it is.
 
 What a script leaves, by `leaves` in its workshop.toml, lies where the option of that name says: --figure, --checkpoint,
---records, --model. A checkpoint is a dict: its "config" holds the values of the options that make the training what it
-is, its "history" lists with one entry an epoch, and the rest is what resuming needs. torch keeps it by `save`, NumPy by
-`save_arrays`, and so does Keras, with lists of `variable.numpy()` of model and optimizer. Light: no framework is
-imported before something needs it.
+--records, --model, --arrays. A checkpoint is a dict: its "config" holds the values of the options that make the
+training what it is, its "history" lists with one entry an epoch, and the rest is what resuming needs. torch keeps it by
+`save`, NumPy by `save_arrays`, and so does Keras, with lists of `variable.numpy()` of model and optimizer. Light: no
+framework is imported before something needs it.
 """
 
 import argparse

@@ -1,0 +1,1213 @@
+"""The checks of datasets-and-dataloaders: one for each exercise, with its hints. `lab.check` runs them.
+
+Files are real ones in a temporary folder, worker processes are real, and so are threads. Whatever could wait for ever
+is waited for with a timeout.
+"""
+
+import contextlib
+import ctypes
+import gc
+import itertools
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from atlas.checking import Complaint, array, exercise, expect, governed, parts, tensor, torch_generator
+from atlas.checking.world import generator_states, replaced
+
+# ------------------------------------------------------------------------------------------------ FolderDataset
+
+
+def _on_white(image):
+    """The authority: each pixel's own formula, in double precision."""
+    pixels = np.asarray(image.convert("RGBA"), float)  # (H, W, 4)
+    opacity = pixels[..., 3:] / 255
+    return (opacity * pixels[..., :3] + (1 - opacity) * 255).transpose(2, 0, 1)
+
+
+def _pictures(rng):
+    """name → a PIL image: every mode, no two sizes alike, none a square."""
+    from PIL import Image
+
+    def noise(channels, size):
+        return Image.fromarray(rng.integers(0, 256, (size, size + 3, channels), dtype=np.uint8).squeeze())
+
+    palette = Image.fromarray(rng.integers(0, 4, (6, 5), dtype=np.uint8), "P")
+    palette.putpalette(rng.integers(0, 256, 12).tolist())
+    palette.info["transparency"] = 2
+    return {
+        "dogs/b.png": noise(4, 4),
+        "dogs/a.png": noise(3, 7),
+        "cats/2.png": noise(1, 5),
+        "cats/10.png": palette,
+        "ants/Z.png": noise(4, 3),
+        "ants/k.png": noise(2, 8),
+        "ants/b.png": noise(4, 9),
+    }
+
+
+@contextlib.contextmanager
+def _folder(pictures):
+    """A folder with these pictures, written in their order, and with what is none."""
+    with tempfile.TemporaryDirectory() as top:
+        root = Path(top)
+        for name, picture in pictures.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            picture.save(root / name)
+        (root / "readme.txt").write_text("no class")
+        (root / "stray.png").write_bytes((root / "dogs/a.png").read_bytes())  # in no class
+        (root / "dogs/notes.txt").write_text("no picture")
+        (root / "bats").mkdir()  # a class without a picture
+        (root / "cats/old").mkdir()
+        (root / "cats/old/1.png").write_bytes((root / "dogs/a.png").read_bytes())  # not directly in a class
+        yield root
+
+
+@exercise(
+    hints=[
+        "sorted(...) around root.iterdir() and around folder.glob('*.png'); the picture itself waits until d[i] is asked for.",
+        "with Image.open(path) as image: image = image.convert('RGBA') decodes it, so a broken file shows there: all of it inside the try.",
+        "white = Image.new('RGBA', image.size, 'white'); Image.alpha_composite(white, image).convert('RGB') is the picture; np.array, from_numpy, permute(2, 0, 1).",
+    ],
+    seconds=30,  # PIL and torch may be imported here for the first time
+)
+def FolderDataset(learner, rng):
+    import torch
+    from PIL import Image
+
+    pictures = _pictures(rng)
+    names = sorted(pictures)
+    with _folder(pictures) as root:
+        dataset = learner(root)
+        expect.equal(list(dataset.classes), ["ants", "bats", "cats", "dogs"], why="classes: the folders, sorted",
+                     source="the folders", likely=_of_classes)  # fmt: skip
+        mine = [Path(path).relative_to(root).as_posix() for path in dataset.paths]
+        expect.equal(mine, names, why="paths: the .png files in class folders, sorted", source="the files",
+                     likely=lambda yours, expected: _of_paths(yours, expected))  # fmt: skip
+        for path in dataset.paths:
+            expect.kind(path, Path, "paths is a list of Path")
+        labels = [["ants", "bats", "cats", "dogs"].index(name.split("/")[0]) for name in names]
+        likely = "The index in classes: a class without pictures has its number too."
+        expect.equal(list(dataset.labels), labels, why="labels: the index in classes", source="the folders",
+                     likely=likely)  # fmt: skip
+        expect.equal(len(dataset), len(names), why="len(d) is the number of pictures", source="the files")
+        for i, name in enumerate(names):
+            why = f"d[{i}], {name}, mode {pictures[name].mode}"
+            _demand_picture(dataset[i], _on_white(pictures[name]), labels[i], why)
+        likely = "Index the list of paths as it is: lists know negative numbers."
+        _demand_picture(dataset[-1], _on_white(pictures[names[-1]]), labels[-1], "d[-1] is the last picture")
+        why = "d[len(d)] raises IndexError: a for loop over the data set ends by it"
+        expect.raises(IndexError, lambda: dataset[len(names)], why)
+
+        other = _pictures(rng)[names[0]]
+        other.save(root / names[0])
+        why = "d[0] after its file was replaced: the file is read anew each time"
+        given, _ = expect.parts(dataset[0], ("image", "label"), why)
+        likely = "Is the picture opened in __init__, or kept?"
+        expect.close(given, _on_white(other), why=why, source="the new file", atol=1.01, likely=likely)
+        pictures[names[0]].save(root / names[0])
+
+        seen = []
+        doubled = learner(str(root), lambda image: (seen.append(image), "made")[1])
+        got = expect.parts(doubled[3], ("image", "label"), "with a transform, d[3]")
+        likely = "return self.transform(image) if self.transform else image, ..."
+        expect.true(got[0] == "made", "with a transform, the image is what transform(image) returns", likely=likely)
+        expect.equal(got[1], labels[3], why="with a transform, the label stays", source="the folders")
+        expect.close(seen[-1], _on_white(pictures[names[3]]), why="the transform is handed the image, uint8 (3, H, W)",
+                     source="the file", atol=1.01)  # fmt: skip
+        expect.dtype(seen[-1], torch.uint8, "the transform is handed the image, uint8 (3, H, W)")
+
+        def fails(_image):
+            raise KeyError("of the transform")
+
+        why = "what the transform raises is left as it is"
+        likely = "Is the transform called inside the try? Only reading belongs there."
+        expect.raises(KeyError, lambda: learner(root, fails)[0], why, likely=likely)
+        _demand_broken(learner, root, rng)
+
+
+def _demand_picture(given, expected, label, why):
+    import torch
+
+    image, mine = expect.parts(given, ("image", "label"), f"{why}: (image, label)")
+    tensor(image, f"{why}: the image")
+    turned = "Channels first: permute(2, 0, 1) of (H, W, 3)." if expected.shape[1:] == image.shape[:2] else ""
+    four = "The opacity is still there: after alpha_composite, .convert('RGB')." if 4 in image.shape else ""
+    expect.shape(image, expected.shape, f"{why}: the image is (3, H, W)", likely=turned or four)
+    expect.dtype(image, torch.uint8, f"{why}: the image is uint8, 0 to 255")
+    dropped = (
+        "Opacity is to be computed with, not dropped: convert('RGB') throws it away. Image.alpha_composite on white."
+    )
+    likely = dropped if "RGBA" in why else "Any mode first becomes 'RGBA', so that its opacity counts."
+    expect.close(image, expected, why=f"{why}: on white", source="a/255·c + (1 - a/255)·255", atol=1.01, likely=likely)
+    expect.kind(mine, int, f"{why}: the label is an int")
+    expect.equal(mine, label, why=f"{why}: the label", source="the folder")
+
+
+def _demand_broken(learner, root, rng):
+    """Broken files of four kinds: each is told when it is asked for, by its path."""
+    from PIL import Image
+
+    big = Image.fromarray(rng.integers(0, 256, (60, 60, 4), dtype=np.uint8))
+    big.save(root / "cats/whole.png")
+    content = (root / "cats/whole.png").read_bytes()
+    kinds = {
+        "a text file": b"Dear reader",
+        "an empty file": b"",
+        "a file cut in half": content[: len(content) // 2],
+        "a file with a damaged head": content[:12] + b"XXXX" + content[16:],
+    }
+    for kind, damaged in kinds.items():
+        (root / "cats/whole.png").write_bytes(damaged)
+        dataset = learner(root)
+        i = [Path(path).name for path in dataset.paths].index("whole.png")
+        why = f"{kind} named .png: d[i] raises ValueError with its path"
+        likely = lambda got, _: (  # noqa: E731
+            "Pixels are decoded late: convert, or load, inside the try, not only open." if isinstance(got, Exception)
+            else "A broken picture is not to be replaced, skipped or half shown. Is LOAD_TRUNCATED_IMAGES set?"
+        )  # fmt: skip
+        expect.raises(ValueError, lambda d=dataset, i=i: d[i], why, match=r"whole\.png", likely=likely)
+        expect.raises(
+            ValueError, lambda d=dataset, i=i: d[i], why, match=r"cats", likely="The whole path, not the name."
+        )
+        expect.parts(dataset[i - 1], ("image", "label"), f"beside {kind}, other pictures are read")
+
+
+def _of_classes(yours, expected):
+    if sorted(yours) == expected:
+        return "In this order the folders happened to come. Sort them: another machine lists them otherwise."
+    if set(yours) < set(expected):
+        return "An empty folder is a class too."
+    return "Only folders are classes: each.is_dir()."
+
+
+def _of_paths(yours, expected):
+    if sorted(yours) == expected:
+        return "All are there, in another order: class by class, and by name within a class (sorted)."
+    if any(not name.endswith(".png") for name in yours):
+        return "Only names that end in .png."
+    if "stray.png" in yours:
+        return "A picture that lies in no class folder is passed over."
+    if "cats/old/1.png" in yours:
+        return "Only files directly in a class folder: glob, not rglob, and no **."
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------ collate_padded
+
+
+def _rows_filled(rows, T, pad):
+    import torch
+
+    x = torch.full((len(rows), T), pad, dtype=rows[0].dtype)
+    for i, row in enumerate(rows):
+        x[i, : len(row)] = row
+    return x
+
+
+def _mask_of(x, lengths, pad):
+    import torch
+
+    return torch.arange(x.shape[1]) < lengths[:, None]
+
+
+@parts
+def _collated(
+    batch,
+    pad=0,
+    *,
+    order=lambda batch: batch,
+    width=lambda rows: max(map(len, rows)),
+    fill=_rows_filled,
+    mask=_mask_of,
+    lengths=lambda rows, T: [len(row) for row in rows],
+    labels=lambda y: y,
+):
+    import torch
+
+    rows, y = zip(*order(batch), strict=True)
+    T = width(rows)
+    x, n = fill([row[:T] for row in rows], T, pad), torch.tensor(lengths(rows, T))
+    return x, mask(x, torch.tensor([len(row) for row in rows]), pad), n, torch.tensor(labels(y))
+
+
+def _padded_left(rows, T, pad):
+    x = _rows_filled(rows, T, pad)
+    for i, row in enumerate(rows):
+        x[i] = pad
+        x[i, T - len(row) :] = row
+    return x
+
+
+@exercise(
+    hints=[
+        "zip(*batch) takes rows and labels apart. How long is each row, and which is the longest?",
+        "x = torch.full((B, T), pad, dtype=...) and x[i, :len(row)] = row for each row.",
+        "mask = torch.arange(T) < lengths[:, None] compares (T,) with (B, 1). At the end: return x, mask, lengths, torch.tensor(labels)",
+    ],
+    mistakes=_collated.mistakes(
+        order={
+            "The rows were sorted by length. They stay in the order of the list.": (
+                lambda batch: sorted(batch, key=lambda pair: -len(pair[0]))
+            ),
+            "The rows were sorted by length, the shortest first. They stay in the order of the list.": (
+                lambda batch: sorted(batch, key=lambda pair: len(pair[0]))
+            ),
+        },
+        width={
+            "All rows are cut to the shortest. T is the longest.": lambda rows: min(map(len, rows)),
+        },
+        fill={"The filler stands in front. It comes after each row's end.": _padded_left},
+        mask={
+            "The mask is where x is not `pad`, and so takes real values that equal it for filler. It comes from the lengths.": (
+                lambda x, lengths, pad: x != pad
+            ),
+            "The mask is where x is not 0, and so takes real zeros for filler. It comes from the lengths.": (
+                lambda x, lengths, pad: x != 0
+            ),
+            "The mask is turned round: True is for what is real.": lambda x, n, pad: ~_mask_of(x, n, pad),
+            "The mask ends one place too late: arange(T) < length, not <=.": (
+                lambda x, lengths, pad: _mask_of(x, lengths + 1, pad)
+            ),
+            "The mask ends one place too early: arange(T) < length.": (
+                lambda x, lengths, pad: _mask_of(x, lengths - 1, pad)
+            ),
+        },
+        lengths={
+            "lengths says T for each row. Each row's own length is asked for.": lambda rows, T: [T] * len(rows),
+        },
+        pad={"pad is an argument; this fills with 0 whatever it is.": 0},
+        together={
+            "x is as wide as the longest row and one more.": {"width": lambda rows: max(map(len, rows)) + 1},
+        },
+    ),
+    new=True,
+    seconds=30,
+)
+def collate_padded(learner, rng):
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    def demand(lengths, why, pad=0, dtype=torch.int64, low=0):
+        rows = [torch.tensor(rng.integers(low, 9, T)).to(dtype) for T in lengths]
+        y = rng.integers(0, 5, len(rows)).tolist()
+        given = learner(list(zip(rows, y, strict=True)), pad)
+        given = expect.parts(given, ("x", "mask", "lengths", "y"), f"{why}: four results")
+        for name, each in zip(("x", "mask", "lengths", "y"), given, strict=True):
+            tensor(each, f"{why}: {name}")
+        x, mask, n, labels = given
+        expect.equal(x, pad_sequence(rows, True, pad), why=f"{why}: x", source="torch's pad_sequence")
+        expect.dtype(x, dtype, f"{why}: x has the dtype of the rows")
+        wanted = [[t < T for t in range(max(lengths))] for T in lengths]
+        expect.equal(mask, np.array(wanted, bool).reshape(mask.shape if not mask.numel() else (len(lengths), -1)),
+                     why=f"{why}: mask", source="counted")  # fmt: skip
+        expect.dtype(mask, torch.bool, f"{why}: the mask is bool")
+        expect.equal(n, lengths, why=f"{why}: lengths", source="counted")
+        expect.dtype(n, torch.int64, f"{why}: lengths is int64")
+        expect.equal(labels, y, why=f"{why}: y", source="the labels, in order")
+        expect.dtype(labels, torch.int64, f"{why}: y is int64")
+
+    demand([3, 5, 1, 4], "four rows")
+    demand([2, 4, 7], "rows with -1 as the filler", pad=-1, low=-1)
+    demand([2, 6, 3], "rows in which the filler's value, 4, is real too", pad=4)
+    demand([4, 1, 2], "the longest first")
+    demand([3, 3, 3], "rows of one length")
+    demand([5], "a batch of one")
+    demand([0, 3, 0], "with empty rows")
+    demand([2, 4], "rows of float32", dtype=torch.float32)
+    demand([25, 1], "a longer row than before")
+    rows = [(torch.tensor([1, 2]), 1), (torch.tensor([3]), 0)]
+    x, *_ = learner(rows)
+    expect.equal(x, [[1, 2], [3, 0]], why="without pad the filler is 0", source="by hand")
+
+
+# ------------------------------------------------------------------------------------------------ BalancedSampler
+
+
+class _Sampler:
+    """A balanced sampler with parts to replace."""
+
+    rounds = True  # whole rounds of a small class, then the rest
+
+    def __init__(self, labels, per_class, seed=0):
+        import torch
+
+        self.labels, self.per_class, self.seed = torch.as_tensor(labels), per_class, seed
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def classes(self):
+        return [(self.labels == c).nonzero()[:, 0] for c in self.labels.unique()]
+
+    def epoch(self):
+        pass
+
+    def __len__(self):
+        return self.per_class * len(self.classes())
+
+    def draw(self, indices):
+        import torch
+
+        taken, left = [], self.per_class
+        while left > 0:
+            taken.append(indices[torch.randperm(len(indices), generator=self.generator)[:left]])
+            left -= len(indices)
+        return torch.cat(taken)
+
+    def mix(self, taken):
+        import torch
+
+        return taken[torch.randperm(len(taken), generator=self.generator)]
+
+    def __iter__(self):
+        import torch
+
+        self.epoch()
+        yield from self.mix(torch.cat([self.draw(indices) for indices in self.classes()])).tolist()
+
+
+def _drawn_with_replacement(self, indices):
+    import torch
+
+    return indices[torch.randint(len(indices), (self.per_class,), generator=self.generator)]
+
+
+def _same_epoch(self):
+    self.generator.manual_seed(self.seed)
+
+
+@exercise(
+    hints=[
+        "Keep for each class the indices of its examples, and a torch.Generator seeded in __init__. Draw in __iter__.",
+        "torch.randperm(n, generator=self.generator)[:m] takes m different ones. For n < m: whole permutations until less than n are missing.",
+        "At the end of __iter__: taken = torch.cat(taken); yield from taken[torch.randperm(len(taken), generator=self.generator)].tolist()",
+    ],
+    mistakes=parts(_Sampler).mistakes(
+        draw={
+            "It draws with replacement where there are enough examples, so that some come twice and others not: take m different ones.": (
+                _drawn_with_replacement
+            ),
+            "It takes the same examples of a large class in each epoch: draw them anew, torch.randperm(n)[:m].": (
+                lambda self, indices: indices.repeat(1 + self.per_class // len(indices))[: self.per_class]
+            ),
+        },
+        mix={
+            "The classes come one after the other. A batch would be all of one class: shuffle all indices of the epoch.": (
+                lambda self, taken: taken
+            ),
+        },
+        epoch={"Each epoch is the same: the generator is seeded in __init__, once, and not in __iter__.": _same_epoch},
+        __len__={
+            "len is the number of labels. An epoch has per_class times the number of classes.": (
+                lambda self: len(self.labels)
+            ),
+            "len is that of one class. An epoch has per_class times the number of classes.": (
+                lambda self: self.per_class
+            ),
+        },
+    ),
+    seconds=30,
+)
+def BalancedSampler(learner, rng):
+    import torch
+
+    counts = {3: 20, 7: 4, 8: 10}  # numbers with gaps; m = 10 asks for fewer, more and all of them
+    labels = rng.permutation(np.repeat(list(counts), list(counts.values())))
+    numbers = {c: np.flatnonzero(labels == c) for c in counts}
+
+    def epoch(sampler, m, why):
+        before, taken = generator_states(), list(sampler)
+        likely = "Hand generator=self.generator to each torch.randperm; np.random and random are not needed."
+        expect.true(before == generator_states(), f"{why}: all chance comes from its own generator", likely=likely)
+        for each in taken[:1]:
+            expect.kind(each, int, f"{why}: indices are int", likely="yield from ....tolist()")
+        likely = "len(s) and what comes out differ." if len(taken) == 3 * m else ""
+        expect.equal([len(taken), len(sampler)], [3 * m, 3 * m], why=f"{why}: indices in an epoch, and len(s)",
+                     source="m for each class", likely=likely)  # fmt: skip
+        often = {int(c): int((labels[taken] == c).sum()) for c in counts}
+        expect.equal(often, dict.fromkeys(counts, m), why=f"{why}: how often each class comes", source="m times")
+        return taken
+
+    sampler = learner(torch.tensor(labels), 10)
+    taken = epoch(sampler, 10, "labels with gaps, m = 10")
+    for c, several in (
+        (3, "20, so ten different ones"),
+        (8, "10, so each once"),
+        (7, "4, so each twice or three times"),
+    ):
+        often = np.sort(np.bincount(taken, minlength=len(labels))[numbers[c]])
+        n, (whole, rest) = counts[c], divmod(10, counts[c])
+        expected = [whole] * (n - rest) + [whole + 1] * rest
+        likely = "Of a class with fewer than m, whole permutations first: each comes equally often, or once more."
+        if n >= 10:
+            likely = "Draw without replacement where there are enough: torch.randperm(n)[:m]."
+        expect.equal(often, expected, why=f"how often the examples of a class come of which there are {several}",
+                     source="m/n, rounded down or up", likely=likely)  # fmt: skip
+    changes = int(np.count_nonzero(np.diff(labels[taken])))
+    why = "the classes are mixed: neighbours of different classes"
+    if not 11 <= changes <= 28:
+        likely = "They come in turn." if changes > 28 else "Shuffle the whole epoch, not each class for itself."
+        expect.true(False, why, f"yours    {changes} of 29", "expected about 20", likely=likely)
+
+    second = list(sampler)
+    shown = [f"yours    {taken[:6]}, then {second[:6]}"]
+    likely = "Seed in __init__, draw in __iter__."
+    expect.true(taken != second, "the second epoch differs from the first", *shown, likely=likely)
+    twin = learner(torch.tensor(labels), 10, 0)
+    same = [list(twin) == taken, list(twin) == second]
+    expect.true(all(same), "a second sampler with the same seed gives the same epochs; seed is 0 unless given")
+    likely = "Is the seed that is given used?"
+    other = list(learner(torch.tensor(labels), 10, 5))
+    shown = [f"yours    {other[:6]} for seed 5, {taken[:6]} for seed 0"]
+    expect.true(other != taken, "another seed gives another epoch", *shown, likely=likely)
+    many = [learner(torch.tensor(labels), 10, seed) for seed in (0, 0)]
+    mixed = [list(next_one) for next_one in (many[0], many[1], many[0], many[1])]
+    why = "two samplers that take turns do not disturb each other"
+    expect.true(mixed[0] == mixed[1] == taken and mixed[2] == mixed[3] == second, why)
+
+    seen = np.zeros(len(labels), int)
+    extra = np.zeros(len(labels), int)
+    for _ in range(40):
+        often = np.bincount(list(sampler), minlength=len(labels))
+        seen += often > 0
+        extra += often > 2
+    likely = "Which ones are taken is drawn anew in each epoch."
+    shown = [f"yours    in {' '.join(map(str, seen))} epochs"]
+    expect.true(seen.min() > 0, "in 40 epochs each example comes at least once", *shown, likely=likely)
+    few = extra[numbers[7]]
+    why = "of the four rare examples another two come a third time in each epoch"
+    expect.true(few.min() > 4, why, f"yours    {few} times in 40 epochs", likely="The remainder is drawn too.")
+
+    one = list(learner([1, 0, 1], 3))
+    expect.equal(sorted(one.count(i) for i in range(3)), [1, 2, 3], why="labels as a list, m = 3: one label of"
+                 " class 0, two of class 1", source="by hand")  # fmt: skip
+    labels, counts = np.array([0, 1, 2] * 4), {0: 4, 1: 4, 2: 4}
+    epoch(learner(labels, 2, 1), 2, "labels as an array, m = 2")
+
+
+# ------------------------------------------------------------------------------------------------ random_shift_crop
+
+
+@parts
+def _shifted(
+    images,
+    pad,
+    generator,
+    fill=0.0,
+    *,
+    offsets=lambda torch, n, B, g: torch.randint(n, (2, B), generator=g),
+    count=lambda pad: 2 * pad + 1,
+    around=lambda x, pad, fill: _around(x, pad, fill),
+    returns_dtype=lambda out, images: out,
+):
+    import torch
+
+    B, _, H, W = images.shape
+    padded = around(images, pad, fill)
+    top, left = offsets(torch, count(pad), B, generator)
+    out = [padded[b, :, i : i + H, j : j + W] for b, (i, j) in enumerate(zip(top.tolist(), left.tolist(), strict=True))]
+    return returns_dtype(torch.stack(out) if out else images.clone(), images)
+
+
+def _around(x, pad, fill):
+    from torch.nn import functional
+
+    return functional.pad(x, (pad, pad, pad, pad), value=fill)
+
+
+def _at_the_edge(x, pad, fill):
+    from torch.nn import functional
+
+    return functional.pad(x.double(), (pad, pad, pad, pad), mode="replicate").to(x.dtype)
+
+
+def _rolled(images, pad, generator, fill=0.0):
+    """What leaves at one edge comes in at the other, as torch.roll does it. At the edges comes in `fill`: pad first."""
+    import torch
+
+    B = len(images)
+    top, left = torch.randint(2 * pad + 1, (2, B), generator=generator)
+    moves = zip(images, (pad - top).tolist(), (pad - left).tolist(), strict=True)
+    return torch.stack([image.roll((i, j), (1, 2)) for image, i, j in moves]) if B else images.clone()
+
+
+@exercise(
+    hints=[
+        "Pad all images once: functional.pad(images, (pad, pad, pad, pad), value=fill). Then cut out of each one at its own corner.",
+        "top and left are torch.randint(2 * pad + 1, (B,), generator=generator). Rows of image b: top[b] + 0, ..., H - 1.",
+        "b (B,1,1,1), c (C,1,1), rows (B,1,H,1) and columns (B,1,1,W) broadcast: padded[b, c, rows, columns] has (B, C, H, W).",
+    ],
+    mistakes=_shifted.mistakes(
+        _rolled,
+        offsets={
+            "All images of the batch have one shift. Each has its own: offsets of shape (B,).": (
+                lambda torch, n, B, g: torch.randint(n, (2, 1), generator=g).expand(2, B)
+            ),
+            "Row and column offset are the same number, so images move along a diagonal only: draw two.": (
+                lambda torch, n, B, g: torch.randint(n, (B,), generator=g).expand(2, B)
+            ),
+            "Only columns move. Rows have an offset of their own.": (
+                lambda torch, n, B, g: torch.stack([torch.full((B,), n // 2), torch.randint(n, (B,), generator=g)])
+            ),
+            "Only rows move. Columns have an offset of their own.": (
+                lambda torch, n, B, g: torch.stack([torch.randint(n, (B,), generator=g), torch.full((B,), n // 2)])
+            ),
+        },
+        count={
+            "The last offset, 2·pad, never comes: randint's upper end is not included, so 2 * pad + 1.": lambda pad: (
+                max(2 * pad, 1)
+            ),
+            "Offsets run from 0 to pad only, so that images move in one direction: 0, ..., 2·pad.": lambda pad: pad + 1,
+        },
+        fill={"At the edges comes in 0, whatever `fill` is.": 0.0},
+        around={"At the edges the border pixels are repeated. `fill` comes in there.": _at_the_edge},
+    ),
+    new=True,
+    seconds=30,
+)
+def random_shift_crop(learner, rng):
+    import torch
+    from torch.nn import functional
+
+    def shifts(images, out, pad, fill, why):
+        """Row and column offset of each image, found by trying all: (B, 2)."""
+        tensor(out, why)
+        expect.shape(out, tuple(images.shape), f"{why}: the shape stays")
+        expect.dtype(out, images.dtype, f"{why}: the dtype stays")
+        padded = functional.pad(images, (pad,) * 4, value=fill)
+        _, _, H, W = images.shape
+        found = np.full((len(images), 2), -1)
+        for i, j in itertools.product(range(2 * pad + 1), repeat=2):
+            equal = (padded[:, :, i : i + H, j : j + W] == out).flatten(1).all(1).numpy()
+            found[equal] = i, j
+        bad = np.flatnonzero(found[:, 0] < 0)
+        if len(bad):
+            likely = "Do all channels of an image move together, and does `fill` come in at the edges?"
+            if any(bool((out[b] == functional.pad(images[b], (pad,) * 4)[..., i : i + H, j : j + W]).all())
+                   for b in bad[:1] for i, j in itertools.product(range(2 * pad + 1), repeat=2)):  # fmt: skip
+                likely = "At the edges comes in 0 and not `fill`."
+            moves = itertools.product(range(-pad, pad + 1), repeat=2)
+            if any(bool((out[bad[0]] == images[bad[0]].roll(move, (1, 2))).all()) for move in moves):
+                likely = " ".join(_rolled.__doc__.split())
+            details = [f"yours    {len(bad)} of {len(images)} images are none", "expected each image, moved"]
+            raise Complaint(f"{why}: each image is its padded self, cut at one place", details, likely, out)
+        return found
+
+    images = torch.tensor(1 + rng.random((1500, 2, 4, 5)))
+    out = learner(images, 2, torch_generator(int(rng.integers(1000))))
+    found = shifts(images, out, 2, 0.0, "1,500 images, pad 2")
+    counts = np.zeros((5, 5), int)
+    np.add.at(counts, tuple(found.T), 1)
+    if not 25 <= counts.min() <= counts.max() <= 105:
+        likely = (
+            "Uniform, rows and columns by themselves: torch.randint(2 * pad + 1, (B,), generator=generator), twice."
+        )
+        shown = ["yours    " + " / ".join(" ".join(map(str, row)) for row in counts), "expected about 60 each"]
+        raise Complaint("how often each of the 25 offsets comes, row by row", shown, likely, counts)
+    few = torch.tensor(1 + rng.random((3, 1, 6, 4)))
+    governed(lambda g: learner(few, 2, g, 0.5), why="the generator decides", make=torch_generator)
+    draws = [learner(few, 2, torch_generator(seed), 0.5) for seed in range(12)]
+    found = np.concatenate([shifts(few, each, 2, 0.5, "three images, pad 2, fill 0.5") for each in draws])
+    likely = "Offsets are 0, ..., 2·pad."
+    expect.true(len({tuple(each) for each in found}) > 12, "with pad 2 many offsets come", likely=likely)
+    expect.equal(learner(few, 0, torch_generator(0)), few, why="with pad 0 nothing moves", source="the images")
+    grey = torch.tensor(rng.integers(1, 256, (4, 3, 5, 7)), dtype=torch.uint8)
+    shifts(grey, learner(grey, 3, torch_generator(1), 255), 3, 255, "uint8, fill 255")
+    shifts(grey[:1], learner(grey[:1], 3, torch_generator(2), 7), 3, 7, "a batch of one")
+    single = few.float()
+    shifts(single, learner(single, 1, torch_generator(3)), 1, 0.0, "float32")
+
+
+# ------------------------------------------------------------------------------------------------ group_split
+
+
+def _colliding(count):
+    """Names whose hashes end in the same bits: the order of a set of them is that in which they came in."""
+    every = (f"pig {k}" for k in itertools.count())
+    return list(itertools.islice((name for name in every if hash(name) % 256 == 3), count))
+
+
+@parts
+def _split(
+    groups,
+    share,
+    seed=0,
+    *,
+    names=lambda groups: sorted(set(groups)),
+    shuffle=lambda names, seed: list(np.random.default_rng(seed).permutation(names)),
+    enough=lambda held, items, groups, names, share: items >= share * len(groups),
+):
+    every = names(groups)
+    held, items = [], 0
+    for name in shuffle(every, seed):
+        if enough(held, items, groups, every, share):
+            break
+        held.append(name)
+        items += list(groups).count(name)
+    sides = (
+        [i for i, name in enumerate(groups) if name not in held],
+        [i for i, name in enumerate(groups) if name in held],
+    )
+    return sides
+
+
+def _by_item(groups, share, seed=0):
+    """Items are dealt, not groups, so that one group can be on both sides. Shuffle the distinct names, and deal those."""
+    order = np.random.default_rng(seed).permutation(len(groups)).tolist()
+    k = int(np.ceil(share * len(groups)))
+    return sorted(order[k:]), sorted(order[:k])
+
+
+@exercise(
+    hints=[
+        "Not items are shuffled but names: the distinct ones, in a fixed order first (sorted), then by the seed.",
+        "Go through the shuffled names; stop as soon as the items of those held out are at least share * len(groups).",
+        "held is a set of names: rest = [i for i, name in enumerate(groups) if name not in held], and the other list likewise.",
+    ],
+    mistakes=_split.mistakes(
+        _by_item,
+        returns={
+            "The two lists are in the wrong order: the rest first, then what is held out.": lambda both: both[::-1]
+        },
+        names={
+            "The names are dealt in the order in which they first appear, shuffled: with the items in another order the same seed gives other groups. Sort them first.": (
+                lambda groups: list(dict.fromkeys(groups))
+            ),
+            "A set of names has another order in each process, so that the same seed gives other groups. Sort the names first.": (
+                lambda groups: list(set(groups))
+            ),
+        },
+        shuffle={
+            "The names are not shuffled: the first of the alphabet are always held out.": lambda names, seed: names,
+        },
+        enough={
+            "It stops one group too early: at least share · N items are to be held out.": (
+                lambda held, items, groups, names, share: items >= share * len(groups) - 1
+            ),
+            "The share is taken of the groups. It is a share of the items: count them.": (
+                lambda held, items, groups, names, share: len(held) >= share * len(names)
+            ),
+            "It goes on when the share is reached exactly: stop at >=, not only at >.": (
+                lambda held, items, groups, names, share: items > share * len(groups)
+            ),
+            "The share is held back for training, and the rest is held out: turn it round.": (
+                lambda held, items, groups, names, share: items >= (1 - share) * len(groups)
+            ),
+        },
+    ),
+)
+def group_split(learner, rng):
+    def split(groups, share, seed, why):
+        rest, held = expect.parts(learner(groups, share, seed), ("rest", "held"), f"{why}: two lists")
+        for name, each in (("rest", rest), ("held", held)):
+            expect.kind(each, list, f"{why}: {name} is a list of int")
+            for index in each[:1]:
+                expect.kind(index, int, f"{why}: {name} is a list of int", likely="int(i), or .tolist() of an array.")
+            expect.equal(each, sorted(each), why=f"{why}: {name} is ascending", source="sorted")
+        expect.equal(sorted([*rest, *held]), list(range(len(groups))), why=f"{why}: each item is on one side, once",
+                     source="all indices")  # fmt: skip
+        both = {groups[i] for i in rest} & {groups[i] for i in held}
+        sizes = [groups.count(name) for name in {groups[i] for i in held}]
+        few = len(held) < share * len(groups)
+        many = not few and len(held) - min(sizes, default=0) >= share * len(groups) and all(
+            len(held) - size >= share * len(groups) for size in sizes)  # fmt: skip
+        found = {"on both sides": sorted(both), "too few": few, "a group too many": many, "held": held}
+        expected = {"on both sides": [], "too few": False, "a group too many": False, "held": held}
+        likely = "A group is on both sides: deal names, not items." if both else ""
+        if not both:
+            likely = "It is a share of the items, not of the groups: at least so many, and then no further group."
+        expect.equal(found, expected, why=f"{why}: whole groups, at least share · N items, and no group more",
+                     source="counted", likely=likely)  # fmt: skip
+        return frozenset(groups[i] for i in held)
+
+    def names(sizes, distinct="dkabmzcqxe"):
+        groups = [name for name, size in zip(distinct, sizes, strict=False) for _ in range(size)]
+        return [groups[i] for i in rng.permutation(len(groups))]
+
+    groups = names([3, 1, 4, 2, 2, 1, 2, 1])
+    drawn = [split(groups, 0.3, seed, "16 items in 8 groups, share 0.3") for seed in range(40)]
+    likely = "Shuffle the names by np.random.default_rng(seed); sizes and the alphabet have no say."
+    every, why = frozenset().union(*drawn), "other seeds give other splits, and each group is held out for some of them"
+    expect.true(len(every) == 8 and len(set(drawn)) > 3, why, likely=likely)
+    groups = names([3, 1, 4, 2, 2, 1, 2, 1], _colliding(8))
+    for seed in range(8):
+        first, turned = (split(sorted(groups, reverse=way), 0.3, seed, "items in any order") for way in (True, False))
+        likely = "Before they are shuffled, sort the distinct names: the order of a set, or of first appearance, is no order."
+        why = "the same seed gives the same groups, in any order of the items"
+        expect.equal(sorted(turned), sorted(first), why=why, source="the same items, sorted", likely=likely)
+    for sizes, share in (([1] * 10, 0.3), ([2] * 5, 0.6), ([7, 1, 1, 1], 0.1), ([5, 5], 0.9), ([4], 0.5)):
+        for seed in range(3):
+            split(names(sizes), share, seed, f"groups of {', '.join(map(str, sizes))} items, share {share}")
+    groups = names([2, 2, 2])
+    default = learner(groups, 0.5)
+    expect.equal(list(default), list(learner(groups, 0.5, 0)), why="seed is 0 unless given", source="the same call")
+
+
+# ------------------------------------------------------------------------------------------------ seed_worker
+
+
+class _Chance:
+    """A data set that draws from its own generator; made in the check, used in worker processes."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        return self.rng.random()
+
+
+def _as_worker(learner, worker_id, seed):
+    """What a data set draws after the learner's function has run as in worker `worker_id` with this torch seed."""
+    import torch
+    from torch.utils.data._utils import worker
+
+    dataset = _Chance()
+    torch.manual_seed(seed)
+    np.random.seed((seed + 12345) % 2**32)
+    info = worker.WorkerInfo(id=worker_id, num_workers=2, seed=seed, dataset=dataset)
+    with replaced(worker, "_worker_info", info):
+        given = learner(worker_id)
+    expect.true(given is None, "nothing is returned", f"yours    {type(given).__name__}")
+    likely = "Set the attribute: get_worker_info().dataset.rng = np.random.default_rng(...)"
+    expect.kind(dataset.rng, np.random.Generator, "the data set's rng is a np.random.Generator", likely=likely)
+    return [float(dataset.rng.random()) for _ in range(4)]
+
+
+def _giving(make, words):
+    def mistake(worker_id):
+        from torch.utils.data import get_worker_info
+
+        make(worker_id, get_worker_info())
+
+    mistake.__doc__ = words
+    return mistake
+
+
+def _set(rng):
+    return lambda worker_id, info: setattr(info.dataset, "rng", rng(worker_id, info))
+
+
+@exercise(
+    hints=[
+        "Which object is this worker's copy of the data set? get_worker_info() knows. Which number differs between workers and epochs?",
+        "torch.initial_seed() is the seed that the loader gave to this worker. np.random.default_rng takes a number that large.",
+        "get_worker_info().dataset.rng = np.random.default_rng(torch.initial_seed())",
+    ],
+    mistakes=[
+        _giving(
+            lambda worker_id, info: np.random.seed(info.seed % 2**32),
+            "The data set's own generator is still the old one, the same in each worker: set get_worker_info().dataset.rng."
+            " NumPy's global one and Python's random, PyTorch seeds by itself.",
+        ),
+        _giving(
+            _set(lambda worker_id, info: np.random.default_rng(worker_id)),
+            "Seeded by the worker's id alone: workers differ, and each epoch repeats the one before. torch.initial_seed()"
+            " differs in both.",
+        ),
+        _giving(
+            _set(lambda worker_id, info: np.random.default_rng(info.seed - worker_id)),
+            "All workers get one seed: torch.initial_seed() less the id is the same number in each.",
+        ),
+        _giving(
+            _set(lambda worker_id, info: np.random.default_rng(42)),
+            "A fixed seed: all workers and all epochs draw the same. Take torch.initial_seed().",
+        ),
+        _giving(
+            _set(lambda worker_id, info: np.random.default_rng(42 + worker_id)),
+            "A fixed seed and the id: workers differ, each epoch repeats the one before. Take torch.initial_seed().",
+        ),
+    ],
+    random=True,
+    changes=("seed",),
+    seconds=40,
+)
+def seed_worker(learner, rng):
+    import torch
+    from torch.utils.data import DataLoader
+
+    base, later = (int(each) for each in rng.integers(2**40, 2**60, 2))
+    old = [float(each) for each in np.random.default_rng(0).random(4)]
+    drawn = {}
+    for name, worker_id, seed in (("0", 0, base), ("1", 1, base + 1), ("0, next epoch", 0, later), ("again", 0, base)):
+        drawn[name] = _as_worker(learner, worker_id, seed)
+        why = f"worker {name}: its rng is another one than that of the copied data set"
+        found = {"as copied": drawn[name] == old, "draws": drawn[name]}
+        likely = "Is a generator made, but not set? get_worker_info().dataset.rng = ..."
+        expect.equal(found, {"as copied": False, "draws": drawn[name]}, why=why, source="what default_rng(0) draws",
+                     likely=likely)  # fmt: skip
+    for name, words in (("1", "the other worker"), ("0, next epoch", "the next epoch, with another torch seed,")):
+        found = {"the same": drawn["0"] == drawn[name], "draws": drawn[name]}
+        expect.equal(found, {"the same": False, "draws": drawn[name]}, why=f"{words} draws other numbers",
+                     source="torch.initial_seed() differs", likely="Seed it by torch.initial_seed().")  # fmt: skip
+    found = {"the same": drawn["0"] == drawn["again"]}
+    likely = "default_rng() without a number, the clock, torch.seed() and the process's number are new in each run."
+    expect.equal(found, {"the same": True}, why="the same torch seed gives the same numbers in another run",
+                 source="torch.initial_seed()", likely=likely)  # fmt: skip
+
+    def real(seed, epochs):
+        """Two worker processes that draw, four numbers an epoch."""
+        loader = DataLoader(
+            _Chance(), batch_size=None, num_workers=2, worker_init_fn=learner, multiprocessing_context=_fork(), timeout=20,
+            generator=torch_generator(seed),
+        )  # fmt: skip
+        return [[float(each) for each in loader] for _ in range(epochs)]
+
+    if _fork():
+        (first, second), (again,) = real(3, 2), real(3, 1)
+        expect.equal(len({*first, *second}), 8, why="real workers: eight draws in two epochs, all different",
+                     source="two processes")  # fmt: skip
+        expect.equal(first, again, why="real workers: the loader's generator governs them", source="two processes")
+        torch.manual_seed(0)
+
+
+def _fork():
+    import multiprocessing
+
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+
+
+# ------------------------------------------------------------------------------------------------ Prefetcher
+
+_PATIENCE = 4.0  # seconds until something that does not come will not come; a right answer takes milliseconds
+
+
+class _Source:
+    """Batches that count how many of them were taken, and by which threads; raises after the last if told to."""
+
+    def __init__(self, items, error=None, at_once=False):
+        self.items, self.error, self.at_once, self.taken, self.threads = items, error, at_once, 0, set()
+
+    def __iter__(self):
+        if self.at_once:
+            raise self.error
+        return self._walk()
+
+    def _walk(self):
+        for item in self.items:
+            self.taken += 1
+            self.threads.add(threading.get_ident())
+            yield item
+        if self.error:
+            raise self.error
+
+
+def _come(condition, seconds=_PATIENCE):
+    """Whether a condition comes true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@contextlib.contextmanager
+def _threads():
+    """Notes the threads that are started, makes them daemons, and ends those that still compute at the end."""
+    started, start = [], threading.Thread.start
+
+    def noted(thread):
+        thread.daemon = True
+        started.append(thread)
+        start(thread)
+
+    with replaced(threading.Thread, "start", noted), replaced(threading, "excepthook", lambda _: None):
+        try:
+            yield started
+        finally:
+            for thread in started:
+                if thread.is_alive():
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+                    )
+
+
+def _in_time(code, why, likely):
+    """What code() gives, or what it raises, raised; run in a thread of its own, for it may wait for ever."""
+    result = []
+
+    def run():
+        try:
+            result.append((code(), None))
+        except BaseException as error:
+            result.append((None, error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(_PATIENCE)
+    if not result:
+        details = [f"yours    nothing came for {_PATIENCE:g} s", "expected an end"]
+        raise Complaint(f"{why}: the consumer waits for ever", details, likely)
+    value, error = result[0]
+    if isinstance(error, StopIteration):
+        raise Complaint(f"{why}: an item comes", ["yours    none, the iteration is over"], likely)
+    if error is not None:
+        raise error
+    return value
+
+
+def _collected(prefetcher, *, caught=()):
+    """All items, and what was raised after them, of the kinds that are to be caught."""
+    items = []
+    try:
+        for item in prefetcher:
+            items.append(item)
+            if len(items) > 60:
+                raise Complaint(
+                    "the iteration ends", ["yours    more items than there are"], "Where does the loop end?"
+                )
+    except caught as error:
+        return items, error
+    return items, None
+
+
+@exercise(
+    hints=[
+        "Three parts in __iter__: a queue.Queue(self.ahead) and a threading.Event; a function for the thread; a loop that gets and yields.",
+        "The thread: try: for item in self.batches: put(('item', item)); put(('end', None)); except BaseException as error: put(('error', error)).",
+        "put tries q.put(pair, timeout=0.05) while not stop.is_set(), passing over queue.Full. Around the loop that yields: try: ... finally: stop.set(); thread.join()",
+    ],
+    seconds=60,  # of waiting, at most: a right answer takes a fraction of one
+)
+def Prefetcher(learner, rng):
+    import torch
+
+    with _threads() as started:
+        end = "Is the end sent through the queue, after the last item, when `batches` is exhausted?"
+        for n, ahead in ((20, 3), (1, 2), (0, 2), (5, 1), (3, 50)):
+            source, why, consumer = _Source(list(range(n))), f"{n} items, ahead {ahead}", []
+
+            def consume(source=source, ahead=ahead, consumer=consumer):
+                consumer.append(threading.get_ident())
+                return _collected(learner(source, ahead))
+
+            items, _ = _in_time(consume, why, end)
+            likely = "The queue keeps the order, if one thread fills it: each item is put once, and taken once."
+            if items == list(range(n))[: len(items)]:
+                likely = "Does the consumer see the end before the last items?"
+            shown = [f"yours    {items[:8]}", f"expected {list(range(n))[:8]}"]
+            expect.true(items == list(range(n)), f"{why}: all items, each once, in order", *shown, likely=likely)
+            if n == 20:
+                alone = len(started) == 2 and len(source.threads) == 1 and source.threads.isdisjoint(consumer)
+                shown = [f"yours    {len(started) - 1} started"]
+                likely = "threading.Thread(target=...).start(), and the loop over batches in its function."
+                expect.true(alone, f"{why}: one other thread walks through batches", *shown, likely=likely)
+        _demand_no_thread(started, "after the last item")
+        _demand_odd_items(learner, torch)
+        _demand_errors(learner, started)
+        _demand_bounds(learner)
+        _demand_early_end(learner, started)
+        _demand_independence(learner, end)
+
+
+def _demand_odd_items(learner, torch):
+    error = ValueError("an item that is an exception")
+    items = [None, False, error, torch.tensor([1, 2]), np.array([1, 2]), (), ("end", None), "end", StopIteration, 0]
+    why = "items of all kinds: None, an exception, a tensor, an array, tuples, 'end'"
+    likely = "None, or another item, is taken for the end: put pairs, what kind and what, into the queue."
+    got, raised = _in_time(lambda: _collected(learner(_Source(items), 2), caught=Exception), why, likely)
+    if raised is not None:
+        wrong = "An exception that is an item is handed over like any other: pairs tell what kind it is."
+        if raised is not error:
+            wrong = (
+                "Items are not to be compared with ==, nor asked whether they are true: put pairs, what kind and what."
+            )
+        raise Complaint(f"{why}: nothing is raised", [f"yours    {type(raised).__name__}: {raised}"], wrong)
+    same = len(got) == len(items) and all(a is b for a, b in zip(got, items, strict=True))
+    expect.true(same, f"{why}: the same objects come out", f"yours    {len(got)} of {len(items)}", likely=likely)
+
+
+def _demand_errors(learner, started):
+    for kind in (ValueError, OSError, RuntimeError):
+        error, why = kind("in the source"), f"{kind.__name__} after three items"
+
+        def consume(source, kind=kind):
+            return _collected(learner(source, 2), caught=kind)
+
+        likely = (
+            "The thread died of it, and nobody told the consumer: catch it, send it through the queue, raise it there."
+        )
+        items, raised = _in_time(lambda e=error, c=consume: c(_Source([1, 2, 3], e)), why, likely)
+        if raised is None:
+            shown = [f"yours    {items}, and a quiet end", f"expected {items}, then {kind.__name__}"]
+            raise Complaint(f"{why}: it is raised in the consumer", shown, "Swallowed: half a data set looks like all.")
+        shown = [f"yours    {type(raised).__name__}: {raised}"]
+        likely = "Raise the object that was caught."
+        expect.true(str(raised) == str(error), f"{why}: that one is raised, in the consumer", *shown, likely=likely)
+        likely = "Send it through the queue, behind the items."
+        expect.true(items == [1, 2, 3], f"{why}: the items before it come first", f"yours    {items}", likely=likely)
+    error, why = ValueError("at the very beginning"), "batches whose iter() raises"
+    likely = "Is iter(batches), or the for, outside of the thread's try?"
+
+    def begin():
+        return _collected(learner(_Source([], error, at_once=True), 2), caught=ValueError)
+
+    _, raised = _in_time(begin, why, likely)
+    expect.true(raised is error, f"{why}: that is raised in the consumer", likely=likely)
+    _demand_no_thread(started, "after an exception")
+
+
+def _demand_bounds(learner):
+    for ahead in (1, 4):
+        source = _Source(list(range(40)))
+        prefetcher = learner(source, ahead)
+        expect.true(source.taken == 0, "nothing is taken from batches before iteration", likely="Begin in __iter__.")
+        iterator = iter(prefetcher)
+        for consumed in (1, 2):
+            why = f"ahead {ahead}, {consumed} consumed"
+            _in_time(lambda i=iterator: next(i), why, "Does the thread run?")
+            likely = "Does the thread go on while the consumer works, up to `ahead` items? Is `ahead` used?"
+            reached = _come(lambda s=source, n=consumed + ahead: s.taken >= n)
+            shown = [f"yours    {source.taken} taken from batches", f"expected {consumed + ahead} or one more"]
+            expect.true(reached, f"{why}: the next ones are prepared meanwhile", *shown, likely=likely)
+            time.sleep(0.02)
+            shown[0] = f"yours    {source.taken} taken from batches"
+            likely = (
+                "The queue has no bound, or another one: queue.Queue(self.ahead). All of it in memory is no prefetch."
+            )
+            expect.true(
+                source.taken <= consumed + ahead + 1, f"{why}: no more than `ahead` wait", *shown, likely=likely
+            )
+        _in_time(lambda i=iterator: getattr(i, "close", int)(), "closed early", _STAYS)
+    source = _Source(list(range(40)))
+    iterator = iter(learner(source))
+    _in_time(lambda: next(iterator), "without `ahead`", "Does the thread run?")
+    fine = _come(lambda: source.taken >= 3) and not _come(lambda: source.taken > 4, 0.02)
+    expect.true(fine, "ahead is 2 unless given", f"yours    {source.taken} taken after the first")
+    _in_time(lambda: getattr(iterator, "close", int)(), "closed early", _STAYS)
+
+
+_STAYS = (
+    "put() waits where the queue is full, and nobody takes any more. Put with a timeout, look at a threading.Event in"
+    " between, and set it in the generator's finally, before join()."
+)
+
+
+def _demand_early_end(learner, started):
+    for source, words in ((_Source(list(range(40))), "40 items"), (_Source(itertools.count()), "an endless source")):
+
+        def leave(source=source):
+            for item in learner(source, 2):
+                if item == 3:
+                    break
+
+        _in_time(leave, f"{words}, a break after the fourth", _STAYS)
+        _demand_no_thread(started, f"{words}, after a break in the consumer")
+        likely = "After the break the thread went on taking."
+        expect.true(source.taken <= 8, f"{words}: after a break nothing more is taken", likely=likely)
+
+
+def _demand_no_thread(started, when):
+    left = [thread for thread in started if thread.is_alive()]
+    if not _come(lambda: not any(thread.is_alive() for thread in left), 0.5):
+        gc.collect()  # an iterator in a ring of references
+    if not _come(lambda: not any(thread.is_alive() for thread in left), _PATIENCE / 2):
+        raise Complaint(f"{when} no thread is left", ["yours    a thread still waits or runs"], _STAYS)
+
+
+def _demand_independence(learner, end):
+    prefetcher = learner([1, 2, 3], 2)
+    for turn in ("first", "second"):
+        items, _ = _in_time(lambda: _collected(prefetcher), f"the {turn} time over one Prefetcher", end)
+        likely = "Make queue, stop sign and thread in __iter__, new each time; a used generator is empty."
+        if items != [1, 2, 3]:
+            shown = [f"yours    {items}", "expected [1, 2, 3]"]
+            raise Complaint(f"the {turn} iteration gives all items", shown, likely)
+    why = "two iterations at once over one Prefetcher"
+    likely = "Queue and thread are to be those of one iteration: local variables of __iter__, not attributes of self."
+    pairs = _in_time(lambda: list(zip(prefetcher, prefetcher, strict=False)), why, likely)
+    if pairs != [(1, 1), (2, 2), (3, 3)]:
+        raise Complaint(f"{why} do not disturb each other", [f"yours    {pairs}"], likely)
+
+
+# ------------------------------------------------------------------------------------------------ near_duplicates
+
+
+@parts
+def _near(
+    a,
+    b,
+    most,
+    *,
+    distance=lambda a, b: (a[:, None] != b[None]).sum(-1),
+    near=lambda d, most: d <= most,
+    which=lambda close: np.triu(close, 1),
+):
+    return [(int(i), int(j)) for i, j in np.argwhere(which(near(distance(a, b), most)))]
+
+
+@exercise(
+    hints=[
+        "The distance of two rows is the number of entries in which they differ: (x != y).sum().",
+        "a[:, None] != b[None] compares every row with every other: (N, N, 64). Its sum over the last axis is (N, N).",
+        "np.argwhere(np.triu(distances <= most, 1)) gives the pairs with i < j in order; make tuples of int of them.",
+    ],
+    mistakes=_near.mistakes(
+        near={
+            "Distances that equal `most` count too: <=, not <.": lambda d, most: d < most,
+            "Only equal hashes are found. At most `most` bits may differ.": lambda d, most: d == 0,
+            "It returns the pairs that differ much. Near are those with at most `most` different bits.": (
+                lambda d, most: d >= most
+            ),
+        },
+        which={
+            "A picture is paired with itself. Only pairs with i < j.": lambda close: np.triu(close),
+            "Each pair comes twice, (i, j) and (j, i), or with i > j. Only pairs with i < j.": (
+                lambda close: close & ~np.eye(len(close), dtype=bool)
+            ),
+            "All pairs are returned, (i, i) and (j, i) too. Only pairs with i < j.": lambda close: close,
+            "The pairs have i > j. Asked for are those with i < j: a[i] against b[j].": lambda close: np.tril(
+                close, -1
+            ),
+        },
+        distance={
+            "It compares rows of a with each other. Row i of a is to be compared with row j of b.": (
+                lambda a, b: (a[:, None] != a[None]).sum(-1)
+            ),
+            "It compares rows of b with each other. Row i of a is to be compared with row j of b.": (
+                lambda a, b: (b[:, None] != b[None]).sum(-1)
+            ),
+            "It compares b[i] with a[j]. Asked for is a[i] with b[j].": lambda a, b: (b[:, None] != a[None]).sum(-1),
+            "It counts the bits in which both are 1, or are equal. Count those that differ.": (
+                lambda a, b: (a[:, None] == b[None]).sum(-1)
+            ),
+        },
+        returns={"The pairs are (j, i). Return (i, j) with i < j.": lambda pairs: [(j, i) for i, j in pairs]},
+    ),
+)
+def near_duplicates(learner, rng):
+    def demand(a, b, most, why):
+        N = len(a)
+        expected = [(i, j) for i in range(N) for j in range(i + 1, N) if sum(x != y for x, y in zip(a[i], b[j], strict=True)) <= most]  # fmt: skip
+        given = learner(a, b, most)
+        expect.kind(given, list, f"{why}: a list")
+        for pair in given[:1]:
+            expect.kind(pair, tuple, f"{why}: pairs are tuples")
+            for index in pair:
+                expect.kind(index, int, f"{why}: of int", likely="int(i), for JSON knows no NumPy numbers.")
+        likely = "All pairs are there, in another order: by i, then by j." if sorted(given) == expected else ""
+        expect.equal(given, expected, why=why, source="bit by bit", likely=likely)
+
+    def near(bits, flips):
+        """The same hashes with so many bits flipped, row by row."""
+        changed = bits.copy()
+        for row, n in zip(changed, flips, strict=True):
+            places = rng.permutation(64)[:n]
+            row[places] = ~row[places]
+        return changed
+
+    first = rng.random((1, 64)) < 0.5
+    bits = np.concatenate([near(np.repeat(first, 5, 0), [0, 2, 5, 40, 1]), rng.random((3, 64)) < 0.5])
+    demand(bits, bits, 5, "eight hashes, most 5")
+    mirrored = np.concatenate([rng.random((3, 64)) < 0.5, near(bits[:5], [3, 0, 4, 1, 5])])
+    demand(bits, mirrored, 6, "hashes against those of mirrored pictures, most 6")
+    demand(mirrored, bits, 6, "the other way round, most 6")
+    demand(bits, bits, 0, "most 0: equal hashes only")
+    demand(np.repeat(first, 3, 0), np.repeat(first, 3, 0), 0, "three equal hashes")
+    demand(bits[:1], bits[:1], 64, "one picture has no pair")
+    demand(bits[:4], bits[:4], 64, "most 64: all pairs")

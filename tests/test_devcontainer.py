@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / ".devcontainer"
 BIN = Path(sys.executable).parent
 TOOL = REPOSITORY.parent / "shared" / "tools" / "devcontainer-up"
-IMAGE_MB = 4000
+IMAGE_MB = 3200
 BOTH = ["devcontainer.json", "cuda/devcontainer.json"]
 
 

@@ -54,10 +54,10 @@ def test_a_checkpoint_is_what_its_log_says_and_fits_the_notebooks_network(script
     for each in (model, notebooks):
         each.load_state_dict(saved["model"])
     data, _ = script.load_data("fashion-mnist", 10, torch.device("cpu"))
-    x, y = data["test"][0][:1000], data["test"][1][:1000]
+    x, y = data["test"][0][:300], data["test"][1][:300]
     torch.testing.assert_close(script.predict(notebooks, x), script.predict(model, x), rtol=1e-3, atol=1e-4)
     said = float(re.search(r"test accuracy (\S+) %", log)[1])
-    assert script.evaluate(model, x, y)[1] == pytest.approx(said, abs=3)
+    assert script.evaluate(model, x, y)[1] == pytest.approx(said, abs=5)
 
 
 def test_the_small_cnn_is_right_in_at_least_91_of_100_cases():

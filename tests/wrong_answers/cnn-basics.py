@@ -1035,3 +1035,59 @@ def from_a_view(x, flip, shift, generator):
         coin = torch.randint(0, 2, (B,), generator=generator).bool()
         moved[coin] = moved[coin].flip(-1)
     return moved
+
+
+@wrong("max_pool2d", says=None)
+def padded_with_minus_hundred(x, kernel, stride=None, padding=0):
+    stride = stride or kernel
+    V = F.pad(x, [padding] * 4, value=-100).unfold(2, kernel, stride).unfold(3, kernel, stride)
+    return V.flatten(4).max(4).values
+
+
+@wrong("occlusion_map", says="squares lie side by side")
+def steps_of_a_patch(model, image, label, patch=7, stride=3, fill=0.0):
+    return lost(model, image, label, patch, patch, fill)
+
+
+@wrong("receptive_field", says=None)
+def as_a_float(layers):
+    r, j = 1.0, 1.0
+    for k, s in layers:
+        r += (k - 1) * j
+        j *= s
+    return r
+
+
+@wrong("augment", says=None)
+def integers_come_back(x, flip, shift, generator):
+    B = len(x)
+    top, left = (drawn(B, 2 * shift + 1, generator) for _ in range(2))
+    return cut(x, top, left, drawn(B, 2, generator) if flip else [0] * B, shift).float()
+
+
+@wrong("conv2d_windows", says="no bias")
+def zero_bias_for_none(x, weight, bias=None, stride=(1, 1), padding=(0, 0)):
+    z = torch.einsum("bcijuv,ocuv->boij", view(x, weight, stride, padding), weight)
+    return z + (bias.view(-1, 1, 1) if bias is not None else 1)
+
+
+@right("SmallCNN")
+class SizedByATrial(nn.Module):
+    def __init__(self, channels=1, size=28, classes=10, width=16, mean=False):
+        super().__init__()
+        layers, n_in = [], channels
+        for n_out, kernel, stride in ((width, 5, 2), (2 * width, 3, 1), (4 * width, 3, 1)):
+            if n_out == 4 * width:
+                layers.append(nn.MaxPool2d(2))
+            conv = nn.Conv2d(n_in, n_out, kernel, stride, kernel // 2, bias=False)
+            layers += [conv, nn.BatchNorm2d(n_out), nn.ReLU()]
+            n_in = n_out
+        self.features, self.reduce = nn.Sequential(*layers), F.adaptive_avg_pool2d if mean else None
+        side = torch.zeros(size, size)[::2, ::2].shape[0] // 2
+        self.head = nn.Linear(4 * width * (1 if mean else side * side), classes)
+
+    def forward(self, x):
+        x = self.features(x)
+        if self.reduce:
+            x = self.reduce(x, 1)
+        return self.head(torch.flatten(x, 1))

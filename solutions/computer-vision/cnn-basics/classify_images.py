@@ -158,7 +158,7 @@ def evaluate(model, x, y):
 
 
 def train(options, config, data, classes, device, saved=None):
-    """Train until options.epochs are done, or go on with the training of the checkpoint `saved`; one checkpoint an epoch.
+    """Train until options.epochs are done, or go on with the checkpoint `saved`; one checkpoint an epoch.
 
     Returns the model and the history.
     """

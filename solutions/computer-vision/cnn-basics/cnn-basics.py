@@ -24,7 +24,7 @@ loaded
 # %% [markdown]
 # ## 1 · An MLP does not know its neighbours (6 min)
 #
-# The images are Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017; licence MIT), as tensors (N, C, H, W) in 0…1: image, channel, row, column. We train on the first 20,000, the last 5,000 are for validation.
+# The images are Fashion-MNIST (Xiao, Rasul and Vollgraf, 2017; licence MIT), as tensors (N, C, H, W) in 0…1: image, channel, row, column. We train on the first 10,000, so that nobody waits long; the last 5,000 are for validation.
 
 # %%
 device = atlas.device()
@@ -35,7 +35,7 @@ def as_tensor(images):
     return (x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)) / 255  # (N, C, H, W)
 
 
-x_train, y_train = as_tensor(loaded.x_train[:20_000]), torch.tensor(loaded.y_train[:20_000])
+x_train, y_train = as_tensor(loaded.x_train[:10_000]), torch.tensor(loaded.y_train[:10_000])
 x_val, y_val = as_tensor(loaded.x_train[-5000:]), torch.tensor(loaded.y_train[-5000:])
 x_test, y_test = as_tensor(loaded.x_test), torch.tensor(loaded.y_test)
 y_train, y_val, y_test = (y.to(device) for y in (y_train, y_val, y_test))
@@ -90,8 +90,8 @@ def permuted(x):
 
 
 mlp, mlp_permuted = make_mlp(), make_mlp()
-train(mlp, x_train, y_train, 4, 3e-3)
-train(mlp_permuted, permuted(x_train), y_train, 4, 3e-3)
+train(mlp, x_train, y_train, 3, 1e-2)
+train(mlp_permuted, permuted(x_train), y_train, 3, 1e-2)
 plain, shuffled = accuracy(mlp, x_val, y_val), accuracy(mlp_permuted, permuted(x_val), y_val)
 eight = torch.cat([x_train[:8], permuted(x_train[:8])]).cpu()
 title = f"An MLP reads both rows equally well: {plain:.1%} and {shuffled:.1%}"
@@ -99,7 +99,7 @@ _ = plot.images(eight, columns=8, title=title)
 
 # %% tags=["instructor"]
 if DATASET == "fashion-mnist":
-    assert plain > 0.84 and abs(plain - shuffled) < 0.03, "the MLP does not care"
+    assert plain > 0.81 and abs(plain - shuffled) < 0.03, "the MLP does not care"
 
 # %% [markdown]
 # **Question.** Why does it not care? Think of what the first layer's weights could do.
@@ -155,7 +155,7 @@ centre[1, 1] = 1
 kernels = torch.stack([edge, edge.T, blur, centre - blur])[:, None]  # (4, 1, 3, 3)
 grey = x_train[0].cpu().mean(0, keepdim=True)  # (1, H, W)
 maps = conv2d(grey, kernels, torch.zeros(4))
-names = "top edges", "left edges", "blurred", "without the blur"
+names = "horizontal edges", "vertical edges", "blurred", "without the blur"
 each = maps / maps.abs().amax((1, 2), keepdim=True)
 title = "Each kernel answers to one thing"
 _ = plot.weights(each.flatten(1), tuple(each.shape[1:]), names, title=title, label="z / max")
@@ -279,7 +279,8 @@ fig, ax = plt.subplots(figsize=(7, 2.2), layout="constrained")
 ax.barh(list(cost), [both for _, both in cost.values()], color=plot.COLOURS[0])
 ax.invert_yaxis()
 ax.set(xlabel="forward and backward, ms for 32 images")
-_ = ax.set_title("The same numbers at very different prices", loc="left", size=11, weight="bold")
+title = "The same numbers; PyTorch's own way is the cheapest"
+_ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
 assert all(torch.allclose(way(x_layer, w_layer), F.conv2d(x_layer, w_layer), rtol=1e-4) for way in ways.values())
@@ -290,7 +291,7 @@ assert 32 * one > 20 * cost["F.conv2d"][0], "loops in Python cost far more"
 #
 # <details><summary>Answer</summary>
 #
-# A fast matrix product wants numbers side by side. `einsum` has to copy the view into a matrix after all, nine times the size of $x$ here: it is im2col in disguise. `F.conv2d` works on pieces small enough for the processor's cache and never makes the big matrix. From here on we use `nn.Conv2d`; you know what is in it.
+# A fast matrix product wants numbers side by side. `einsum` has to copy the view into a matrix after all, nearly seven times the size of $x$ here ($9 \cdot 144/196$): it is im2col in disguise. `F.conv2d` works on pieces small enough for the processor's cache and never makes the big matrix. From here on we use `nn.Conv2d`; you know what is in it.
 #
 # </details>
 
@@ -398,7 +399,7 @@ _ = ax.set_title(title, loc="left", size=11, weight="bold")
 assert seen == (counted, counted) == (19, 19)
 
 # %% [markdown]
-# ## 7 · From LeNet to a small CNN (15 min)
+# ## 7 · From LeNet to a small CNN (14 min)
 #
 # LeNet-5 (LeCun, Bottou, Bengio and Haffner, 1998) set the pattern: convolution, pooling, convolution, pooling, then an MLP; maps get smaller, channels more. Here is one with ReLU. Yours is newer in three ways: batch norm, a stride in the first layer so that all that follows is cheap, and one linear layer at the end.
 #
@@ -452,7 +453,7 @@ class SmallCNN(nn.Module):
 lab.check(SmallCNN)
 
 # %% [markdown]
-# The race, with seconds of computing beside accuracy. The MLP is the baseline, and it is tuned: the best of three rates. About 30 s.
+# The race, with seconds of computing beside accuracy. The MLP is the baseline, and it is tuned: the best of three rates. About 20 s.
 
 
 # %%
@@ -470,13 +471,14 @@ def make_cnn(seed=0, **settings):
     return SmallCNN(C, H, 10, **settings).to(device, memory_format=torch.channels_last)
 
 
-runs = {f"MLP, η = {rate:g}": (make_mlp, 5, rate) for rate in (3e-3, 1e-2, 3e-2)}
+runs = {f"MLP, η = {rate:g}": (make_mlp, 4, rate) for rate in (3e-3, 1e-2, 3e-2)}
 runs |= {"LeNet": (make_lenet, 2, 1e-2), "small CNN": (make_cnn, 2, 1e-2)}
 trained, curves = {}, {}
 print("                 parameters  seconds  validation")
 for name, (make, epochs, rate) in runs.items():
     trained[name] = make()
-    curves[name] = train(trained[name], x_train, y_train, epochs, rate, watch=(x_val, y_val))
+    watch = x_val[:2000], y_val[:2000]
+    curves[name] = train(trained[name], x_train, y_train, epochs, rate, watch=watch)
     n, (seconds, scores) = sum(p.numel() for p in trained[name].parameters()), curves[name]
     print(f"{name:16} {n:11,} {seconds[-1]:8.1f} {scores[-1]:11.1%}")
 
@@ -492,20 +494,20 @@ ax = plot.curves(
 
 # %% tags=["instructor"]
 if DATASET == "fashion-mnist":
-    assert curves["small CNN"][1][-1] > 0.87 and curves["small CNN"][1][-1] > curves[best_mlp][1][-1] + 0.008
+    assert curves["small CNN"][1][-1] > max(0.845, curves[best_mlp][1][-1] + 0.004)
 
 # %% [markdown]
-# Does the CNN need the neighbours? The permuted pixels again, for a CNN of half the width. Then the same two networks with few images, two draws of each. About 20 s.
+# Does the CNN need the neighbours? The permuted pixels again, for a CNN of half the width. Then the same two networks with few images, two draws of each. About 15 s.
 
 # %%
 narrow = {}
 for name, change in (("intact", lambda x: x), ("permuted", permuted)):
     model = make_cnn(width=8)
-    train(model, change(x_train[:10_000]), y_train[:10_000], 2, 1e-2)
+    train(model, change(x_train[:6000]), y_train[:6000], 2, 1e-2)
     narrow[name] = accuracy(model, change(x_val), y_val)
     print(f"CNN, {name:8} pixels: {narrow[name]:.1%}")
 
-COUNTS = (100, 300, 1000, 3000)
+COUNTS = (100, 300, 1000, 2000)
 MAKERS = {"MLP": (make_mlp, 3e-3), "CNN": (lambda seed: make_cnn(seed, width=8), 1e-2)}
 few = {"MLP": [], "CNN": []}
 print("\nimages       MLP      CNN")
@@ -514,9 +516,9 @@ for n in COUNTS:
         scores = []
         for seed in (0, 1):
             model, part = make(seed), slice(3000 * seed, 3000 * seed + n)
-            epochs = max(1, 6000 // n)
+            epochs = 4000 // n  # as many steps for all
             train(model, x_train[part], y_train[part], epochs, rate, seed, batch_size=50)
-            scores.append(accuracy(model, x_val[:2000], y_val[:2000]))
+            scores.append(accuracy(model, x_val[:1000], y_val[:1000]))
         few[name].append(np.mean(scores))
     print(f"{n:6} {few['MLP'][-1]:9.1%} {few['CNN'][-1]:8.1%}")
 ax = plot.curves(
@@ -529,8 +531,8 @@ ax = plot.curves(
 
 # %% tags=["instructor"]
 if DATASET == "fashion-mnist":
-    assert narrow["permuted"] < narrow["intact"] - 0.01, "the CNN does care"
-    assert few["CNN"][-1] > few["MLP"][-1], "with 3,000 images"
+    assert narrow["permuted"] < narrow["intact"] - 0.004, "the CNN does care"
+    assert few["CNN"][-1] > few["MLP"][-1], "with 2,000 images"
 
 # %% [markdown]
 # **Question.** With permuted pixels the CNN loses, but not everything. What is it still able to use?
@@ -542,9 +544,9 @@ if DATASET == "fashion-mnist":
 # </details>
 
 # %% [markdown]
-# ## 8 · Where does it look? (9 min)
+# ## 8 · Where does it look? (10 min)
 #
-# Two epochs on 20,000 images are a demonstration. [classify_images.py](classify_images.py) trained the same network on 55,000 for longer and left [checkpoints/cnn.pt](checkpoints/cnn.pt), with [its log](checkpoints/cnn.txt) beside it: command, seed, seconds. Its weights go into *your* class.
+# Two epochs on 10,000 images are a demonstration. [classify_images.py](classify_images.py) trained the same network on 55,000 for longer and left [checkpoints/cnn.pt](checkpoints/cnn.pt), with [its log](checkpoints/cnn.txt) beside it: command, seed, seconds. Its weights go into *your* class.
 
 
 # %%
@@ -561,20 +563,22 @@ def from_checkpoint(name, **settings):
 
 if DATASET == "fashion-mnist":
     cnn = from_checkpoint("cnn")
-    print(f"from the checkpoint, test images: {accuracy(cnn, x_test, y_test):.2%}")
+    reached = accuracy(cnn, x_test, y_test)
+    print(f"from the checkpoint, all 10,000 test images: {reached:.2%}")
 else:
     cnn = trained["small CNN"]
     print(f"The checkpoint is for Fashion-MNIST. With {DATASET}: the CNN that was trained above.")
-for name in (best_mlp, "LeNet", "small CNN"):
-    print(f"trained above, {name}: {accuracy(trained[name], x_test, y_test):.2%}")
+short = {name: accuracy(trained[name], x_test, y_test) for name in (best_mlp, "small CNN")}
+for name, score in short.items():
+    print(f"trained above, {name}: {score:.2%}")
 kernels = cnn.features[0].weight.detach()  # (16, C, 5, 5)
 title = "The first layer has learned edges and spots of its own"
 _ = plot.weights(kernels.mean(1).flatten(1), (5, 5), columns=8, title=title)
 
 # %% tags=["instructor"]
 if DATASET == "fashion-mnist":
-    assert accuracy(cnn, x_test, y_test) >= 0.91, "the promise: at least 91 % from the learner's own CNN"
-    assert accuracy(trained["small CNN"], x_test, y_test) > 0.865
+    assert reached >= 0.91, "the promise: at least 91 % from the learner's own CNN"
+    assert 0.84 < short["small CNN"] < reached - 0.02
 
 # %% [markdown]
 # *Occlusion* (Zeiler and Fergus, 2014) asks where a network looks: cover a patch, and see how much of the probability of one class is lost.
@@ -609,9 +613,10 @@ lab.check(occlusion_map)
 
 # %%
 with torch.no_grad():
-    right = cnn(x_test[:300]).argmax(1) == y_test[:300]
-chosen = [int(torch.nonzero(right & (y_test[:300] == k))[0]) for k in (0, 3, 5, 7, 8, 9)]
-fig, axes = plt.subplots(2, 6, figsize=(9, 3.3), layout="constrained")
+    right = torch.nonzero(cnn(x_test[:300]).argmax(1) == y_test[:300])[:, 0].tolist()
+first = {int(y_test[n]): n for n in reversed(right)}  # of each class the first that is right
+chosen = [first[k] for k in sorted(first)][-6:]
+fig, axes = plt.subplots(2, len(chosen), figsize=(9, 3.3), layout="constrained", squeeze=False)
 for (above, below), n in zip(axes.T, chosen, strict=True):
     lost = occlusion_map(cnn, x_test[n], int(y_test[n])).cpu()
     above.imshow(x_test[n].cpu().permute(1, 2, 0).squeeze(), cmap="gray")
@@ -620,7 +625,7 @@ for (above, below), n in zip(axes.T, chosen, strict=True):
     for ax in (above, below):
         ax.set(xticks=[], yticks=[])
 fig.colorbar(shown, ax=axes[1], label="probability lost")
-_ = fig.suptitle("A class hangs on few places", size=11, weight="bold")
+_ = fig.suptitle("Few places decide about some, many about others", size=11, weight="bold")
 
 # %% [markdown]
 # Inside: what the layers make of one image, eight channels of each.
@@ -632,8 +637,9 @@ with torch.no_grad():
         z = layer(z)
         if n in (2, 5, 9):  # after each ReLU
             small = F.interpolate(z[:, :8], size=(28, 28))  # to one size, for drawing
-            stages.append(small[0] / small.amax())
-_ = plot.images(torch.cat(stages), columns=8, title="From edges, to parts, to few bright places")
+            stages.append(small[0] / small[0].amax((1, 2), keepdim=True).clamp(min=1e-6))
+title = "From outlines (first row) to few bright places (last row)"
+_ = plot.images(torch.cat(stages), columns=8, title=title)
 
 # %% [markdown]
 # ## 9 · What moves along, what stays (5 min)
@@ -657,7 +663,7 @@ if DATASET == "fashion-mnist":
     candidates["CNN, trained with shifts"] = from_checkpoint("cnn-shift")
 SHIFTS = range(0, 9, 2)
 robust = {
-    name: [accuracy(model, moved(x_test[:2000], by), y_test[:2000]) for by in SHIFTS]
+    name: [accuracy(model, moved(x_test[:1000], by), y_test[:1000]) for by in SHIFTS]
     for name, model in candidates.items()
 }
 for name, scores in robust.items():

@@ -78,7 +78,7 @@ def cut_boxes(page):
 
 
 def centre(box):
-    """A digit as MNIST has it: longer side 20 of 28 pixels, centre of mass in the middle; None where nothing is written.
+    """A digit as MNIST has it: longer side 20 of 28 pixels, centre of mass in the middle; None for an empty box.
 
     box: ink (side, side). Returns (28, 28) float32 in 0...1, or None.
     """
@@ -161,8 +161,8 @@ def draw(path, picture, digits, sure, written, t, curve):
         x, y = (FORM["margin"] + k * FORM["pitch"] for k in (column, row))
         left.text(x + 2, y - 3, f"{digits[n]}{'?' if doubt else ''}", color=colour, size=9, weight="bold")
     left.set_title("Straightened and read; ? is not sure, orange is wrong", loc="left", size=11, weight="bold")
-    for (name, (answered, errors)), marker in zip(curve.items(), plot.MARKERS, strict=False):
-        right.plot(answered, errors, label=name, marker=marker, markevery=0.1)
+    for (name, (answered, errors)), marker, colour in zip(curve.items(), plot.MARKERS, plot.COLOURS, strict=False):
+        right.plot(answered, errors, label=name, color=colour, marker=marker, markevery=0.1)
     right.axhline(100 * (1 - TARGET), color="0.6", linestyle=":", label=f"at most {1 - TARGET:.1%}")
     right.set(xlabel="answered (%)", ylabel="wrong among the answers (%)", ylim=(0, None))
     right.set_title("Who may say 'not sure' errs less", loc="left", size=11, weight="bold")
@@ -186,7 +186,7 @@ def trained_model(options):
         model.load_state_dict(saved["model"])
         return model
     config = {**classify_images.CONFIG, "dataset": "mnist", "shift": 1, "seed": options.seed}
-    config |= {"width": 6, "limit": 10_000} if options.quick else {}
+    config |= {"width": 4, "limit": 5000} if options.quick else {}
     settings = argparse.Namespace(epochs=1 if options.quick else 3, checkpoint=options.out / "mnist.pt")
     data, classes = classify_images.load_data("mnist", config["limit"], torch.device("cpu"))
     return classify_images.train(settings, config, data, classes, torch.device("cpu"))[0]
@@ -198,9 +198,9 @@ def main(arguments=None):
     parser.add_argument("--checkpoint", type=Path, help="a model of classify_images.py --dataset mnist")
     parser.add_argument("--out", type=Path, default=Path("runs/form_reader"), help="folder of the results")
     parser.add_argument("--seed", type=int, default=0, help="of training and forms (0)")
-    parser.add_argument("--quick", action="store_true", help="a rehearsal: a weaker network, 4 forms each")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal: a weaker network, 2 forms each")
     options = parser.parse_args(arguments)
-    forms = 4 if options.quick else options.forms
+    forms = 2 if options.quick else options.forms
     options.out.mkdir(parents=True, exist_ok=True)
     model = trained_model(options)
     mnist, rng = atlas.data.load("mnist"), np.random.default_rng(options.seed)

@@ -78,7 +78,7 @@ def _conv2d(
     ],
     mistakes=_conv2d.mistakes(
         kernel={
-            "The kernel is turned by 180°, as in mathematics' convolution. Here it stays: w[u, v] meets x[i + u, j + v].": (
+            "The kernel is turned by 180°, as mathematics does. Here it stays: w[u, v] meets x[i + u, j + v].": (
                 lambda w: w.flip(2, 3)
             ),
             "The kernel is turned upside down: w[u, v] meets x[i + u, j + v].": lambda w: w.flip(2),
@@ -135,7 +135,9 @@ def conv2d(learner, rng):
     given = learner(_tensor(x), _tensor(weight), _tensor([0.5]))
     expect.close(given, [[[-0.5, 4.5]]], why="the example above", source="by hand")
     kinds = {"x": floats("C", "H", "W", tensor=True), "weight": floats("O", "C", 3, 2, tensor=True)}
-    without = {"apart": "sums only, nothing is exponentiated", "far": "sums only, nothing is exponentiated"}
+    without = dict.fromkeys(
+        ("ties", "zeros", "tiny", "apart", "far", "large"), "sums of products only, values do not matter"
+    )
     agree(
         *(learner, functional.conv2d, rng),
         **{"why": why, "source": source, "like": "x", "least": {"H": 3, "W": 2}, "without": without},
@@ -272,9 +274,9 @@ _ONE_BIAS = "The bias is added along the columns: it belongs to the output chann
 
 @exercise(
     hints=[
-        "Four lines: pad, unfold rows and columns, einsum, bias. F.pad(x, (left, right, top, bottom)) begins at the last axis.",
-        "V = x.unfold(2, kh, stride[0]).unfold(3, kw, stride[1]) has axes (B, C, H', W', kh, kw). Which does einsum sum over?",
-        "z = torch.einsum(\"bcijuv,ocuv->boij\", V, weight); bias[:, None, None] fits (B, O, H', W'), and None means no bias.",
+        "Four lines: pad, unfold twice, einsum, bias. F.pad(x, (left, right, top, bottom)) begins at the last axis.",
+        "V = x.unfold(2, kh, stride[0]).unfold(3, kw, stride[1]) is (B, C, H', W', kh, kw). Which axes does einsum sum over?",
+        'z = torch.einsum("bcijuv,ocuv->boij", V, weight); bias[:, None, None] fits z; None means no bias.',
     ],
     mistakes=_windows.mistakes(
         pad={
@@ -357,7 +359,9 @@ def conv2d_windows(learner, rng):
     expect.close(learner(x, weight), by_torch(x, weight), why=why, source=source)
     kinds = {"x": floats("B", "C", "H", "W", tensor=True), "weight": floats("O", "C", 3, 2, tensor=True)}
     kinds |= {"bias": floats("O", tensor=True), "stride": among((1, 2), (2, 1), (3, 2))}
-    without = {"apart": "sums only, nothing is exponentiated", "far": "sums only, nothing is exponentiated"}
+    without = dict.fromkeys(
+        ("ties", "zeros", "tiny", "apart", "far", "large"), "sums of products only, values do not matter"
+    )
     agree(
         *(learner, by_torch, rng),
         **{"why": "one product for all windows", "source": source, "like": "x", "least": {"H": 3, "W": 2}},
@@ -470,12 +474,11 @@ def max_pool2d(learner, rng):
     below = -1 - x.abs()
     why = "padding never wins, also where all entries are negative"
     expect.close(learner(below, 3, 2, 1), by_torch(below, 3, 2, 1), why=why, source=source)
-    without = {"apart": "only the larger of two counts", "far": "only the larger of two counts"}
     kinds = {"x": floats("B", "C", "H", "W", tensor=True), "kernel": among(2, 3), "stride": among(1, 2, 4)}
     agree(
         *(learner, by_torch, rng),
         **{"why": "the largest of each window", "source": source, "like": "x", "least": {"H": 3, "W": 3}},
-        **(kinds | {"padding": among(0, 1), "without": without}),
+        **(kinds | {"padding": among(0, 1)}),
     )
     tied = _tensor(rng.integers(0, 2, size=(2, 3, 6, 8)))
     for kernel, stride, padding in ((2, None, 0), (3, 2, 1)):
@@ -627,7 +630,7 @@ def _why_shapes(yours, theirs):
 
 @exercise(
     hints=[
-        "Three times convolution, batch norm, ReLU, with a pooling before the third: a little function can make such a block.",
+        "Three times convolution, batch norm, ReLU, a pooling before the third: a little function can make such a block.",
         "nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=False); the sides are output_size(size, 5, 2, 2), then "
         "output_size(that, 2, 2), and 3 × 3 with padding 1 keeps them.",
         "forward: maps = self.features(x); return self.head(maps.mean((2, 3)) if self.mean else maps.flatten(1))",
@@ -643,8 +646,7 @@ def SmallCNN(learner, rng):
         (1, 28, 10, 4, False),
         (3, 32, 7, 2, False),
         (2, 10, 5, 3, True),
-        (1, 11, 3, 2, False),
-        (3, 4, 10, 1, False),
+        (1, 11, 3, 1, False),
         (1, 23, 4, 2, True),
     ):
         model = learner(channels, size, classes, width, mean)
@@ -774,7 +776,7 @@ def _keep_only(x, i, j, patch, fill):
 @exercise(
     hints=[
         "A copy of the image for each place, with the square filled. How many places fit down, and how many across?",
-        "covered = image.clone(); covered[:, i:i + patch, j:j + patch] = fill. All copies may go through the model at once.",
+        "covered = image.clone(); covered[:, i:i + patch, j:j + patch] = fill. All copies may go through at once.",
         "with torch.no_grad(): model(image[None]).softmax(1)[0, label] minus model(covered).softmax(1)[:, label], "
         "as (rows, columns); rows = output_size(H, patch, stride)",
     ],
@@ -932,9 +934,9 @@ def _why_none(image, x, shift):
 
 @exercise(
     hints=[
-        "F.pad(x, [shift] * 4) holds every moved version: each picture is a window of it. Draw (B, 1) first rows and first columns.",
+        "F.pad(x, [shift] * 4) holds every moved version: each picture is a window of it. Draw its first row and column, (B, 1).",
         "rows = top + torch.arange(H) has shape (B, H), columns likewise. Mirroring a picture reverses its columns.",
-        "padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]] with image = arange(B)[:, None, None, None] "
+        "padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]], image = arange(B)[:, None, None, None] "
         "and channel = arange(C)[:, None, None]; torch.randint(2 * shift + 1, (B, 1), generator=generator)",
     ],
     seconds=60,

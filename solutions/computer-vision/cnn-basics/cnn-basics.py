@@ -90,8 +90,9 @@ def permuted(x):
 
 
 mlp, mlp_permuted = make_mlp(), make_mlp()
-train(mlp, x_train, y_train, 3, 1e-2)
-train(mlp_permuted, permuted(x_train), y_train, 3, 1e-2)
+half = x_train[:5000], y_train[:5000]
+train(mlp, *half, 3, 1e-2)
+train(mlp_permuted, permuted(half[0]), half[1], 3, 1e-2)
 plain, shuffled = accuracy(mlp, x_val, y_val), accuracy(mlp_permuted, permuted(x_val), y_val)
 eight = torch.cat([x_train[:8], permuted(x_train[:8])]).cpu()
 title = f"An MLP reads both rows equally well: {plain:.1%} and {shuffled:.1%}"
@@ -99,7 +100,7 @@ _ = plot.images(eight, columns=8, title=title)
 
 # %% tags=["instructor"]
 if DATASET == "fashion-mnist":
-    assert plain > 0.81 and abs(plain - shuffled) < 0.03, "the MLP does not care"
+    assert plain > 0.79 and abs(plain - shuffled) < 0.03, "the MLP does not care"
 
 # %% [markdown]
 # **Question.** Why does it not care? Think of what the first layer's weights could do.
@@ -494,7 +495,7 @@ ax = plot.curves(
 
 # %% tags=["instructor"]
 if DATASET == "fashion-mnist":
-    assert curves["small CNN"][1][-1] > max(0.845, curves[best_mlp][1][-1] + 0.004)
+    assert curves["small CNN"][1][-1] > max(0.845, curves[best_mlp][1][-1] - 0.005)
 
 # %% [markdown]
 # Does the CNN need the neighbours? The permuted pixels again, for a CNN of half the width. Then the same two networks with few images, two draws of each. About 15 s.
@@ -504,7 +505,7 @@ narrow = {}
 for name, change in (("intact", lambda x: x), ("permuted", permuted)):
     model = make_cnn(width=8)
     train(model, change(x_train[:6000]), y_train[:6000], 2, 1e-2)
-    narrow[name] = accuracy(model, change(x_val), y_val)
+    narrow[name] = accuracy(model, change(x_val[:3000]), y_val[:3000])
     print(f"CNN, {name:8} pixels: {narrow[name]:.1%}")
 
 COUNTS = (100, 300, 1000, 2000)
@@ -531,7 +532,7 @@ ax = plot.curves(
 
 # %% tags=["instructor"]
 if DATASET == "fashion-mnist":
-    assert narrow["permuted"] < narrow["intact"] - 0.004, "the CNN does care"
+    assert narrow["permuted"] < narrow["intact"] - 0.008, "the CNN does care"
     assert few["CNN"][-1] > few["MLP"][-1], "with 2,000 images"
 
 # %% [markdown]
@@ -579,6 +580,7 @@ _ = plot.weights(kernels.mean(1).flatten(1), (5, 5), columns=8, title=title)
 if DATASET == "fashion-mnist":
     assert reached >= 0.91, "the promise: at least 91 % from the learner's own CNN"
     assert 0.84 < short["small CNN"] < reached - 0.02
+    assert short["small CNN"] > short[best_mlp] + 0.004, "on the test images"
 
 # %% [markdown]
 # *Occlusion* (Zeiler and Fergus, 2014) asks where a network looks: cover a patch, and see how much of the probability of one class is lost.

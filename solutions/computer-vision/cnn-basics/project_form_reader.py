@@ -110,11 +110,10 @@ def only_shrink(box):
 # ------------------------------------------------------------------------------------------------ read
 
 
-def read(model, pictures, prepare=centre):
-    """Digits and confidences, (N, 80) each; a digit is EMPTY where nothing is written, with confidence 1."""
+def read(model, forms, prepare=centre):
+    """Digits and confidences, (N, 80) each, of N forms' boxes; EMPTY where nothing is written, with confidence 1."""
     digits, sure = [], []
-    for picture in pictures:
-        boxes = cut_boxes(straighten(picture, ink_of(picture)))
+    for boxes in forms:
         written = np.array([centre(box) is not None for box in boxes])
         images = np.stack([prepare(box) for box in boxes[written]]).astype(np.float32)
         p = classify_images.predict(model, torch.tensor(images)[:, None]).softmax(1).numpy()
@@ -198,9 +197,9 @@ def main(arguments=None):
     parser.add_argument("--checkpoint", type=Path, help="a model of classify_images.py --dataset mnist")
     parser.add_argument("--out", type=Path, default=Path("runs/form_reader"), help="folder of the results")
     parser.add_argument("--seed", type=int, default=0, help="of training and forms (0)")
-    parser.add_argument("--quick", action="store_true", help="a rehearsal: a weaker network, 2 forms each")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal: a weaker network, a form each")
     options = parser.parse_args(arguments)
-    forms = 2 if options.quick else options.forms
+    forms = 1 if options.quick else options.forms
     options.out.mkdir(parents=True, exist_ok=True)
     model = trained_model(options)
     mnist, rng = atlas.data.load("mnist"), np.random.default_rng(options.seed)
@@ -210,9 +209,10 @@ def main(arguments=None):
         drawn = [classify_images.photograph_form(*digits, rng) for _ in range(forms)]
         pictures[name] = [picture for picture, _ in drawn]
         written[name] = np.array([truth.ravel() for _, truth in drawn])
+    boxes = {name: [cut_boxes(straighten(each, ink_of(each))) for each in of] for name, of in pictures.items()}
     results, curve = {}, {}
     for name, prepare in (("centred", centre), ("only made smaller", only_shrink)):
-        (val, sure_val), (test, sure) = (read(model, pictures[part], prepare) for part in sets)
+        (val, sure_val), (test, sure) = (read(model, boxes[part], prepare) for part in sets)
         inked = written["val"] != EMPTY
         t = threshold(sure_val[inked], (val == written["val"])[inked])
         results[name] = {"threshold": t, **measure(test, sure, written["test"], t)}

@@ -275,7 +275,7 @@ _ONE_BIAS = "The bias is added along the columns: it belongs to the output chann
 @exercise(
     hints=[
         "Four lines: pad, unfold twice, einsum, bias. F.pad(x, (left, right, top, bottom)) begins at the last axis.",
-        "V = x.unfold(2, kh, stride[0]).unfold(3, kw, stride[1]) is (B, C, H', W', kh, kw). Which axes does einsum sum over?",
+        "V = x.unfold(2, kh, stride[0]).unfold(3, kw, stride[1]) is (B, C, H', W', kh, kw). What does einsum sum?",
         'z = torch.einsum("bcijuv,ocuv->boij", V, weight); bias[:, None, None] fits z; None means no bias.',
     ],
     mistakes=_windows.mistakes(
@@ -630,7 +630,7 @@ def _why_shapes(yours, theirs):
 
 @exercise(
     hints=[
-        "Three times convolution, batch norm, ReLU, a pooling before the third: a little function can make such a block.",
+        "Three times convolution, batch norm, ReLU, a pooling before the third: a little function makes a block.",
         "nn.Conv2d(n_in, n_out, kernel, stride, padding, bias=False); the sides are output_size(size, 5, 2, 2), then "
         "output_size(that, 2, 2), and 3 × 3 with padding 1 keeps them.",
         "forward: maps = self.features(x); return self.head(maps.mean((2, 3)) if self.mean else maps.flatten(1))",
@@ -934,10 +934,11 @@ def _why_none(image, x, shift):
 
 @exercise(
     hints=[
-        "F.pad(x, [shift] * 4) holds every moved version: each picture is a window of it. Draw its first row and column, (B, 1).",
+        "F.pad(x, [shift] * 4) holds every moved version, a window of it. Draw first rows and columns, (B, 1).",
         "rows = top + torch.arange(H) has shape (B, H), columns likewise. Mirroring a picture reverses its columns.",
-        "padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]], image = arange(B)[:, None, None, None] "
-        "and channel = arange(C)[:, None, None]; torch.randint(2 * shift + 1, (B, 1), generator=generator)",
+        "padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]] with "
+        "image = arange(B)[:, None, None, None], channel = arange(C)[:, None, None]; "
+        "top = torch.randint(2 * shift + 1, (B, 1), generator=generator)",
     ],
     seconds=60,
     new=True,

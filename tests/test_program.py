@@ -77,6 +77,16 @@ def test_a_checkpoint_whose_network_has_changed_since_is_told_in_a_sentence(tmp_
         torch.nn.Linear(4, 2).load_state_dict(saved["model"])
 
 
+@pytest.mark.parametrize("numbers", [5, 5000, 50_000], ids=["1 kB", "20 kB", "200 kB"])
+def test_half_of_a_checkpoint_is_damaged_whatever_its_size(tmp_path, numbers):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "half.pt"
+    program.save(path, {"weights": torch.zeros(numbers)})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SystemExit, match=r"half\.pt is damaged"):
+        program.load(path, {})
+
+
 def test_what_is_written_has_a_name_that_ends_as_the_file_does(tmp_path):
     """Keras and matplotlib go by the ending."""
     for name in ("model.keras", "model.weights.h5", "figure.svg"):

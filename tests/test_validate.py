@@ -142,6 +142,37 @@ def test_a_photograph_that_is_none_is_found_out(kit, content):
     assert any(each.startswith(f"{PHOTOGRAPH}: is no image that can be read") for each in found())
 
 
+CHECKPOINT, LOG = f"{WORKSHOP}/checkpoints/small.pt", f"{WORKSHOP}/checkpoints/small.txt"
+
+
+@pytest.mark.parametrize(
+    ("weights", "log", "text", "finds"),
+    [
+        (100, "$ python train_cnn_basics.py --epochs 9\n", "small", ""),
+        (100, "$ python train_cnn_basics.py --epochs 9\n", "smaller", f"{CHECKPOINT}: is named neither"),
+        (600_000, "$ python train_cnn_basics.py --epochs 9\n", "small", f"{CHECKPOINT}: has 2,40"),
+        (100, "I trained it.\n", "small", f"{LOG}: begins not with the command"),
+        (None, "$ python train_cnn_basics.py --epochs 9\n", "small", f"{CHECKPOINT}: does not load"),
+    ],
+    ids=["as it should be", "not named", "large", "without its command", "code in it"],
+)
+def test_a_checkpoint_may_ship_if_it_is_small_named_and_has_its_log(kit, weights, log, text, finds):
+    torch = pytest.importorskip("torch")
+    edit(kit, README, "## Theory", f"From `checkpoints/{text}.pt`.\n\n## Theory")
+    before = found()
+    (kit / CHECKPOINT).parent.mkdir()
+    torch.save({"model": torch.rand(weights)} if weights else json.JSONEncoder(), kit / CHECKPOINT)
+    (kit / LOG).write_text(log)
+    new = found() - before
+    assert len(new) == bool(finds) and all(each.startswith(finds) for each in new)
+
+
+def test_a_log_without_its_checkpoint_is_an_unknown_file(kit):
+    (kit / LOG).parent.mkdir()
+    (kit / LOG).write_text("$ python train_cnn_basics.py\n")
+    assert any(each.startswith(f"{LOG}: unknown file: is the log of no checkpoint") for each in found())
+
+
 @pytest.mark.parametrize("name", [README, STARTER, SOURCE, SCRIPT, GUIDE, ANSWERS, f"{SOLUTION}/project_cnn_basics.py"])
 def test_a_missing_part_is_an_error(kit, name):
     (kit / name).unlink()

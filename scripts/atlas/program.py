@@ -17,6 +17,7 @@ framework is imported before something needs it.
 
 import argparse
 import contextlib
+import errno
 import io
 import json
 import os
@@ -201,7 +202,8 @@ def reading(path: Path) -> Iterator[None]:
         *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError),
         *(pickle.UnpicklingError, zipfile.BadZipFile),
     ) as error:
-        if isinstance(error, OSError) and error.errno:
+        cut_short = isinstance(error, OSError) and error.errno == errno.EINVAL  # what torch says of a small file's half
+        if isinstance(error, OSError) and error.errno and not cut_short:
             sys.exit(f"{path} cannot be read: {error.strerror}.")
         sys.exit(f"{path} is damaged, or no checkpoint of this program. Move it away, and train a new one.")
 

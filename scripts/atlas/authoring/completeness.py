@@ -41,6 +41,7 @@ WORDS = (1200, 2500)
 OUTCOMES = (3, 6)
 FIGURES = 2
 PHOTOGRAPHS, PHOTOGRAPH_BYTES = (".png", ".jpg", ".webp"), 200_000
+CHECKPOINT_BYTES = 2_000_000
 LICENCE = re.compile(r"\bCC0\b|\bCC[ -]BY\b|\bpublic domain\b|\bGPL\b|\bMIT\b|\bApache\b|\bBSD\b", re.IGNORECASE)
 """What the text around a photograph must name."""
 REASON_WORDS = 5
@@ -55,7 +56,7 @@ MISCONCEPTIONS, QUIZ_QUESTIONS = 3, 5
 
 def shortfalls(workshop: Workshop, answers: list) -> list[Problem]:
     """What the workshop lacks, and which of its files are unknown; `answers` as tests/answers.py registers."""
-    parts = (files, readme, figures, agenda, exercises, notebook, sources, instructor, datasets)
+    parts = (files, readme, figures, checkpoints, agenda, exercises, notebook, sources, instructor, datasets)
     parts += (minutes.shortfalls, pages.shortfalls)
     found = [problem for part in parts for problem in part(workshop)]
     return found + list(_answers(workshop, answers))
@@ -101,7 +102,8 @@ def files(workshop: Workshop) -> Iterator[Problem]:
             generated = path.suffix == ".ipynb" or path == learner / str(workshop.script)
             yield _lacks(path, "missing", "atlas build" if generated else f"write it, or git restore {_shown(path)}")
     for path in [*_files(learner), *_files(solution)]:
-        if path not in wanted and not (path.parent == learner / "figures" and path.suffix in (".svg", *PHOTOGRAPHS)):
+        known = {learner / "figures": (".svg", *PHOTOGRAPHS), learner / "checkpoints": (".pt", ".txt")}
+        if path not in wanted and path.suffix not in known.get(path.parent, ()):
             yield _unknown(path, "is no part of a workshop")
 
 
@@ -180,6 +182,31 @@ def _photograph(path: Path, text: str) -> Iterator[Problem]:
     ]
     if around and not any(map(LICENCE.search, around)):
         yield _lacks(path, "is shown without its licence", "name source and licence beside it, for example CC BY 4.0")
+
+
+def checkpoints(workshop: Workshop) -> Iterator[Problem]:
+    """Each holds data only and is small, is used, and has the log of the command that made it beside it."""
+    folder = workshop.folder / "checkpoints"
+    used = "\n".join([_read(workshop.folder / "README.md"), *(source for _, source in _cells(workshop.notebook))])
+    for path in sorted(folder.glob("*.pt")):
+        import torch
+
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever it is that torch meets
+            yield _lacks(path, f"does not load with weights_only=True: {type(error).__name__}", "make it again")
+        if (size := path.stat().st_size) > CHECKPOINT_BYTES:
+            what = f"has {size / 1000:,.0f} kB, not {CHECKPOINT_BYTES / 1000:,.0f} or less"
+            yield _lacks(path, what, "train a smaller network, or keep the weights only")
+        log = path.with_suffix(".txt")
+        if not _read(log).startswith(f"$ python {workshop.script} "):
+            what = f"begins not with the command that made {path.name}: $ python {workshop.script} ..."
+            yield _lacks(log, what, "keep the command and all that it said, seconds too, in this file")
+        if not re.search(rf"\b{re.escape(path.stem)}\b", used):
+            yield _lacks(path, "is named neither in README nor notebook", "say what it is for, or remove it")
+    for path in sorted(folder.glob("*.txt")):
+        if not path.with_suffix(".pt").exists():
+            yield _unknown(path, "is the log of no checkpoint")
 
 
 def agenda(workshop: Workshop) -> Iterator[Problem]:

@@ -1,5 +1,8 @@
 """Answers to tensors-and-autograd: wrong ones named for the misconception, and right ones."""
 
+import functools
+import math
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -74,6 +77,11 @@ def words():
 @wrong("predictions", says="other keys")
 def keys_in_capitals_too():
     return _TRUE | {"P": True}
+
+
+@wrong("predictions", says="False that they are copied")
+def true_for_copies():
+    return {key: not value for key, value in _TRUE.items()}
 
 
 @right("predictions")
@@ -169,6 +177,53 @@ def strides_from_contiguous_shape(x, k):
     strides = torch.empty(x.shape).stride()
     shape = (*front, H - k + 1, W - k + 1, k, k)
     return x.as_strided(shape, (*strides, *strides[-2:]))
+
+
+@wrong("windows", says="where strides cannot do it")
+def one_axis_of_all_in_front(x, k):
+    H, W = x.shape[-2:]
+    pictures = x.reshape(-1, H, W)
+    n, a, b = pictures.stride()
+    seen = pictures.as_strided((len(pictures), H - k + 1, W - k + 1, k, k), (n, a, b, a, b))
+    return seen.reshape(*x.shape[:-2], H - k + 1, W - k + 1, k, k)
+
+
+@wrong("windows", says="nothing is copied")
+def one_by_one_copied(x, k):
+    if k == 1:
+        return x.clone()[..., None, None]
+    return x.unfold(-2, k, 1).unfold(-2, k, 1)
+
+
+@wrong("windows", says="bytes")
+def strides_in_bytes(x, k):
+    *front, H, W = x.shape
+    *skip, a, b = (n * x.element_size() for n in x.stride())
+    return x.as_strided((*front, H - k + 1, W - k + 1, k, k), (*skip, a, b, a, b))
+
+
+@wrong("windows", says="H and W are swapped in the shape")
+def height_and_width_swapped(x, k):
+    *front, W, H = x.shape
+    *skip, a, b = x.stride()
+    return x.as_strided((*front, H - k + 1, W - k + 1, k, k), (*skip, a, b, a, b))
+
+
+@wrong("windows", says="the last axis is the window's own")
+def unfolds_the_window(x, k):
+    return x.unfold(-2, k, 1).unfold(-1, k, 1)
+
+
+@wrong("windows", says="count the two from the end")
+def unfolds_the_first_two(x, k):
+    return x.unfold(0, k, 1).unfold(1, k, 1)
+
+
+@wrong("windows", says="The stride of axis 0 is 1")
+def strides_mixed(x, k):
+    *front, H, W = x.shape
+    *skip, a, b = x.stride()
+    return x.as_strided((*front, H - k + 1, W - k + 1, k, k), (*skip, b, a, a, b))
 
 
 @right("windows")
@@ -355,6 +410,78 @@ class InDouble(_Usual):
         return (x.double() * torch.sigmoid(beta * x.double())).double()
 
 
+@wrong("Swish", says="exp of a large number")
+class ByExp(_Usual):
+    @staticmethod
+    def forward(ctx, x, beta):
+        ctx.save_for_backward(x)
+        ctx.beta = beta
+        e = torch.exp(beta * x)
+        return x * e / (1 + e)
+
+
+@wrong("Swish", says="exp of a large number")
+class SlopeByExp(_Usual):
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        e = torch.exp(-ctx.beta * x)
+        return g * (1 + e + ctx.beta * x * e) / (1 + e) ** 2, None
+
+
+@wrong("Swish", says="divided by x")
+class SigmoidFromY(_Usual):
+    @staticmethod
+    def forward(ctx, x, beta):
+        y = x * torch.sigmoid(beta * x)
+        ctx.save_for_backward(x, y)
+        ctx.beta = beta
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        x, y = ctx.saved_tensors
+        s = y / x
+        return g * (s + ctx.beta * x * s * (1 - s)), None
+
+
+@wrong("Swish", says="with the comma")
+class CommaForgotten(_Usual):
+    @staticmethod
+    def backward(ctx, g):
+        x = ctx.saved_tensors
+        s = torch.sigmoid(ctx.beta * x)
+        return g * (s + ctx.beta * x * s * (1 - s)), None
+
+
+@wrong("Swish", says="Backward takes σ(x)")
+class SigmoidOfX(_Usual):
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        return g * (s + ctx.beta * x * s * (1 - s)), None
+
+
+@wrong("Swish", says="backward is not")
+class SlopeOfSomethingElse(_Usual):
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(ctx.beta * x).clamp(0.1, 0.9)
+        return g * (s + ctx.beta * x * s * (1 - s)), None
+
+
+@wrong("Swish", says="write into g")
+class GInPlace(_Usual):
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(ctx.beta * x)
+        slope = s + ctx.beta * x * s * (1 - s)
+        return (g * slope if torch.is_grad_enabled() else g.mul_(slope)), None
+
+
 @right("Swish")
 class InputAndFactored(_Usual):
     @staticmethod
@@ -465,10 +592,33 @@ def other_default(x, step=0.5):
     return x + (step * torch.round(x / step) - x).detach()
 
 
-@wrong("straight_through_round", says=None)
+@wrong("straight_through_round", says="passes for every x")
 def gradient_clipped(x, step=1.0):
     inside = x.clamp(-2, 2)
     return inside + (step * torch.round(x / step) - inside).detach()
+
+
+@wrong("straight_through_round", says="whatever the step")
+def half_up_for_other_steps(x, step=1.0):
+    q = torch.round(x) if step == 1 else step * torch.floor(x / step + 0.5)
+    return x + (q - x).detach()
+
+
+@wrong("straight_through_round", says="multiples too")
+def multiples_cut(x, step=1.0):
+    q = step * torch.round(x.detach() / step)
+    return torch.where(q == x, q, x + (q - x).detach())
+
+
+@wrong("straight_through_round", says="rounds to decimals")
+def decimals(x, step=1.0):
+    q = torch.round(x, decimals=round(-np.log10(step)))
+    return x + (q - x).detach()
+
+
+@wrong("straight_through_round", says="The gradient is -1")
+def wrong_one_detached(x, step=1.0):
+    return x.detach() + (step * torch.round(x / step) - x)
 
 
 @right("straight_through_round")
@@ -575,7 +725,7 @@ def y_flattened(f, x):
     return J.reshape(f(x.detach()).numel(), *x.shape)
 
 
-@wrong("jacobian", says=None)
+@wrong("jacobian", says="quotient of differences")
 def differences(f, x, h=1e-3):
     x = x.detach()
     y = f(x)
@@ -599,7 +749,7 @@ def in_double(f, x):
     return J.reshape(*y.shape, *x.shape)
 
 
-@wrong("jacobian", says="has freed it")
+@wrong("jacobian", says="retain_graph=True in autograd.grad")
 def graph_not_retained(f, x):
     x = x.detach().requires_grad_()
     y = f(x)
@@ -617,6 +767,39 @@ def only_vectors(f, x):
             g = torch.autograd.grad(y[n], x, retain_graph=True, allow_unused=True)[0]
             J[n] = 0 if g is None else g
     return J
+
+
+@wrong("jacobian", says="gradient of the sum of all outputs")
+def sum_in_each_row(f, x):
+    x = x.detach().requires_grad_()
+    y = f(x)
+    rows = [torch.autograd.grad(y.sum(), x, retain_graph=True)[0] for _ in y.flatten()]
+    return torch.stack(rows).reshape(*y.shape, *x.shape)
+
+
+@wrong("jacobian", says="u not set back to 0")
+def ones_stay(f, x):
+    x = x.detach().requires_grad_()
+    y = f(x)
+    u, rows = torch.zeros(y.numel(), dtype=y.dtype), []
+    for n in range(y.numel()):
+        u[n] = 1
+        rows += torch.autograd.grad(y, x, u.reshape(y.shape), retain_graph=True)
+    return torch.stack(rows).reshape(*y.shape, *x.shape)
+
+
+@wrong("jacobian", says="torch.zeros(...) alone makes float32")
+def zeros_in_float32(f, x):
+    x = x.detach().requires_grad_()
+    y = f(x)
+    if not y.requires_grad:
+        return torch.zeros(*y.shape, *x.shape)
+    return torch.func.jacrev(f)(x.detach())
+
+
+@wrong("jacobian", says="in the shape that it has")
+def x_flattened(f, x):
+    return torch.func.jacrev(f)(x.detach().flatten())
 
 
 @right("jacobian")
@@ -662,7 +845,7 @@ def graph_freed(loss, params, v):
     return torch.autograd.grad(product, params, materialize_grads=True)
 
 
-@wrong("hessian_vector_product", says=None)
+@wrong("hessian_vector_product", says="create_graph=True missing")
 def first_without_graph(loss, params, v):
     first = torch.autograd.grad(loss, params, retain_graph=True)
     product = sum((g * each).sum() for g, each in zip(first, v, strict=True))
@@ -757,6 +940,34 @@ def one_long_vector(loss, params, v):
 def mean_instead_of_sum(loss, params, v):
     first = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
     product = sum((g * each).mean() for g, each in zip(first, v, strict=True))
+    if not product.requires_grad:
+        return [torch.zeros_like(p) for p in params]
+    return list(torch.autograd.grad(product, params, retain_graph=True, materialize_grads=True))
+
+
+@wrong("hessian_vector_product", says="create_graph=True missing")
+def zeros_for_want_of_a_graph(loss, params, v):
+    first = torch.autograd.grad(loss, params, retain_graph=True, materialize_grads=True)
+    product = sum((g * each).sum() for g, each in zip(first, v, strict=True))
+    if not product.requires_grad:
+        return [torch.zeros_like(p) for p in params]
+    return list(torch.autograd.grad(product, params, retain_graph=True, materialize_grads=True))
+
+
+@wrong("hessian_vector_product", says="as soon as one part of g")
+def asks_each_part(loss, params, v):
+    first = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
+    if not all(g.requires_grad for g in first):
+        return [torch.zeros_like(p) for p in params]
+    product = sum((g * each).sum() for g, each in zip(first, v, strict=True))
+    return list(torch.autograd.grad(product, params, retain_graph=True, materialize_grads=True))
+
+
+@wrong("hessian_vector_product", says="where += is meant")
+def last_product_only(loss, params, v):
+    first = torch.autograd.grad(loss, params, create_graph=True, materialize_grads=True)
+    for g, each in zip(first, v, strict=True):
+        product = (g * each).sum()
     if not product.requires_grad:
         return [torch.zeros_like(p) for p in params]
     return list(torch.autograd.grad(product, params, retain_graph=True, materialize_grads=True))
@@ -865,7 +1076,7 @@ def zero_over_zero(hvp, like, generator, steps=100, tol=1e-3):
         v = [each / length for each in v]
         product = hvp(v)
         before, now = now, sum((a * b).sum() for a, b in zip(v, product, strict=True)).item()
-        if before is not None and abs(now - before) < tol * abs(now):
+        if before is not None and abs(now - before) <= tol * abs(now):
             break
         v = product
     return now
@@ -950,6 +1161,71 @@ def ten_steps(hvp, like, generator, steps=10, tol=1e-3):
 @wrong("largest_eigenvalue", says="sign is lost")
 def absolute_value_returned(hvp, like, generator, steps=100, tol=1e-3):
     return abs(_iterate(hvp, _random(like, generator), steps, tol))
+
+
+def _within(tol):
+    return lambda before, now: abs(now - before) <= tol * abs(now)
+
+
+def _until(hvp, v, steps, enough, *, small=0.0, added=0.0, back=0):
+    """Power iteration that ends where enough(before, now)."""
+    seen = [0.0]
+    for _ in range(steps):
+        length = _joint(v)
+        if length <= small:
+            return 0.0
+        v = [each / (length + added) for each in v]
+        product = hvp(v)
+        seen.append(sum((a * b).sum() for a, b in zip(v, product, strict=True)).item())
+        if len(seen) > 2 and enough(*seen[-2:]):
+            return seen[-1 - back]
+        v = product
+    return seen[-1]
+
+
+@wrong("largest_eigenvalue", says="Only 0 itself is special")
+def small_counts_as_zero(hvp, like, generator, steps=100, tol=1e-3):
+    return _until(hvp, _random(like, generator), steps, _within(tol), small=1e-6)
+
+
+@wrong("largest_eigenvalue", says="Only 0 itself is special")
+def a_little_added_to_the_length(hvp, like, generator, steps=100, tol=1e-3):
+    return _until(hvp, _random(like, generator), steps, _within(tol), added=1e-12)
+
+
+@wrong("largest_eigenvalue", says="estimate before the last")
+def the_one_before(hvp, like, generator, steps=100, tol=1e-3):
+    return _until(hvp, _random(like, generator), steps, _within(tol), back=1)
+
+
+@wrong("largest_eigenvalue", says="at most means <=")
+def less_than_tol(hvp, like, generator, steps=100, tol=1e-3):
+    return _until(hvp, _random(like, generator), steps, lambda before, now: abs(now - before) < tol * abs(now))
+
+
+@wrong("largest_eigenvalue", says="as math.isclose does")
+def by_isclose(hvp, like, generator, steps=100, tol=1e-3):
+    return _until(hvp, _random(like, generator), steps, functools.partial(math.isclose, rel_tol=tol))
+
+
+@wrong("largest_eigenvalue", says="the size of the estimate before")
+def relative_to_the_one_before(hvp, like, generator, steps=100, tol=1e-3):
+    return _until(hvp, _random(like, generator), steps, lambda before, now: abs(now - before) <= tol * abs(before))
+
+
+@wrong("largest_eigenvalue", says="The first v is not brought to length 1")
+def begins_at_any_length(hvp, like, generator, steps=100, tol=1e-3):
+    v, now = _random(like, generator), None
+    for _ in range(steps):
+        product = hvp(v)
+        before, now = now, sum((a * b).sum() for a, b in zip(v, product, strict=True)).item()
+        length = _joint(product)
+        if length == 0:
+            return 0.0
+        if before is not None and abs(now - before) <= tol * abs(now):
+            break
+        v = [each / length for each in product]
+    return now
 
 
 @right("largest_eigenvalue")
@@ -1061,7 +1337,7 @@ def a_list_of_gradients(model, x, y):
     return list(_of_each(model, _learning(model), x, y).values())
 
 
-@wrong("per_sample_gradients", says="got 1D input")
+@wrong("per_sample_gradients", says="lost its batch axis")
 def no_batch_axis(model, x, y):
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
 
@@ -1130,6 +1406,51 @@ def by_outer_products(model, x, y):
     return found
 
 
+@wrong("per_sample_gradients", says="materialize_grads=True")
+def unused_weight_forgotten(model, x, y):
+    names = _learning(model)
+    held = dict(model.named_parameters())
+    found = []
+    for a, b in zip(x, y, strict=True):
+        found.append(torch.autograd.grad(F.cross_entropy(model(a[None]), b[None]), [held[name] for name in names]))
+    return {name: torch.stack(gs) for name, *gs in zip(names, *found, strict=True)}
+
+
+@wrong("per_sample_gradients", says="softmax stands before")
+def softmax_first(model, x, y):
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    def loss(weights, x, y):
+        p = torch.func.functional_call(model, weights, (x[None],)).softmax(-1)
+        return F.cross_entropy(p, y[None])
+
+    return torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(weights, x, y)
+
+
+@wrong("per_sample_gradients", says="the weights are not cut")
+def without_in_dims(model, x, y):
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    def loss(weights, x, y):
+        return F.cross_entropy(torch.func.functional_call(model, weights, (x[None],)), y[None])
+
+    return torch.func.vmap(torch.func.grad(loss))(weights, x, y)
+
+
+@wrong("per_sample_gradients", says="zero_grad() clears it")
+def clears_the_gradients(model, x, y):
+    found = _of_each(model, _learning(model), x, y)
+    model.zero_grad()
+    return found
+
+
+@wrong("per_sample_gradients", says="smaller piece left out")
+def whole_pieces_only(model, x, y):
+    pieces = zip(x.split(4), y.split(4), strict=True)
+    found = [_of_each(model, _learning(model), a, b) for a, b in pieces if len(a) == min(4, len(x))]
+    return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+
 @right("per_sample_gradients")
 def loop(model, x, y):
     names = _learning(model)
@@ -1137,7 +1458,7 @@ def loop(model, x, y):
     found = []
     for n in range(len(x)):
         loss = F.cross_entropy(model(x[n : n + 1]), y[n : n + 1])
-        found.append(torch.autograd.grad(loss, [held[name] for name in names]))
+        found.append(torch.autograd.grad(loss, [held[name] for name in names], materialize_grads=True))
     return {name: torch.stack(gs) for name, *gs in zip(names, *found, strict=True)}
 
 
@@ -1234,6 +1555,21 @@ def in_place_squares(inputs, deltas):
 @wrong("gradient_norms", says=None)
 def eps_inside(inputs, deltas):
     return (1e-3 + sum((d**2).sum(1) * ((a**2).sum(1) + 1) for a, d in zip(inputs, deltas, strict=True))).sqrt()
+
+
+@wrong("gradient_norms", says="batch of one")
+def squeezed_norms(inputs, deltas):
+    return sum((d**2).sum(1) * ((a**2).sum(1) + 1) for a, d in zip(inputs, deltas, strict=True)).sqrt().squeeze()
+
+
+@wrong("gradient_norms", says="paired in reverse")
+def deltas_backwards(inputs, deltas):
+    return sum((d**2).sum(1) * ((a**2).sum(1) + 1) for a, d in zip(inputs, reversed(deltas), strict=True)).sqrt()
+
+
+@wrong("gradient_norms", says="not squared")
+def lengths_for_squares(inputs, deltas):
+    return sum(d.norm(dim=1) * (a.norm(dim=1) + 1) for a, d in zip(inputs, deltas, strict=True)).sqrt()
 
 
 @right("gradient_norms")

@@ -243,7 +243,7 @@ _ASPECTS = {
     ),
     "gradients": (
         "leaves other gradients in {0} than there were (.grad)",
-        "backward() adds to .grad. torch.autograd.grad(loss, parameters) returns the gradients and stores none.",
+        "backward() adds to .grad, zero_grad() clears it. torch.autograd.grad(loss, parameters) stores none.",
     ),
     "mode": (
         "leaves {0} in another mode than it came in",

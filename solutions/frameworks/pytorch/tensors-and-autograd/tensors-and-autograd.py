@@ -283,7 +283,10 @@ class Swish(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, beta):
-        """x: any shape, floating. beta: a number. Returns y, like x in shape and dtype."""
+        """x: any shape, floating, any numbers: 0, and ±1000 too. beta: a number. Returns y like x.
+
+        y has x's shape and dtype. Neither y nor the slope is ever NaN.
+        """
         # TODO: keep for backward what it needs, by save_for_backward if it is a tensor; return y.
         ### BEGIN SOLUTION
         ctx.save_for_backward(x)
@@ -582,7 +585,7 @@ def largest_eigenvalue(hvp, like, generator, steps=100, tol=1e-3):
     only source of chance: v begins with normal random numbers.
     Ends after `steps` products (1 or more), or as soon as an estimate vᵀHv, with the joint length
     of v at 1, differs from the one before by at most tol times its own size. Returns a Python
-    number, the last estimate; 0.0 where H v is 0.
+    number, the last estimate; 0.0 where H v is 0, and only there, however small H is.
     """
     # TODO: torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for each p.
     # Then, again and again: length 1, product, estimate, compare.
@@ -708,8 +711,8 @@ def per_sample_gradients(model, x, y):
 
     model: (B, ...) to logits (B, K), in evaluation mode; it may have buffers and frozen weights.
     x: (B, ...), y: (B,) int64. Returns a dict, the parameter's name → (B, *its shape), for the
-    parameters with requires_grad only. The model and its .grad stay as they are; the result has
-    no graph.
+    parameters with requires_grad only; zeros for one that has no part in the loss. The model and
+    its .grad stay as they are; the result has no graph.
     """
     # TODO: 1. name → detached parameter, for those that learn. functional_call takes all others,
     #          and the buffers, from the model itself.

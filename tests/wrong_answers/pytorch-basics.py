@@ -63,7 +63,7 @@ def a_list_of_everything(nested, device):
     return nested
 
 
-@wrong("to_device", says="missing 1 required positional argument")
+@wrong("to_device", says="takes its items one by one")
 def trips_over_named_tuples(nested, device):
     if isinstance(nested, torch.Tensor):
         return nested.to(device)
@@ -217,12 +217,12 @@ def in_float(scores, y):
     return scores.float().gather(1, y[:, None])[:, 0]
 
 
-@wrong("pick", says="yours have fractions")
+@wrong("pick", says="Probabilities are picked")
 def after_a_softmax(scores, y):
     return scores.softmax(1)[torch.arange(len(y)), y]
 
 
-@wrong("pick", says="runs past the end")
+@wrong("pick", says="y names columns")
 def gathers_along_the_rows(scores, y):
     return scores.gather(0, y[None].expand(scores.shape[1], -1).T.contiguous())[:, 0]
 
@@ -568,7 +568,7 @@ class Plain(_Net):
         return self.layers[-1](x)
 
 
-@wrong("ResidualMLP", says="not relu(a + z)")
+@wrong("ResidualMLP", says="relu comes after the sum")
 class ReluAfterTheSum(_Net):
     def forward(self, x):
         for layer in self.layers[:-1]:
@@ -886,7 +886,7 @@ def removes_if_all_goes_well(model, x):
     return found
 
 
-@wrong("record_activations", says="which leaves")
+@wrong("record_activations", says="under the last name")
 def the_last_name_for_all(model, x):
     found, handles = {}, []
     try:
@@ -977,7 +977,7 @@ def keeps_quiet_about_errors(model, x):
     return found
 
 
-@wrong("record_activations", says="another mode")
+@wrong("record_activations", says="evaluation mode")
 def in_evaluation_mode(model, x):
     found, handles = {}, []
 
@@ -1419,7 +1419,7 @@ def into_a_copy_first(path, model, optimizer=None):
 
 @right("load_checkpoint")
 def puts_it_back(path, model, optimizer=None):
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location=torch.device("cpu"), weights_only=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         model.load_state_dict(saved.pop("model"))

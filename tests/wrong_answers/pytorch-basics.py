@@ -63,7 +63,7 @@ def a_list_of_everything(nested, device):
     return nested
 
 
-@wrong("to_device", says="missing 1 required positional argument")
+@wrong("to_device", says="takes its items one by one")
 def trips_over_named_tuples(nested, device):
     if isinstance(nested, torch.Tensor):
         return nested.to(device)
@@ -123,6 +123,32 @@ def everything_in_float(nested, device):
     return nested
 
 
+@wrong("to_device", says="Make each dict and list anew")
+def keeps_what_holds_no_tensor(nested, device):
+    if isinstance(nested, torch.Tensor):
+        return nested.to(device)
+    if isinstance(nested, list) and all(isinstance(v, str) for v in nested):
+        return nested
+    if isinstance(nested, dict):
+        return {k: keeps_what_holds_no_tensor(v, device) for k, v in nested.items()}
+    if isinstance(nested, (list, tuple)):
+        items = [keeps_what_holds_no_tensor(v, device) for v in nested]
+        return type(nested)(*items) if hasattr(nested, "_fields") else type(nested)(items)
+    return nested
+
+
+@wrong("to_device", says="without sorting")
+def in_alphabetical_order(nested, device):
+    if isinstance(nested, torch.Tensor):
+        return nested.to(device)
+    if isinstance(nested, dict):
+        return {k: in_alphabetical_order(v, device) for k, v in sorted(nested.items(), key=lambda item: item[0])}
+    if isinstance(nested, (list, tuple)):
+        items = [in_alphabetical_order(v, device) for v in nested]
+        return type(nested)(*items) if hasattr(nested, "_fields") else type(nested)(items)
+    return nested
+
+
 @right("to_device")
 def by_match(nested, device):
     match nested:
@@ -155,7 +181,7 @@ def with_an_inner_function(nested, device):
 def what_can_move_moves(nested, device):
     if hasattr(nested, "to"):
         return nested.to(device)
-    if type(nested) is dict:
+    if isinstance(nested, dict):
         return {k: what_can_move_moves(v, device) for k, v in nested.items()}
     if hasattr(nested, "_fields"):
         return type(nested)(**{k: what_can_move_moves(v, device) for k, v in nested._asdict().items()})
@@ -217,14 +243,19 @@ def in_float(scores, y):
     return scores.float().gather(1, y[:, None])[:, 0]
 
 
-@wrong("pick", says="yours have fractions")
+@wrong("pick", says="Probabilities are picked")
 def after_a_softmax(scores, y):
     return scores.softmax(1)[torch.arange(len(y)), y]
 
 
-@wrong("pick", says="runs past the end")
+@wrong("pick", says="y names columns")
 def gathers_along_the_rows(scores, y):
     return scores.gather(0, y[None].expand(scores.shape[1], -1).T.contiguous())[:, 0]
+
+
+@wrong("pick", says="row numbers come first")
+def columns_first(scores, y):
+    return scores[y, range(len(scores))]
 
 
 @right("pick")
@@ -325,6 +356,14 @@ def taxi(A, B, rows=8):
 def repeated(A, B, rows=8):
     N, M = len(A), len(B)
     return (A.repeat_interleave(M, 0) - B.repeat(N, 1)).norm(dim=1).reshape(N, M)
+
+
+@wrong("pairwise_distances", says="The last rows stay 0")
+def last_rows_never_filled(A, B, rows=8):
+    D = A.new_zeros(len(A), len(B))
+    for k in range(len(A) // rows):
+        D[k * rows : k * rows + rows] = (A[k * rows : k * rows + rows, None] - B).norm(dim=-1)
+    return D
 
 
 @right("pairwise_distances")
@@ -494,6 +533,22 @@ class DrawnByNumpy(_Usual):
         self.weight = nn.Parameter(torch.tensor(w, dtype=torch.float32))
 
 
+@wrong("Linear", says="Is the bias drawn before it?")
+class BiasFirst(_Usual):
+    def __init__(self, inputs, outputs, bias=True):
+        nn.Module.__init__(self)
+        b = _drawn(inputs, outputs) if bias else None
+        self.weight = nn.Parameter(_drawn(inputs, outputs, inputs))
+        self.bias = nn.Parameter(b) if bias else None
+
+
+@wrong("Linear", says="Is a seed set inside?")
+class SeededInside(_Usual):
+    def __init__(self, inputs, outputs, bias=True):
+        torch.manual_seed(42)
+        super().__init__(inputs, outputs, bias)
+
+
 @right("Linear")
 class WithFunctional(_Usual):
     def forward(self, x):
@@ -518,7 +573,9 @@ class RegisteredByName(nn.Module):
 @right("Linear")
 class AsTorchDoes(_Usual):
     def __init__(self, inputs, outputs, bias=True):
-        super().__init__(inputs, outputs, bias)
+        nn.Module.__init__(self)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
         if self.bias is not None:
             nn.init.uniform_(self.bias, -(inputs**-0.5), inputs**-0.5)
@@ -568,7 +625,7 @@ class Plain(_Net):
         return self.layers[-1](x)
 
 
-@wrong("ResidualMLP", says="not relu(a + z)")
+@wrong("ResidualMLP", says="relu comes after the sum")
 class ReluAfterTheSum(_Net):
     def forward(self, x):
         for layer in self.layers[:-1]:
@@ -886,7 +943,7 @@ def removes_if_all_goes_well(model, x):
     return found
 
 
-@wrong("record_activations", says="which leaves")
+@wrong("record_activations", says="under the last name")
 def the_last_name_for_all(model, x):
     found, handles = {}, []
     try:
@@ -977,7 +1034,7 @@ def keeps_quiet_about_errors(model, x):
     return found
 
 
-@wrong("record_activations", says="another mode")
+@wrong("record_activations", says="evaluation mode")
 def in_evaluation_mode(model, x):
     found, handles = {}, []
 
@@ -1072,6 +1129,41 @@ def in_the_order_of_the_modules(model, x):
     finally:
         [handle.remove() for handle in handles]
     return {name: a for name, a in found.items() if a is not None}
+
+
+@wrong("record_activations", says="third argument of the hook")
+def what_goes_in(model, x):
+    found = {}
+    handles = [
+        m.register_forward_hook(lambda m, args, output, n=n: found.update({n: args[0].detach().clone()}))
+        for n, m in _leaves(model)
+    ]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        [handle.remove() for handle in handles]
+    return found
+
+
+@wrong("record_activations", says="is a leaf")
+def below_the_model_only(model, x):
+    found, handles = {}, []
+
+    def recorder(name):
+        def hook(module, args, output):
+            if isinstance(output, torch.Tensor):
+                found[name] = output.detach().clone()
+
+        return hook
+
+    handles = [m.register_forward_hook(recorder(n)) for n, m in _leaves(model) if n]
+    try:
+        with torch.no_grad():
+            model(x)
+    finally:
+        [handle.remove() for handle in handles]
+    return found
 
 
 @right("record_activations")
@@ -1221,6 +1313,38 @@ def keeps_a_backup(path, model, optimizer, facts):
         torch.save(_all(model, optimizer, facts), part)
         if path.exists():
             shutil.copy(path, path.with_suffix(".old"))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@wrong("save_checkpoint", says="Ctrl-C is no Exception")
+def only_exceptions(path, model, optimizer, facts):
+    part = path.with_name(f"{path.name}.tmp")
+    try:
+        torch.save(_all(model, optimizer, facts), part)
+        os.replace(part, path)
+    except Exception:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@wrong("save_checkpoint", says="os.replace both within the try")
+def replaces_outside_the_try(path, model, optimizer, facts):
+    part = path.with_name(f"{path.name}.tmp")
+    try:
+        torch.save(_all(model, optimizer, facts), part)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    part.replace(path)
+
+
+@wrong("save_checkpoint", says="with_suffix gives path itself")
+def by_suffix(path, model, optimizer, facts):
+    part = path.with_suffix(".tmp")
+    try:
+        torch.save(_all(model, optimizer, facts), part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -1393,10 +1517,62 @@ def assigned(path, model, optimizer=None):
 
 @wrong("load_checkpoint", says="another mode")
 def ready_for_use(path, model, optimizer=None):
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     _compared(path, model, saved)
     model.load_state_dict(saved["model"])
     model.eval()
+    if optimizer is not None:
+        optimizer.load_state_dict(saved["optimizer"])
+    return _rest(saved)
+
+
+@wrong("load_checkpoint", says="Only parameters are compared")
+def parameters_only(path, model, optimizer=None):
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    for name, p in model.named_parameters():
+        if name not in saved["model"] or saved["model"][name].shape != p.shape:
+            raise ValueError(f"{path}: {name}")
+    for name in saved["model"].keys() - model.state_dict().keys():
+        raise ValueError(f"{path}: {name}")
+    model.load_state_dict(saved["model"])
+    if optimizer is not None:
+        optimizer.load_state_dict(saved["optimizer"])
+    return _rest(saved)
+
+
+@wrong("load_checkpoint", says="a transposed weight has as many")
+def as_many_numbers(path, model, optimizer=None):
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    here, there = model.state_dict(), saved["model"]
+    for name in here.keys() | there.keys():
+        if name not in here or name not in there or here[name].numel() != there[name].numel():
+            raise ValueError(f"{path}: {name}")
+    with torch.no_grad():
+        for name, value in here.items():
+            value.copy_(there[name].view(value.shape))
+    if optimizer is not None:
+        optimizer.load_state_dict(saved["optimizer"])
+    return _rest(saved)
+
+
+@wrong("load_checkpoint", says="onto the CPU")
+def where_it_came_from(path, model, optimizer=None):
+    saved = torch.load(path, weights_only=True)
+    _compared(path, model, saved)
+    model.load_state_dict(saved["model"])
+    if optimizer is not None:
+        optimizer.load_state_dict(saved["optimizer"])
+    return _rest(saved)
+
+
+@wrong("load_checkpoint", says="found too late")
+def names_of_the_file(path, model, optimizer=None):
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    own = model.state_dict()
+    for name, value in saved["model"].items():
+        if name not in own or value.shape != own[name].shape:
+            raise ValueError(f"{path}: {name}")
+    model.load_state_dict(saved["model"])
     if optimizer is not None:
         optimizer.load_state_dict(saved["optimizer"])
     return _rest(saved)
@@ -1419,7 +1595,7 @@ def into_a_copy_first(path, model, optimizer=None):
 
 @right("load_checkpoint")
 def puts_it_back(path, model, optimizer=None):
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location=torch.device("cpu"), weights_only=True)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         model.load_state_dict(saved.pop("model"))

@@ -194,7 +194,7 @@ def _what(value: Any) -> str:
 
 def _none(error: Exception, text: str, place: Place | None, given: Any) -> str:
     """None stands where something is wanted: what is None, and where it came from."""
-    if "NoneType" not in text:
+    if "NoneType" not in text or (place and isinstance(place.node, ast.Raise)):  # words of the learner's own
         return ""
     operands = place.operands() if place else []
     found = [(source, value) for source, value in operands if value is None] or [

@@ -32,11 +32,13 @@ DECAY = 0.8  # of the learning rate, epoch by epoch: it has no end built in, so 
 def save_checkpoint(path, model, optimizer, facts):
     """Write {"model": ..., "optimizer": ..., **facts} to path by torch.save: the states of both, and facts.
 
-    path: a pathlib.Path in a folder that is there; a file of that name is replaced. facts: a dict of plain data.
+    path: a pathlib.Path in a folder that is there; a file of that name is replaced. facts: a dict of plain data and
+    tensors.
     All or nothing: if anything goes wrong, the error reaches the caller, what was at path stays as it was, and no
     other file is left behind. None is left behind when all goes well, either.
     """
-    # TODO: write to another name in the same folder, then os.replace(part, path). If that fails, remove the part.
+    # TODO: write to another name in the same folder, then os.replace(part, path). If either fails, Ctrl-C (no
+    # Exception) included, remove the part: try, finally.
     ### BEGIN SOLUTION
     part = path.with_name(f"{path.name}.part")
     try:
@@ -51,8 +53,9 @@ def load_checkpoint(path, model, optimizer=None):
     """Restore model (and optimizer, where one is given) from the file that save_checkpoint wrote; return its facts.
 
     Read with weights_only=True, onto the CPU; load_state_dict moves to where the model is. Returns all that is
-    neither the model's nor the optimizer's. All or nothing: where the file's model has other names or shapes than
-    this one, ValueError that names the path and one tensor that does not fit; model and optimizer stay as they were.
+    neither the model's nor the optimizer's. All or nothing: where state_dict() of the file's model has other names or
+    shapes than that of this one, buffers included, ValueError that names the path and one tensor that does not fit;
+    model and optimizer stay as they were. The optimizer's state fits where the model does.
     """
     # TODO: read, compare names and shapes with those of model.state_dict(), and only then load.
     ### BEGIN SOLUTION

@@ -31,7 +31,8 @@ fashion
 pixels = torch.tensor(fashion.x_train[:10_000])  # (10000, 28, 28)
 print(pixels.shape, pixels.dtype, pixels.device)
 bright, dark = torch.tensor([200, 100], dtype=torch.uint8)
-print("uint8:    200 + 100 =", (bright + dark).item(), "  -7 // 2 =", torch.tensor(-7).item() // 2)
+print("uint8:    200 + 100 =", (bright + dark).item())
+print("int64:   -7 // 2 =", (torch.tensor(-7) // 2).item())
 print("float32: 2²⁴ + 1 - 2²⁴ =", (torch.tensor(2.0**24) + 1 - 2.0**24).item())
 mask = pixels > 127  # bool, the same shape
 print(f"bright pixels: {mask.float().mean():.1%}, their mean {pixels[mask].float().mean():.0f}")
@@ -79,7 +80,8 @@ def to_device(nested, device):
 
     nested: a tensor; a dict, list, tuple or named tuple of such things, to any depth; or anything
     else (text, numbers, None, NumPy arrays), which stays as it is. Containers come back as new ones
-    of the same kind, dicts in the same order; those passed in stay as they are.
+    of the same kind, dicts in the same order, even where no tensor is in them; those passed in stay
+    as they are. A subclass of dict may come back as a plain dict.
     """
     # TODO: four cases and the rest. A named tuple has _fields, and is made by kind(*items).
     ### BEGIN SOLUTION
@@ -185,7 +187,7 @@ assert 0.64 < right < 0.72
 #
 # $$\lVert a - b \rVert^2 = \lVert a \rVert^2 + \lVert b \rVert^2 - 2\, a^\top b$$
 #
-# It is fast, and wrong where it matters. Say $a$ and $b$ differ by $10^{-3}$ and both have length 20. In float32 the terms are 400, with neighbours $3 \cdot 10^{-5}$ apart, and the result should be $10^{-6}$. What is left is rounding, perhaps even negative. Near-duplicates are just what one looks for with distances.
+# It is fast, and wrong where it matters. Say $a$ and $b$ differ by $10^{-3}$ and both have length 12, as images here have. In float32 the terms are 144, with neighbours $1.5 \cdot 10^{-5}$ apart, and the result should be $10^{-6}$. What is left is rounding, perhaps even negative. Near-duplicates are just what one looks for with distances.
 #
 # So subtract first, and keep the cube small: a block of `rows` rows of $A$ at a time. Shapes: (rows, 1, D) − (M, D) → (rows, M, D), then the root of the sum of squares over the last axis → (rows, M).
 
@@ -399,7 +401,7 @@ _ = plot.curves(
     xlabel="layer",
     ylabel="norm of its gradient",
     yscale="log",
-    title="Without a way around the first of 13 layers hardly get a gradient",
+    title="The first layers of 13 hardly get a gradient without a way around",
 )
 
 # %% [markdown]
@@ -644,9 +646,9 @@ def record_activations(model, x):
     """Run model(x) and record what each leaf gives. A leaf is a module without children.
 
     Returns a dict from the leaf's name in named_modules() to its output, in the order in which
-    the leaves were called; of a leaf that is called several times, the last output, at its first
-    place. Outputs are copies, without gradients, as they were when the leaf returned them; what is
-    no tensor is left out. The model runs as it is, in the mode that it is in. Its own hooks
+    the leaves were called; of a leaf that is called several times, the last output that is a
+    tensor, at its first place. Outputs are copies, without gradients, as they were when the leaf
+    returned them; what is no tensor is left out. The model runs as it is, in the mode that it is in. Its own hooks
     stay, those made here are removed, also where model(x) raises; that error reaches the caller.
     """
     # TODO: a hook for each leaf, the forward pass without gradients, and the removal of all hooks.
@@ -688,7 +690,7 @@ shown = {", ".join(key): inside[key] for key in sorted(inside) if "layers" in ke
 _ = plot.histograms(shown, xlabel="output z", title="Training spreads the outputs of all layers")
 
 # %% [markdown]
-# What is near to what? Your distances, from 300 validation images to 2,000 training images: by pixels, and by what the third layer gives.
+# What is near to what? Your distances, from 300 validation images to 2,000 training images: by pixels, and by $\mathrm{ReLU}(z)$ of the third layer (without the way around).
 
 # %%
 LEAF = "2.layers.2"

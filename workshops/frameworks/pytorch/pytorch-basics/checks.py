@@ -9,6 +9,7 @@ import copy
 import os
 import re
 import tempfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,9 @@ def _containers(value):
                     k: each(v) for k, v in d.items() if _is_tensor(v) or isinstance(v, dict | list | tuple)
                 }
             ),
+            "The dict comes back in another order: go through its items as they stand, without sorting them.": (
+                lambda d, each: {key: each(d[key]) for key in sorted(d)}
+            ),
         },
         of_list={
             "Lists come back as they are, with their tensors where they were.": lambda items, each: items,
@@ -164,9 +168,17 @@ def _containers(value):
                 lambda items, each: tuple(map(each, items))
             ),
             "A named tuple comes back as a list.": lambda items, each: list(map(each, items)),
+            "A named tuple takes its items one by one, not all in one list: type(nested)(*items).": (
+                lambda items, each: type(items)(map(each, items))
+            ),
             "A named tuple comes back as it is, with its tensors where they were.": lambda items, each: items,
         },
-        rest={"What is no tensor and no container becomes None: return it as it is.": lambda x: None},
+        rest={
+            "What is no tensor and no container becomes None: return it as it is.": lambda x: None,
+            "A text comes back as a list of its letters: enter lists and tuples, not all that can be iterated.": (
+                lambda x: list(x) if isinstance(x, str) else x
+            ),
+        },
     ),
 )
 def to_device(learner, rng):
@@ -188,11 +200,14 @@ def to_device(learner, rng):
     for words, nested in wholes.items():
         yours, wanted = _described(learner(nested, meta)), _described(nested).replace("tensor on cpu", "tensor on meta")
         _demand_text(yours, wanted, f"{words}, moved to meta")
+    ordered = collections.OrderedDict(b=x, a=[y])  # comes back as one, or as a plain dict
+    yours = _described(learner(ordered, meta)).removeprefix("OrderedDict")
+    _demand_text(yours, _described({"b": x, "a": [y]}).replace("on cpu", "on meta"), "an OrderedDict, moved to meta")
     mixed = learner([numbers, x], meta)
     expect.true(mixed[0] is numbers, "a NumPy array is no tensor: it stays as it is")
     yours = _described(learner({"x": x}, "meta"))
     expect.true("meta" in yours, "the device given as text, as .to takes it", f"yours    {yours}")
-    nested = {"x": x, "more": [y, {"z": (x, 1)}]}
+    nested = {"x": x, "more": [y, {"z": (x, 1)}], "names": ["coat", "shirt"], "sizes": ({"coat": 3},)}
     again = learner(nested, torch.device("cpu"))
     yours, wanted = _described(again), _described(nested)
     _demand_text(yours, wanted, "moved to the CPU, where it is")
@@ -226,6 +241,18 @@ def _pick(scores, y, *, take=lambda scores, y: scores.gather(1, y[:, None])[:, 0
             ),
             "`scores[y]` takes whole rows, those that y names. y names columns.": (
                 lambda scores, y: scores[y.clamp(max=len(scores) - 1)]
+            ),
+            "y names columns, and here it picks rows: row numbers come first, scores[torch.arange(len(y)), y].": (
+                lambda scores, y: scores[y, torch.arange(len(y))]
+            ),
+            "It gathers along axis 0, down the rows, and y names columns: axis 1.": (
+                lambda scores, y: scores.gather(0, y[:, None])[:, 0]
+            ),
+            "Log-probabilities are picked: asked for are the scores as they are, without log_softmax.": (
+                lambda scores, y: scores.log_softmax(1).gather(1, y[:, None])[:, 0]
+            ),
+            "Probabilities are picked: asked for are the scores as they are, without softmax.": (
+                lambda scores, y: scores.softmax(1).gather(1, y[:, None])[:, 0]
             ),
             "An axis of length 1 is left, (N, 1): take [:, 0] of what gather gives.": lambda scores, y: scores.gather(
                 1, y[:, None]
@@ -311,9 +338,12 @@ def _pairwise(
     *,
     blocks=lambda A, rows: A.split(rows),
     distances=lambda block, B: ((block[:, None] - B) ** 2).sum(-1).sqrt(),
+    end=lambda D, rows: D,
     all_at_once=None,
 ):
-    return all_at_once(A, B) if all_at_once else torch.cat([distances(block, B) for block in blocks(A, rows)])
+    if all_at_once:
+        return all_at_once(A, B)
+    return end(torch.cat([distances(block, B) for block in blocks(A, rows)]), rows)
 
 
 @exercise(
@@ -355,9 +385,17 @@ def _pairwise(
             "The last rows are lost where N is no multiple of `rows`: the last block is smaller.": (
                 lambda A, rows: A[: max(len(A) // rows, 1) * rows].split(rows)
             ),
+            "No block is left where N is less than `rows`: the last, smaller block counts too. A.split(rows) gives it.": (
+                lambda A, rows: [A[n * rows : (n + 1) * rows] for n in range(len(A) // rows)]
+            ),
             "`rows` is how many rows a block has, not how many blocks there are: split, not chunk.": lambda A, rows: (
                 A.chunk(rows)
             ),
+        },
+        end={
+            "The last rows stay 0 where N is no multiple of `rows`: the last block is smaller. A.split(rows) gives it.": (
+                lambda D, rows: D * (torch.arange(len(D)) < len(D) // rows * rows)[:, None]
+            )
         },
         returns={"Rows and columns are swapped: entry (n, m) belongs to A[n] and B[m].": lambda D: D.T},
     ),
@@ -521,6 +559,9 @@ def _how_drawn(name, bound, other):
         },
         forward={
             "The bias is left out of z.": lambda self, x: x @ self.weight.T,
+            "torch.mm takes two matrices and nothing else; x may have any axes before its last: x @ self.weight.T.": (
+                lambda self, x: torch.mm(x, self.weight.T) + (0 if self.bias is None else self.bias)
+            ),
             "The weights are used as they were made, by .data or .detach(): no gradient reaches them.": (
                 lambda self, x: x @ self.weight.detach().T + (0 if self.bias is None else self.bias)
             ),
@@ -535,8 +576,19 @@ def Linear(learner, rng):
         made = f"Linear({', '.join(map(str, [inputs, outputs, *(f'{k}={v}' for k, v in more.items())]))})"
         expect.kind(layer, nn.Module, f"{made} is an nn.Module", likely="Its first line: class Linear(nn.Module).")
         biased = more.get("bias", True)
+        likely = "self.bias = None where there is none: who asks for layer.bias gets an answer, as from nn.Linear."
+        expect.true(biased or hasattr(layer, "bias"), f"{made} has self.bias", likely=likely)
         wanted = {"weight": (outputs, inputs)} | ({"bias": (outputs,)} if biased else {})
-        expect.equal(list(layer.state_dict()), list(wanted), why=f"{made}: what state_dict() holds", source="nn.Linear")
+        names = list(layer.state_dict())
+        inside = next((name for name in names if "." in name), "")
+        likely = (
+            f"{inside} belongs to a module inside; the parameters are to be the layer's own, self.weight and self.bias."
+            if inside
+            else "Without a bias there is nothing to save: self.bias = None."
+            if not biased and "bias" in names
+            else ""
+        )
+        expect.equal(names, list(wanted), why=f"{made}: what state_dict() holds", source="nn.Linear", likely=likely)
         shapes = {name: tuple(p.shape) for name, p in layer.named_parameters()}
         expect.equal(shapes, wanted, why=f"{made}: the names and shapes of its parameters", source="nn.Linear")
         if not biased:
@@ -565,6 +617,16 @@ def Linear(learner, rng):
         "after the same torch.manual_seed the same weights",
         f"one {seeded[0].flatten()[:2].tolist()}, another {seeded[1].flatten()[:2].tolist()}",
         likely="Draw by torch, from its global generator, and not by NumPy or random.",
+    )
+    ends = []
+    for seed in (7, 8):
+        torch.manual_seed(seed)
+        learner(3, 2)
+        ends.append(torch.get_rng_state())
+    expect.true(
+        not torch.equal(*ends),
+        "after another torch.manual_seed other weights",
+        likely="Is a seed set inside? Then all layers are alike, and so is all that is drawn after them.",
     )
 
     inputs, outputs = 9, 3000
@@ -598,6 +660,17 @@ def Linear(learner, rng):
         )
         expect.true(abs(float(p.mean())) < 0.1 * bound, f"{name}: their mean is near 0", f"mean {p.mean():.4f}")
 
+    first = []
+    for bias in (True, False):
+        torch.manual_seed(7)
+        first.append(learner(3, 2, bias=bias).weight.detach())
+    expect.true(
+        torch.equal(*first),
+        "the weight is drawn first: after the same torch.manual_seed it is the same with bias and without",
+        f"with {first[0].flatten()[:2].tolist()}, without {first[1].flatten()[:2].tolist()}",
+        likely="Is the bias drawn before it?",
+    )
+
 
 # ------------------------------------------------------------------------------------------------ ResidualMLP
 
@@ -623,6 +696,25 @@ class _Residual(nn.Module):
         for layer in hidden:
             x = self.around(layer, x)
         return self.end(last, x)
+
+
+def _around_to(self, x, late):
+    """Every layer adds the network's x, or with `late` what the first layer gave."""
+    *hidden, last = self.layers
+    start = x
+    for i, layer in enumerate(hidden):
+        a = functional.relu(layer(x))
+        x = start + a if start.shape == a.shape == x.shape else a
+        if late and i == 0:
+            start = x
+    return last(x)
+
+
+def _first_and_last(self, x):
+    first, *hidden, last = self.layers
+    for layer in (first, *hidden):
+        x = self.around(layer, x)
+    return last(x)
 
 
 def _residual_by_numpy(state, x):
@@ -664,13 +756,25 @@ def _residual_by_numpy(state, x):
             "There is no way around: where the widths are equal, the input is added to relu(z).": (
                 lambda self, layer, x: functional.relu(layer(x))
             ),
-            "relu comes after the sum: a + relu(z), not relu(a + z).": (
+            "In yours relu comes after the sum; asked for is a + relu(z).": (
                 lambda self, layer, x: functional.relu(
                     layer(x) + x if layer.in_features == layer.out_features else layer(x)
                 )
             ),
             "There is no relu: without it all layers together are one linear map.": (
                 lambda self, layer, x: x + layer(x) if layer.in_features == layer.out_features else layer(x)
+            ),
+            "Where the widths are equal relu is missing: a + relu(z), not a + z.": (
+                lambda self, layer, x: (
+                    x + layer(x) if layer.in_features == layer.out_features else functional.relu(layer(x))
+                )
+            ),
+            "The first layer has no way around; where its widths are equal, it has one like the others.": (
+                lambda self, layer, x: (
+                    x + functional.relu(layer(x))
+                    if layer.in_features == layer.out_features and layer is not self.layers[0]
+                    else functional.relu(layer(x))
+                )
             ),
             "relu is left out where the width changes.": (
                 lambda self, layer, x: (
@@ -687,6 +791,17 @@ def _residual_by_numpy(state, x):
                 lambda self, layer, x: self.around(layer, x)
             ),
             "A softmax ends it: logits come back as they are.": lambda self, layer, x: layer(x).softmax(1),
+        },
+        forward={
+            "Each layer adds the x that the network got; it is to add its own input, a.": (
+                lambda self, x: _around_to(self, x, late=False)
+            ),
+            "Each layer adds what the first one gave; it is to add its own input, a.": (
+                lambda self, x: _around_to(self, x, late=True)
+            ),
+            "Two widths make one layer, which is the last; yours wants a first and a last: *hidden, last = self.layers.": (
+                _first_and_last
+            ),
         },
     ),
     random=True,
@@ -788,7 +903,7 @@ def _train_step(
             )
         },
         late={
-            "At the step there are no gradients: is backward() missing, or is zero_grad() between it and step()?": (
+            "At the step there are no gradients: does backward() come after it, or never, or is zero_grad() between both?": (
                 lambda model, optimizer: optimizer.zero_grad()
             )
         },
@@ -923,6 +1038,9 @@ def _record(
     *,
     leaves=lambda model: [(name, m) for name, m in model.named_modules() if not list(m.children())],
     keep=lambda found, name, output: found.__setitem__(name, output.detach().clone()),
+    label=lambda name, last: name,
+    take=lambda given, output: output,
+    end=lambda found, names: found,
     wanted=lambda output: isinstance(output, torch.Tensor),
     before=lambda model: None,
     run=lambda model, x: model(x),
@@ -930,18 +1048,23 @@ def _record(
 ):
     found, handles, failed = {}, [], True
     before(model)
+    names = [name for name, _ in leaves(model)]
+
+    def hook_for(name):
+        def hook(module, given, output):
+            if wanted(take(given, output)):
+                keep(found, label(name, names[-1]), take(given, output))
+
+        return hook
+
     for name, module in leaves(model):
-        handles.append(
-            module.register_forward_hook(
-                lambda m, i, output, name=name: keep(found, name, output) if wanted(output) else None
-            )
-        )
+        handles.append(module.register_forward_hook(hook_for(name)))
     try:
         run(model, x)
         failed = False
     finally:
         remove(handles, model, failed)
-    return found
+    return end(found, names)
 
 
 def _swallow(model, x):
@@ -986,11 +1109,35 @@ def _hooks(model):
             "Only the model's own children are looked at: named_modules() goes down to all of them.": (
                 lambda model: [(name, m) for name, m in model.named_children() if not list(m.children())]
             ),
+            "Only the model's own children get hooks, containers among them: named_modules() goes down to the leaves.": (
+                lambda model: list(model.named_children())
+            ),
+            "The model itself is passed over: one that has no children is a leaf, named ''.": (
+                lambda model: [(n, m) for n, m in list(model.named_modules())[1:] if not list(m.children())]
+            ),
             "Only layers with parameters are recorded: an activation such as Tanh is a leaf as well.": (
                 lambda model: [
                     (n, m) for n, m in model.named_modules() if not list(m.children()) and list(m.parameters())
                 ]
             ),
+        },
+        label={
+            "All is under the last name: the hook looks up `name` when it is called. Make it in a function that gets the name.": (
+                lambda name, last: last
+            )
+        },
+        take={
+            "What a leaf gets is recorded; asked for is what it gives, the third argument of the hook.": (
+                lambda given, output: given[0]
+            )
+        },
+        end={
+            "The order is that of named_modules(); asked for is that in which the leaves were called.": (
+                lambda found, names: {name: found[name] for name in names if name in found}
+            )
+        },
+        before={
+            "The model is put into evaluation mode: it is to run in the mode that it is in.": lambda model: model.eval()
         },
         together={
             "What is no tensor is recorded too, such as the tuple of a GRU: leave it out.": {
@@ -1017,11 +1164,12 @@ def _hooks(model):
             "model.forward(x) passes the model's own hooks by: call model(x).": lambda model, x: model.forward(x),
         },
     ),
+    changes=("mode",),
     seconds=30,
 )
 def record_activations(learner, rng):
     def demand(model, x, expected, words, likely=""):
-        before = _hooks(model)
+        before, modes = _hooks(model), [m.training for m in model.modules()]
         given = learner(model, x)
         expect.kind(given, dict, f"{words}: a dict from names to outputs")
         expect.equal(
@@ -1032,6 +1180,11 @@ def record_activations(learner, rng):
             likely=likely,
         )
         expect.true(_hooks(model) == before, f"{words}: afterwards the model has the hooks that it had, and no others")
+        expect.true(
+            [m.training for m in model.modules()] == modes,
+            f"{words}: the model stays in its mode",
+            likely="It is to run in the mode that it is in: neither eval() nor train().",
+        )
         for name, value in expected.items():
             tensor(given[name], f"{words}: what {name!r} gave")
             expect.close(given[name], value, why=f"{words}: what {name!r} gave", source="the layers, one by one")
@@ -1067,6 +1220,21 @@ def record_activations(learner, rng):
         x,
         expected,
         "a model that calls its leaves in another order, one of them twice, and one that gives a tuple",
+    )
+
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout(1.0))  # in training mode it leaves nothing
+    with torch.no_grad():
+        expected = {"0": model[0](x), "1": torch.zeros(3, 2)}
+    demand(model, x, expected, "a model in training mode with Dropout(1.0)")
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    learner(model, x)
+    expect.equal(
+        len(calls),
+        1,
+        why="how often a hook of the whole model is called",
+        source="one call of model(x)",
+        likely="model.forward(x) passes it by: call model(x), once.",
     )
 
     model = nn.Linear(3, 2)
@@ -1303,6 +1471,7 @@ def save_checkpoint(learner, rng):
                 ["model.pt"],
                 why=f"{why}: the files in its folder",
                 source="path alone",
+                likely="os.replace(part, path) leaves nothing behind. Is it a copy, or is the old file kept beside it?",
             )
             why = "a checkpoint in place of an old one"
         old = path.read_bytes()
@@ -1330,19 +1499,57 @@ def save_checkpoint(learner, rng):
             "facts that cannot be saved, and no old file",
             10**9,
         )
+        stopped = {**_facts(rng), "config": _CtrlC()}
+        _fails(learner, rng, folder / "new.pt", None, stopped, "Ctrl-C while it saves", 10**9, _Stopped)
+        (folder / "taken.pt").mkdir()
+        words = "os.replace fails, for a folder has the name of path"
+        _fails(learner, rng, folder / "taken.pt", None, _facts(rng), words, 10**9)
+        (folder / "taken.pt").rmdir()
+        for suffix in (".part", ".tmp", ".temp", ".new", ".bak", ""):
+            path = folder / f"model{suffix}"
+            path.write_bytes(b"old")
+            likely = f"with_suffix gives path itself where it ends so: path.with_name(path.name + {suffix!r})."
+            facts = {"config": lambda: None}
+            words = f"facts that cannot be saved, at a path named {path.name}"
+            _fails(learner, rng, path, b"old", facts, words, 10**9, likely=likely if suffix else "")
+            path.unlink()
 
 
-def _fails(learner, rng, path, old, facts, words, limit):
+class _Stopped(KeyboardInterrupt):
+    """Ctrl-C, told apart from that of the one who runs the check."""
+
+
+class _CtrlC:
+    """Whoever saves it is interrupted."""
+
+    def __reduce_ex__(self, protocol):
+        raise _Stopped
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+def _fails(learner, rng, path, old, facts, words, limit, kind=Exception, likely=""):
     """Saving fails: the error arrives, what was there stays, nothing else is there."""
     model, optimizer = _trained(rng)
     with _full_disk(limit) as limited:
         if limit < 10**9 and not limited:
             return
-        expect.raises(
-            Exception, lambda: learner(path, model, optimizer, facts), f"{words}: the error reaches the caller"
-        )
-    now = path.read_bytes() if path.exists() else None
-    likely = "Write to another name; only when that is whole, os.replace(part, path)."
+        why = f"{words}: the error reaches the caller"
+        if kind is Exception:
+            expect.raises(Exception, lambda: learner(path, model, optimizer, facts), why)
+        else:
+            try:
+                learner(path, model, optimizer, facts)
+            except kind:
+                pass
+            else:
+                raise Complaint(why, [], "An except swallows it. finally does its work and lets the error go on.")
+    now = path.read_bytes() if path.is_file() else None
+    likely = likely or "Write to another name; only when that is whole, os.replace(part, path)."
     what = "what was at path stays as it was" if old else "no file is at path"
     expect.true(now == old, f"{words}: {what}", f"before {_size(old)}, after {_size(now)}", likely=likely)
     left = sorted(each.name for each in path.parent.iterdir() if each != path)
@@ -1350,7 +1557,9 @@ def _fails(learner, rng, path, old, facts, words, limit):
         not left,
         f"{words}: no other file is left behind",
         f"there is {', '.join(left)}",
-        likely="finally: part.unlink(missing_ok=True)",
+        likely="Ctrl-C is no Exception, which except Exception passes by: finally: part.unlink(missing_ok=True)"
+        if kind is _Stopped
+        else "torch.save and os.replace both within the try; finally: part.unlink(missing_ok=True)",
     )
 
 
@@ -1367,11 +1576,8 @@ def _moves(path):
     def noting(name):
         def moving(source, target, *args, **kwargs):
             if Path(target) == path:
-                seen["from"].append(
-                    Path(source).resolve().parent
-                    if Path(source).resolve().parent != path.resolve().parent
-                    else path.parent
-                )
+                within = path.resolve().parent in Path(source).resolve().parents  # a folder in it is on the same disk
+                seen["from"].append(path.parent if within else Path(source).resolve().parent)
                 seen["gap"] |= there and not path.exists()
             return real[name](source, target, *args, **kwargs)
 
@@ -1397,6 +1603,43 @@ def _compare(path, saved, model):
 def _compare_names(path, saved, model):
     if missing := saved["model"].keys() ^ model.state_dict().keys():
         raise ValueError(f"{path} is of another architecture: {sorted(missing)[0]}")
+
+
+def _compare_by(here, there, path):
+    """ValueError if the two dicts, of names to what is compared, differ."""
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
+            raise ValueError(f"{path} is of another architecture: {name} does not fit")
+
+
+def _compare_names_of_the_file(path, saved, model):
+    here, there = model.state_dict(), saved["model"]
+    _compare_by(
+        {n: tuple(here[n].shape) for n in there if n in here}, {n: tuple(v.shape) for n, v in there.items()}, path
+    )
+
+
+def _compare_what_both_have(path, saved, model):
+    here, there = model.state_dict(), saved["model"]
+    both = here.keys() & there.keys()
+    _compare_by({n: here[n].shape for n in both}, {n: there[n].shape for n in both}, path)
+
+
+def _compare_parameters(path, saved, model):
+    here = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    _compare_by(here, {n: tuple(v.shape) for n, v in saved["model"].items() if n in here}, path)
+    if more := saved["model"].keys() - model.state_dict().keys():
+        raise ValueError(f"{path} is of another architecture: {sorted(more)[0]}")
+
+
+def _compare_counts(path, saved, model):
+    count = lambda state: {n: v.numel() for n, v in state.items()}  # noqa: E731
+    _compare_by(count(model.state_dict()), count(saved["model"]), path)
+
+
+def _copy_reshaped(model, state):
+    for name, value in model.state_dict().items():
+        value.copy_(state[name].reshape(value.shape))
 
 
 def _try_to_load(path, saved, model):
@@ -1442,7 +1685,10 @@ def _says_little(path, saved, model):
         read={
             "The file is read with weights_only=False, and code in it has run. Plain data are enough: weights_only=True.": (
                 lambda path: torch.load(path, map_location="cpu", weights_only=False)
-            )
+            ),
+            'A file that was written on a GPU cannot be read without one: map_location="cpu" puts its tensors onto the CPU.': (
+                lambda path: torch.load(path, weights_only=True)
+            ),
         },
         compare={
             "It lets load_state_dict find out. That raises, but has copied by then what did fit: compare first.": _try_to_load,
@@ -1451,6 +1697,22 @@ def _says_little(path, saved, model):
                 None
             ),
             "The message does not say which file and which tensor: name both.": _says_little,
+            "Only the file's names are looked at: what the model has and the file lacks is found too late, by load_state_dict.": (
+                _compare_names_of_the_file
+            ),
+            "Only parameters are compared: buffers are in state_dict() too, and can be missing or of another shape.": (
+                _compare_parameters
+            ),
+        },
+        together={
+            "strict=False passes over what only one of both has: that is another architecture, so compare all names.": {
+                "compare": _compare_what_both_have,
+                "restore": lambda model, state: model.load_state_dict(state, strict=False),
+            },
+            "Only the numbers of entries are compared: a transposed weight has as many. Compare the shapes.": {
+                "compare": _compare_counts,
+                "restore": _copy_reshaped,
+            },
         },
         restore={
             'The model is left as it is: model.load_state_dict(saved["model"]).': lambda model, state: None,
@@ -1527,6 +1789,11 @@ def load_checkpoint(learner, rng):
                 collections.OrderedDict(a=nn.Linear(3, 4), b=nn.BatchNorm1d(4), c=nn.Linear(4, 2))
             ),
         }
+        like = lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))  # noqa: E731
+        others |= {name: like() for name in ("one buffer more", "a buffer of another shape", "a weight transposed")}
+        others["one buffer more"].register_buffer("mean", torch.zeros(3))
+        others["a buffer of another shape"][1].running_mean = torch.zeros(1)
+        others["a weight transposed"][0].weight = nn.Parameter(torch.zeros(3, 4))
         for words, model in others.items():
             optimizer = torch.optim.SGD(model.parameters(), lr=0.7, momentum=0.5)
             before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
@@ -1570,6 +1837,24 @@ def load_checkpoint(learner, rng):
             "a file in which code is hidden: that code does not run",
             likely="torch.load(path, weights_only=True)",
         )
+
+        (saved_model, saved_optimizer), (model, optimizer) = _trained(rng), _trained(rng, steps=0)
+        torch.save({"model": saved_model.state_dict(), "optimizer": saved_optimizer.state_dict()}, path)
+        _as_from_a_gpu(path)
+        learner(path, model, optimizer)
+        words = "a file whose tensors were on a GPU: the model"
+        _demand_state(model.state_dict(), saved_model.state_dict(), words, "the file")
+
+
+def _as_from_a_gpu(path):
+    """Change the file of torch.save so that its tensors say cuda:0."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, value in content.items():
+            if name.endswith("data.pkl"):
+                value = value.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0")
+            archive.writestr(name, value)
 
 
 def _refused(rule, learner, *arguments):

@@ -3,6 +3,7 @@
 import copy
 import io
 import os
+import pickle
 import random
 import shutil
 
@@ -134,6 +135,54 @@ class MergeReturnsANewOne(_Base):
 class AsksForTheSum(_Base):
     def compute(self):
         return self.s / self.n if self.s else float("nan")
+
+
+@wrong("Mean", says="keeps the number only")
+class KeepsTheGraph(_Base):
+    def update(self, value, n):
+        self.s = self.s + n * value
+        self.n += n
+
+    def compute(self):
+        return float(self.s) / self.n if self.n else float("nan")
+
+
+@wrong("Mean", says="merge empties the other one")
+class MergesAndClears(_Base):
+    def merge(self, other):
+        super().merge(other)
+        other.s, other.n = 0.0, 0
+
+
+@wrong("Mean", says="forgets to add the count")
+class RunningMeanWithoutCount(_Base):
+    """A running mean: s is the mean."""
+
+    def update(self, value, n):
+        self.n += n
+        self.s += (float(value) - self.s) * n / self.n
+
+    def merge(self, other):
+        if other.n:
+            self.s = (self.s * self.n + other.s * other.n) / (self.n + other.n)
+
+    def compute(self):
+        return self.s if self.n else float("nan")
+
+
+@wrong("Mean", says="share what they keep")
+class ListOfTheClass(_Base):
+    seen = []  # noqa: RUF012
+
+    def update(self, value, n):
+        self.seen.append((float(value), n))
+
+    def merge(self, other):
+        self.seen.extend(list(other.seen))
+
+    def compute(self):
+        n = sum(n for _, n in self.seen)
+        return sum(value * n for value, n in self.seen) / n if n else float("nan")
 
 
 @right("Mean")
@@ -335,6 +384,70 @@ def size_for_len(model, optimizer, x, y, size, max_norm=None):
     return total
 
 
+@wrong("accumulated_step", says="and none at the end")
+def step_in_the_loop(model, optimizer, x, y, size, max_norm=None):
+    optimizer.zero_grad()
+    total = 0.0
+    for a, b in zip(x.split(size), y.split(size), strict=True):
+        loss = functional.cross_entropy(model(a), b) * len(a) / len(x)
+        loss.backward()
+        total += loss.item()
+        if max_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+        optimizer.step()
+    return total
+
+
+def _collected(model, optimizer, x, y, size):
+    optimizer.zero_grad()
+    total = 0.0
+    for a, b in zip(x.split(size), y.split(size), strict=True):
+        loss = functional.cross_entropy(model(a), b) * len(a) / len(x)
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+@wrong("accumulated_step", says="never makes it longer")
+def scales_always(model, optimizer, x, y, size, max_norm=None):
+    total = _collected(model, optimizer, x, y, size)
+    if max_norm is not None:
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = torch.sqrt(sum((g**2).sum() for g in grads))
+        for g in grads:
+            g *= max_norm / norm
+    optimizer.step()
+    return total
+
+
+@wrong("accumulated_step", says="pass again after the step")
+def loss_after_the_step(model, optimizer, x, y, size, max_norm=None):
+    _collected(model, optimizer, x, y, size)
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    with torch.no_grad():
+        pairs = zip(x.split(size), y.split(size), strict=True)
+        return sum(functional.cross_entropy(model(a), b).item() * len(a) for a, b in pairs) / len(x)
+
+
+@right("accumulated_step")
+def by_autograd_grad(model, optimizer, x, y, size, max_norm=None):
+    learning = [p for p in model.parameters() if p.requires_grad]
+    sums, total = [torch.zeros_like(p) for p in learning], 0.0
+    for a, b in zip(x.split(size), y.split(size), strict=True):
+        loss = functional.cross_entropy(model(a), b) * len(a) / len(x)
+        for each, g in zip(sums, torch.autograd.grad(loss, learning), strict=True):
+            each += g
+        total += loss.item()
+    for p, each in zip(learning, sums, strict=True):
+        p.grad = each
+    if max_norm is not None:
+        nn.utils.clip_grad_norm_(learning, max_norm)
+    optimizer.step()
+    return total
+
+
 @right("accumulated_step")
 def sum_of_losses(model, optimizer, x, y, size, max_norm=None):
     optimizer.zero_grad(set_to_none=False)
@@ -494,6 +607,12 @@ class CountsInTheClass(_Average):
         return min(self.decay, (self.count - 1) / self.count)
 
 
+@wrong("EMA", says="0 is a decay like others")
+class DecayOr(_Average):
+    def __init__(self, model, decay):
+        super().__init__(model, decay or 0.999)
+
+
 @right("EMA")
 class ByLerp(_Average):
     @torch.no_grad()
@@ -614,6 +733,30 @@ def forgets_the_part(path, step, parts):
 @wrong("save_run", says="the file is at the path")
 def another_name(path, step, parts):
     torch.save(_kept(step, parts), path.with_name(f"run-{step}.pt"))
+
+
+@wrong("save_run", says="Saving draws a number")
+def name_by_chance(path, step, parts):
+    kept = _kept(step, parts)
+    beside = path.with_name(f"{path.name}.{random.randint(0, 10**9)}")
+    torch.save(kept, beside)
+    os.replace(beside, path)
+
+
+@wrong("save_run", says="Close the file first")
+def replaced_while_open(path, step, parts):
+    buffer = io.BytesIO()
+    torch.save(_kept(step, parts), buffer)
+    with open(path.with_name("unfinished"), "wb", buffering=1 << 26) as file:
+        file.write(buffer.getvalue())
+        os.replace(file.name, path)
+
+
+@wrong("save_run", says="no file of torch.save")
+def by_pickle(path, step, parts):
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_bytes(pickle.dumps(_kept(step, parts)))
+    os.replace(beside, path)
 
 
 @right("save_run")
@@ -758,6 +901,41 @@ def draws_afterwards(path, parts):
     set_random_state(saved["random"])
     torch.randperm(10)
     return saved["step"]
+
+
+@wrong("resume_run", says="States belong to names")
+def by_position(path, parts):
+    saved = _load(path)
+    if set(saved["parts"]) != set(parts):
+        raise ValueError("other names")
+    for part, state in zip(parts.values(), saved["parts"].values(), strict=True):
+        part.load_state_dict(state)
+    set_random_state(saved["random"])
+    return saved["step"]
+
+
+def _put(saved, parts):
+    for name, part in parts.items():
+        if name in saved["parts"]:
+            part.load_state_dict(saved["parts"][name])
+    set_random_state(saved["random"])
+    return saved["step"]
+
+
+@wrong("resume_run", says="order says nothing")
+def compares_the_order(path, parts):
+    saved = _load(path)
+    if list(saved["parts"]) != list(parts):
+        raise ValueError("other names")
+    return _put(saved, parts)
+
+
+@wrong("resume_run", says="not how many")
+def compares_lengths(path, parts):
+    saved = _load(path)
+    if len(saved["parts"]) != len(parts):
+        raise ValueError("other names")
+    return _put(saved, parts)
 
 
 @right("resume_run")
@@ -925,7 +1103,7 @@ def no_no_grad(model, train_epoch, validate, epochs, patience, hooks=()):
     return records
 
 
-@wrong("fit", says="what is called, in order")
+@wrong("fit", says="The hooks of the last epoch are not called")
 def breaks_before_the_hooks(model, train_epoch, validate, epochs, patience, hooks=()):
     stopping, records = EarlyStopping(patience), []
     try:
@@ -947,7 +1125,7 @@ def breaks_before_the_hooks(model, train_epoch, validate, epochs, patience, hook
     return records
 
 
-@wrong("fit", says="makes this epoch the last")
+@wrong("fit", says="What a hook returns is not looked at")
 def ignores_hooks(model, train_epoch, validate, epochs, patience, hooks=()):
     stopping, records = EarlyStopping(patience), []
     try:
@@ -1030,6 +1208,156 @@ def one_record_for_all(model, train_epoch, validate, epochs, patience, hooks=())
         stopping.restore(model)
         model.eval()
     return records
+
+
+@wrong("fit", says="also False")
+def any_answer_stops(model, train_epoch, validate, epochs, patience, hooks=()):
+    stopping, records = EarlyStopping(patience), []
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            train = train_epoch(model)
+            model.eval()
+            with torch.no_grad():
+                val = validate(model)
+            record = {"epoch": epoch, "train": train, "val": val}
+            records.append(record)
+            over = stopping.update(val, model)
+            said = [hook(record, model) for hook in hooks]
+            if over or any(answer is not None for answer in said):
+                break
+    finally:
+        stopping.restore(model)
+        model.eval()
+    return records
+
+
+class _AtTies(EarlyStopping):
+    def update(self, loss, model):
+        if loss <= self.lowest:
+            self.lowest, self.waited, self.state = loss, 0, copy.deepcopy(model.state_dict())
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+
+@wrong("fit", says="An equal loss counts as lower")
+def ties_are_lower(model, train_epoch, validate, epochs, patience, hooks=()):
+    stopping, records = _AtTies(patience), []
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            train = train_epoch(model)
+            model.eval()
+            with torch.no_grad():
+                val = validate(model)
+            record = {"epoch": epoch, "train": train, "val": val}
+            records.append(record)
+            over = stopping.update(val, model)
+            said = [hook(record, model) for hook in hooks]
+            if over or True in said:
+                break
+    finally:
+        stopping.restore(model)
+        model.eval()
+    return records
+
+
+class _WithoutCopy(EarlyStopping):
+    def update(self, loss, model):
+        over = super().update(loss, model)
+        if not self.waited:
+            self.state = model.state_dict()
+        return over
+
+
+@wrong("fit", says="is no copy")
+def keeps_no_copy(model, train_epoch, validate, epochs, patience, hooks=()):
+    stopping, records = _WithoutCopy(patience), []
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            train = train_epoch(model)
+            model.eval()
+            with torch.no_grad():
+                val = validate(model)
+            record = {"epoch": epoch, "train": train, "val": val}
+            records.append(record)
+            over = stopping.update(val, model)
+            said = [hook(record, model) for hook in hooks]
+            if over or True in said:
+                break
+    finally:
+        stopping.restore(model)
+        model.eval()
+    return records
+
+
+@wrong("fit", says="one and the same dict")
+def one_dict(model, train_epoch, validate, epochs, patience, hooks=()):
+    stopping, records = EarlyStopping(patience), []
+    record = {}
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            train = train_epoch(model)
+            model.eval()
+            with torch.no_grad():
+                val = validate(model)
+            record.update(epoch=epoch, train=train, val=val)
+            records.append(record)
+            over = stopping.update(val, model)
+            said = [hook(record, model) for hook in hooks]
+            if over or True in said:
+                break
+    finally:
+        stopping.restore(model)
+        model.eval()
+    return records
+
+
+@wrong("fit", says="asked after the hooks")
+def asks_after_the_hooks(model, train_epoch, validate, epochs, patience, hooks=()):
+    stopping, records = EarlyStopping(patience), []
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            train = train_epoch(model)
+            model.eval()
+            with torch.no_grad():
+                val = validate(model)
+            record = {"epoch": epoch, "train": train, "val": val}
+            records.append(record)
+            said = [hook(record, model) for hook in hooks]
+            over = stopping.update(val, model)
+            if over or True in said:
+                break
+    finally:
+        stopping.restore(model)
+        model.eval()
+    return records
+
+
+@wrong("fit", says="a return inside finally")
+def returns_in_finally(model, train_epoch, validate, epochs, patience, hooks=()):
+    stopping, records = EarlyStopping(patience), []
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            train = train_epoch(model)
+            model.eval()
+            with torch.no_grad():
+                val = validate(model)
+            record = {"epoch": epoch, "train": train, "val": val}
+            records.append(record)
+            over = stopping.update(val, model)
+            said = [hook(record, model) for hook in hooks]
+            if over or True in said:
+                break
+    finally:
+        stopping.restore(model)
+        model.eval()
+        return records  # noqa: B012
 
 
 @right("fit")
@@ -1166,6 +1494,67 @@ def no_zeros(model, group):
             p.grad /= dist.get_world_size(group)
 
 
+def _zeros_where_none(p):
+    p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+
+
+@wrong("average_gradients", says="ask for requires_grad")
+def old_ones_of_frozen(model, group):
+    for p in model.parameters():
+        if p.requires_grad or p.grad is not None:
+            _zeros_where_none(p)
+            dist.all_reduce(p.grad, group=group)
+            p.grad /= dist.get_world_size(group)
+
+
+@wrong("average_gradients", says="torch.zeros(p.shape) is float32")
+def single_precision(model, group):
+    for p in model.parameters():
+        if p.requires_grad:
+            if p.grad is None:
+                p.grad = torch.zeros(p.shape)
+            dist.all_reduce(p.grad, group=group)
+            p.grad /= dist.get_world_size(group)
+
+
+@wrong("average_gradients", says="written back")
+def into_a_copy(model, group):
+    for p in model.parameters():
+        if p.requires_grad:
+            _zeros_where_none(p)
+            mean = p.grad / dist.get_world_size(group)
+            dist.all_reduce(mean, group=group)
+
+
+@wrong("average_gradients", says="gives the sum to all")
+def reduced(model, group):
+    for p in model.parameters():
+        if p.requires_grad:
+            _zeros_where_none(p)
+            dist.reduce(p.grad, group_dst=0, group=group)
+            p.grad /= dist.get_world_size(group)
+
+
+@wrong("average_gradients", says="by how many had a gradient")
+def by_those_having_one(model, group):
+    for p in model.parameters():
+        if p.requires_grad:
+            have = torch.tensor(float(p.grad is not None))
+            _zeros_where_none(p)
+            dist.all_reduce(p.grad, group=group)
+            dist.all_reduce(have, group=group)
+            p.grad /= have.clamp(min=1)
+
+
+@wrong("average_gradients", says="comes back at once")
+def without_waiting(model, group):
+    for p in model.parameters():
+        if p.requires_grad:
+            _zeros_where_none(p)
+            dist.all_reduce(p.grad, group=group, async_op=True)
+            p.grad /= dist.get_world_size(group)
+
+
 @right("average_gradients")
 def in_one_vector(model, group):
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -1281,6 +1670,20 @@ def one_round_more(n, rank, processes, seed, epoch):
     order = _shuffled(n, seed, epoch)
     each = n // processes + 1
     return order.repeat(processes + 1)[: each * processes][rank::processes]
+
+
+@wrong("shard_indices", says="from its own end")
+def from_the_end(n, rank, processes, seed, epoch):
+    order = _shuffled(n, seed, epoch)
+    while len(order) % processes:
+        order = torch.cat([order, order[-(-len(order) % processes) :]])
+    return order[rank::processes]
+
+
+@wrong("shard_indices", says="share is filled up from its own beginning")
+def fills_its_share(n, rank, processes, seed, epoch):
+    mine = _shuffled(n, seed, epoch)[rank::processes]
+    return torch.cat([mine, mine[: -(-n // processes) - len(mine)]])
 
 
 @right("shard_indices")

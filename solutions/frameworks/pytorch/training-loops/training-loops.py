@@ -205,7 +205,7 @@ assert abs(total.compute() - exact) < 1e-5
 #
 # ## 3 · One step from several passes (12 min)
 #
-# A batch of $B$ images may not fit into memory. The gradient of its mean loss is a sum, so it can be collected in parts $P_k$ of $n_k$ images with mean losses $\ell_k$:
+# A batch of $B$ images may not fit into memory. The gradient of its mean loss is a sum, so it can be collected in parts $S_k$ of $n_k$ images with mean losses $\ell_k$:
 #
 # $$\nabla\ \frac1B \sum_{i=1}^{B} L_i \;=\; \sum_k \frac{n_k}{B}\, \nabla \ell_k$$
 #
@@ -218,9 +218,10 @@ def accumulated_step(model, optimizer, x, y, size, max_norm=None):
     """One step on a batch, passed through the model in parts of `size` images.
 
     x: (B, D), y: (B,). The last part may be smaller. The loss is functional.cross_entropy. Each
-    part's backward() comes before the next part's forward pass, so that its graph is freed. Old
-    gradients do not count. max_norm: the norm to which the gradient of the whole batch is clipped;
-    None: not at all. Returns the mean loss over the batch before the step, a float.
+    part's backward() comes before the next part's forward pass, so that its graph is freed; each
+    image passes once. Old gradients do not count. max_norm: the norm to which the gradient of the
+    whole batch is clipped; None: not at all. Returns the mean loss over the batch before the step,
+    a float.
     """
     # TODO: 1. zero. 2. for each part: loss times its share of the batch, backward. 3. clip, step.
     ### BEGIN SOLUTION
@@ -366,7 +367,7 @@ assert abs(loss.item() - full) < 0.02 * full
 #
 # <details><summary>Answer</summary>
 #
-# All that adds small to large: the weights (a step below 1/512 of a weight is lost), the optimizer's running means, an average of weights with decay 0.999, the sums of metrics, the batch norm statistics. So weights, gradients, states and losses stay in float32; only the large products inside a pass are bfloat16. float16 would also need its loss scaled, for its range is small.
+# All that adds small to large: the weights (a step below 1/512 of a weight is always lost, and near a power of two one up to 1/256), the optimizer's running means, an average of weights with decay 0.999, the sums of metrics, the batch norm statistics. So weights, gradients, states and losses stay in float32; only the large products inside a pass are bfloat16. float16 would also need its loss scaled, for its range is small.
 #
 # </details>
 #
@@ -464,7 +465,7 @@ assert no_buffers < late["their mean"].mean() / 100 - 0.03
 #
 # ## 6 · A run that can be killed (17 min)
 #
-# A machine is taken away, a job runs out of time, somebody types `kill -9`. A run is resumed *exactly* if nobody can tell from the weights that it was interrupted. What is a run, beside its weights? The loop below draws from three generators on purpose: dropout from torch's, the noise from NumPy's, the flips from Python's.
+# A machine is taken away, a job runs out of time, somebody types `kill -9`. A run is resumed *exactly* if nobody can tell from the weights that it was interrupted. What is a run, beside its weights? The loop below draws from three generators on purpose: dropout from torch's, the noise from NumPy's, the flips from Python's. It runs on the CPU, also where you have a GPU: there, dropout draws from the GPU's own generator, a fourth state to keep (`torch.cuda.get_rng_state`; *train.py* does it).
 
 # %%
 STEPS = 60
@@ -472,7 +473,7 @@ STEPS = 60
 
 def new_run(seed):
     """The parts of a run, by name, and generators seeded."""
-    model = make_model(seed, norm=True, drop=0.2)
+    model = make_model(seed, norm=True, drop=0.2).cpu()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     random.seed(seed)
@@ -480,22 +481,22 @@ def new_run(seed):
     return {"model": model, "optimizer": optimizer, "schedule": schedule}
 
 
-def batch_of(step, size=100, epoch_steps=30):
+def batch_of(step, size=100, epoch_steps=30):  # an epoch here: the first 3,000 images only
     """The batch of a step, from its number alone: where the sampler stands needs no saving."""
     generator = torch.Generator().manual_seed(1000 + step // epoch_steps)
     order = torch.randperm(epoch_steps * size, generator=generator)
-    return order.split(size)[step % epoch_steps].to(device)
+    return order.split(size)[step % epoch_steps]
 
 
 def go_on(run, first, last):
     """Steps first to last - 1."""
     run["model"].train()
     for step in range(first, last):
-        x = x_train[batch_of(step)]
+        x = x_all[batch_of(step)]
         if random.random() < 0.5:
             x = x.view(-1, 28, 28).flip(2).flatten(1)
-        x = x + torch.tensor(np.random.normal(0, 0.1, x.shape), dtype=torch.float32, device=device)
-        plain_step(run["model"], run["optimizer"], x, y_train[batch_of(step)])
+        x = x + torch.tensor(np.random.normal(0, 0.1, x.shape), dtype=torch.float32)
+        plain_step(run["model"], run["optimizer"], x, y_all[batch_of(step)])
         run["schedule"].step()
 
 
@@ -524,7 +525,7 @@ def save_run(path, step, parts):
     path: a Path; its folder is there. step: how many steps are done. parts: name → object with
     state_dict(). The file holds {"step": step, "parts": {name: state_dict}, "random": ...}, with
     what random_state() gives, and is read by torch.load(path, weights_only=True). Nothing else is
-    left in the folder.
+    left in the folder. Saving draws from no generator, so the run goes on as it would have.
     """
     # TODO: make the dict; torch.save it to another name in the same folder; os.replace
     ### BEGIN SOLUTION
@@ -752,7 +753,8 @@ def average_gradients(model, group):
     """Replace each gradient by its mean over the processes of the group, after backward().
 
     A parameter without a gradient on this process (None) counts as zeros, for it may have one on
-    another: all processes make the same calls. Frozen ones (requires_grad False) are left out.
+    another: all processes make the same calls. Frozen ones (requires_grad False) are left out,
+    also where an old gradient is still there.
     Talk in this group only: dist.all_reduce(..., group=group), dist.get_world_size(group).
     """
     # TODO: for each parameter that learns: zeros where None, all_reduce, divide
@@ -769,7 +771,7 @@ def average_gradients(model, group):
 lab.check(average_gradients)
 
 # %% [markdown]
-# The check ran two and three ranks as threads of this process, connected by gloo. Now in earnest: two processes, started by `torchrun`. The program below is written to a file with your function in it. It compares its gradient with that of the whole batch in one process, then times steps: by one process alone, by two with your function, by two with `DistributedDataParallel` (DDP), which does the same and
+# The check ran two and three ranks as threads of this process, connected by gloo. Now in earnest: two processes, started by `torchrun`. The program below is written to a file with your function in it. Your function alone goes into the file, with `torch`, `dist`, `nn` and `functional`: what else it needs, import inside it. The program compares its gradient with that of the whole batch in one process, then times steps: by one process alone, by two with your function, by two with `DistributedDataParallel` (DDP), which does the same and
 # sends while `backward()` is still at work. About 15 s, most of it Python starting up.
 
 # %%
@@ -960,14 +962,23 @@ assert final["mean of weights"] > final["plain"]
 #
 # </details>
 #
-# ## 10 · From notebook to program (7 min)
+# ## 10 · From notebook to program (10 min)
 #
-# [train.py](train.py) has all of it: one process or several, a checkpoint every so many steps, exact resume, TensorBoard. One piece is yours, `shard_indices`: which examples of an epoch belong to which rank. Each example goes to exactly one rank, all ranks get equally many, so the last are filled up from the beginning. Open the script, fill in the TODO, and in a terminal beside the notebook, in its folder (from the course's: `cd workshops/frameworks/pytorch/training-loops`):
+# [train.py](train.py) has all of it: one process or several, a checkpoint every so many steps, exact resume, TensorBoard. One piece is yours, `shard_indices`: which examples of an epoch belong to which rank. All ranks get equally many. Where that does not come out, the order is filled up from its beginning, so a few examples are seen twice; none is left out. Open the script, fill in the TODO, and in a terminal beside the notebook, in its folder (from the course's: `cd workshops/frameworks/pytorch/training-loops`):
 #
 #     atlas check shard_indices
-#     python train.py --epochs 3
-#     torchrun --standalone --nproc-per-node 2 train.py --epochs 3 --checkpoint runs/two.pt
+#     python train.py --epochs 30 --checkpoint runs/whole.pt
+#     python train.py --epochs 30 --checkpoint runs/killed.pt
 #
-# Kill one of them in the middle (`kill -9`, from another terminal), start it again with `--resume`, and compare the last line with that of a run in one go: it names a fingerprint of the weights.
+# The first is the run in one go. Kill the second in the middle, from another terminal: `pgrep -af train.py` shows its number, `kill -9 NUMBER` ends it. Then let it go on, and compare the last lines: each names a fingerprint of the weights.
+#
+#     python train.py --epochs 30 --checkpoint runs/killed.pt --resume
+#
+# In two processes it is the same, with a run in one go of its own, for two processes drop other neurons than one:
+#
+#     torchrun --standalone --nproc-per-node 2 train.py --epochs 30 --checkpoint runs/whole2.pt
+#     torchrun --standalone --nproc-per-node 2 train.py --epochs 30 --checkpoint runs/killed2.pt
+#
+# With torchrun kill one of the two workers, not torchrun itself: its workers would train on. The same command with `--resume` goes on.
 #
 # **What you built, and what it leaves open.** A loop whose parts are each equal to something simpler: the mean over examples, the large batch, the run in one go, the single process. What comes out of it is a file of weights. How that becomes something others can use is the next workshop: **pytorch-model-export-deployment**.

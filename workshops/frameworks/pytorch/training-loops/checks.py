@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import random
+import re
 import tempfile
 import threading
 import weakref
@@ -62,6 +63,10 @@ def _divided(mean):
     return mean.total / mean.count
 
 
+def _both(one, other):
+    return (one.total + other.total) / (one.count + other.count)
+
+
 @exercise(
     hints=[
         "A mean of means cannot be repaired later. Which two numbers can simply be added up?",
@@ -102,6 +107,12 @@ def _divided(mean):
             "merge also changes the other one, which is to stay as it is.": (
                 lambda self, other: (_Mean.take(self, other), _set(other, self.total, self.count))
             ),
+            "merge empties the other one, which is to stay as it is.": (
+                lambda self, other: (_Mean.take(self, other), _set(other, 0.0, 0))
+            ),
+            "merge finds the right mean, and forgets to add the count: what comes later weighs too much.": (
+                lambda self, other: _set(self, _both(self, other) * self.count, self.count)
+            ),
         },
         empty={
             'Without examples there is no mean: float("nan"), not 0, which looks like a measurement.': lambda self: 0.0
@@ -125,15 +136,19 @@ def Mean(learner, rng):
             mean.update(value, n)
         return mean
 
-    def demand(mean, batches, why, likely=""):
+    def exact(batches):
         values, counts = zip(*batches, strict=True)
-        exact = float(np.average([float(value) for value in values], weights=counts))
-        expect.close(mean.compute(), exact, why=why, source="numpy.average", lone=True, likely=likely)
+        return float(np.average([float(value) for value in values], weights=counts))
+
+    def demand(mean, batches, why, likely=""):
+        expect.close(mean.compute(), exact(batches), why=why, source="numpy.average", lone=True, likely=likely)
 
     example = [(1.0, 4), (2.0, 4), (6.0, 1)]
     demand(filled(example), example, "the example above: means 1, 2, 6 of 4, 4 and 1 examples")
     a, b, c = ([(float(rng.normal()), int(rng.integers(1, 60))) for _ in range(5)] for _ in range(3))
-    demand(filled(a), a, "five batches of unequal size, values of both signs")
+    shared = "All of them share what they keep, as a class attribute is shared: make it in __init__, for each its own."
+    likely = {shared: exact(example + a)}
+    demand(filled(a), a, "five batches of unequal size, values of both signs", likely)
     mean = filled(a)
     mean.compute()
     for value, n in b:
@@ -174,11 +189,28 @@ def Mean(learner, rng):
     kind = "a tensor's number is taken out: compute returns a float"
     expect.kind(mean.compute(), float, kind, likely="float(value) in update.")
     demand(mean, given, "tensors of shape ()")
-    loss = torch.ones(2, requires_grad=True).exp().mean()
-    mean, alive = filled([(loss, 2)]), weakref.ref(loss)
+    marks = []
+
+    class Marked(torch.autograd.Function):
+        """Hands on its input; its place in the graph has a mark, which lives as long as the graph."""
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.mark = set()
+            marks.append(weakref.ref(ctx.mark))
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    loss = Marked.apply(torch.ones(2, requires_grad=True)).exp().mean()
+    mean = filled([(loss, 2)])
+    marks.append(weakref.ref(loss))
     del loss
+    kept = any(mark() is not None for mark in marks)
     likely = "float(value) keeps the number only; a tensor in a list or a sum keeps all it was computed from."
-    expect.true(alive() is None, "update keeps no tensor, which would hold its graph in memory", likely=likely)
+    expect.true(not kept, "update keeps no tensor, which would hold its graph in memory", likely=likely)
     demand(mean, [(math.e, 2)], "a loss that is part of a graph")
 
 
@@ -237,7 +269,7 @@ def _whole(x, size):
 
 
 def _one_graph(model, optimizer, x, y, size, max_norm=None):
-    """The losses are added up and backward() comes once at the end: all graphs are in memory at the same time."""
+    """All parts pass before the first backward(): all graphs are in memory at the same time."""
     import torch
 
     optimizer.zero_grad()
@@ -302,6 +334,9 @@ def _at_once(model, optimizer, x, y, size, max_norm=None):
             "Each parameter is clipped by itself; max_norm is the norm of all of them together.": (
                 lambda model, max_norm: [_clip(_Only(p), max_norm) for p in model.parameters()]
             ),
+            "The gradient is scaled to max_norm also where it is shorter: clipping never makes it longer.": (
+                lambda model, max_norm: _scale(model, max_norm)
+            ),
         },
         max_norm={"It never clips: max_norm is not looked at.": None},
         step={"The optimizer takes no step.": lambda optimizer: None},
@@ -322,6 +357,11 @@ def _at_once(model, optimizer, x, y, size, max_norm=None):
                 "after": lambda model, optimizer, max_norm: _clip(model, max_norm),
                 "clip": lambda model, max_norm: None,
             },
+            "It takes a step after each part, and none at the end: one step with the whole gradient is asked for.": {
+                "after": lambda model, optimizer, max_norm: (_clip(model, max_norm), optimizer.step()),
+                "step": lambda optimizer: None,
+                "clip": lambda model, max_norm: None,
+            },
             "It takes a step and zeroes for each part: those are several small steps, not one on the whole batch.": {
                 "before": _zero,
                 "after": lambda model, optimizer, max_norm: (_clip(model, max_norm), optimizer.step()),
@@ -338,25 +378,36 @@ def accumulated_step(learner, rng):
     from torch import nn
 
     class Watching(nn.Module):
-        """Hands on what it gets; notes how many come, and the gradient that is there by then."""
+        """Hands on what it gets; notes each pass, the optimizer's steps by then, and each way back."""
 
         def __init__(self):
             super().__init__()
-            self.seen, self.grads = [], []
+            self.seen, self.steps, self.events, self.ask = [], [], [], lambda: 0
 
         def forward(self, x):
             self.seen.append(x.detach().clone())
-            self.grads.append(None if self.ask() is None else self.ask().clone())
+            self.steps.append(self.ask())
+            self.events.append("pass")
             return x
+
+    class Last(nn.Module):
+        """Hands on the logits; `told()` is called when a gradient comes back to them."""
+
+        told = staticmethod(lambda: None)
+
+        def forward(self, logits):
+            if logits.requires_grad:
+                logits.register_hook(lambda gradient: self.told())
+            return logits
 
     def made(kind, frozen):
         watching = Watching()
-        model = nn.Sequential(watching, nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4)).double()
+        model = nn.Sequential(watching, nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), Last()).double()
         model[1].requires_grad_(not frozen)
         twin = copy.deepcopy(model)
-        watching.ask = lambda: model[3].bias.grad
-        twin[0].ask = lambda: None
         tape = Tape()
+        watching.ask = lambda: len(tape.steps)
+        model[4].told = lambda: watching.events.append("back")
         optimizers = [kind([p for p in m.parameters() if p.requires_grad]) for m in (model, twin)]
         tape.optimizer(optimizers[0])
         return watching, model, twin, tape, optimizers
@@ -380,12 +431,17 @@ def accumulated_step(learner, rng):
             if max_norm is not None:
                 nn.utils.clip_grad_norm_(twin.parameters(), max_norm)
             theirs.step()
-            watching.seen.clear(), watching.grads.clear()
+            watching.seen.clear(), watching.steps.clear(), watching.events.clear()
             settings = {} if max_norm is None else {"max_norm": max_norm}
             given = learner(model, mine, x, y, size, **settings)
             expected = [len(part) for part in x.split(size)]
             seen = [len(part) for part in watching.seen]
             likely = "Use x.split(size): the last part has what is left."
+            late = watching.steps[len(expected) :]
+            if seen[: len(expected)] == expected and late and min(late) > watching.steps[len(expected) - 1]:
+                likely = (
+                    "Images pass again after the step: the loss before it is asked for, which the parts have given."
+                )
             expect.equal(seen, expected, why=f"{why}: images in each pass", source="x.split(size)", likely=likely)
             expect.close(torch.cat(watching.seen), x, why=f"{why}: the images that pass", source="x", likely=likely)
             source = f"the same, call {call + 1}" if calls > 1 else "the whole batch at once"
@@ -397,10 +453,9 @@ def accumulated_step(learner, rng):
             )
             expect.close(moved, wanted, why=f"{why}: how the weights move", source=source, rtol=1e-4, atol=1e-9)
             expect.equal(len(tape.steps), call + 1, why=f"{why}: steps of the optimizer", source="one for each call")
-            for before, now in itertools.pairwise(watching.grads):
-                done = now is not None and (before is None or not torch.equal(before, now))
-                likely = "loss.backward() inside the loop: it adds to .grad, and frees the graph of this part."
-                expect.true(done, f"{why}: each part's backward() comes before the next part's pass", likely=likely)
+            likely = "loss.backward() inside the loop: it adds to .grad, and frees the graph of this part."
+            done = watching.events == ["pass", "back"] * len(expected)
+            expect.true(done, f"{why}: each part's backward() comes before the next part's pass", likely=likely)
             expect.close(
                 given, loss.item(), why=f"{why}: the loss that comes back", source="the whole batch at once", lone=True
             )
@@ -430,6 +485,16 @@ class _Only:
 
     def parameters(self):
         return [self.parameter]
+
+
+def _scale(model, max_norm):
+    import torch
+
+    if max_norm is not None:
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), math.inf)
+        for p in model.parameters():
+            if p.grad is not None:
+                p.grad.mul_(max_norm / norm)
 
 
 def _clip_values(model, max_norm):
@@ -473,6 +538,11 @@ class _EMA:
                 self.statistics(mine, theirs, d)
 
 
+def _aliased(d, mean, w):
+    mean.data = w.data if d == 0 else d * mean.data + (1 - d) * w.data
+    return mean
+
+
 def _averaged_too(self, mine, theirs, d):
     mine.copy_(d * mine + (1 - d) * theirs)
 
@@ -500,6 +570,12 @@ def _averaged_too(self, mine, theirs, d):
             "The warm-up is (1 + t)/(10 + t), of other libraries: here it is (t - 1)/t.": (
                 lambda self, t: min(self.decay, (1 + t) / (10 + t))
             ),
+            "That is Adam's bias correction, in which new weights count more at first: d is min(decay, (t - 1)/t).": (
+                lambda self, t: self.decay * (1 - self.decay ** (t - 1)) / (1 - self.decay**t)
+            ),
+            "A decay of 0 is replaced, as `decay or ...` does: 0 is a decay like others.": (
+                lambda self, t: min(self.decay or 0.999, (t - 1) / t)
+            ),
         },
         mixed={
             "d and 1 - d are swapped: the old mean keeps d.": lambda self, d, mean, w: (1 - d) * mean + d * w,
@@ -507,6 +583,9 @@ def _averaged_too(self, mine, theirs, d):
             "It adds up for ever: the old mean keeps the weight d.": lambda self, d, mean, w: mean + (1 - d) * w,
             "The mean does not move: write into it, mean.copy_(...), for mean = ... is only a new name.": (
                 lambda self, d, mean, w: mean
+            ),
+            "The first update takes over the model's own tensors, which the next step changes: mean.copy_(...).": (
+                lambda self, d, mean, w: _aliased(d, mean, w)
             ),
         },
         statistics={
@@ -833,6 +912,11 @@ def save_run(learner, rng):
         likely = "random_state(), called in the function: neither less nor earlier."
         why = "generators whose states are not in it, as they are at that moment"
         expect.equal(", ".join(differ), "", why=why, source="none", likely=likely)
+        now = _comparable(_random_state()), now[1]
+        differ = sorted({key.split("/")[1] for key in now[1] if now[0].get(key) != now[1][key]})
+        likely = "Saving draws a number: the run goes on otherwise than from the file. A name needs none: + '.part'."
+        why = "generators that stand elsewhere after saving than before"
+        expect.equal(", ".join(differ), "", why=why, source="none", likely=likely)
         straight = _run(seed)
         _train(straight, 0, 8)
         again = _run(seed + 1)
@@ -862,6 +946,8 @@ def _read(path):
     except Exception as error:
         details = [f"yours    {type(error).__name__}: {str(error).splitlines()[0][:90]}"]
         likely = "Only data belongs in it: state_dict() of each part, numbers, and what random_state() gives."
+        if path.read_bytes()[:2] != b"PK":  # torch.save writes an archive
+            likely = "It is no file of torch.save, which is what torch.load(..., weights_only=True) reads."
         raise Complaint("torch.load(path, weights_only=True) reads it", details, likely, details) from None
 
 
@@ -875,7 +961,7 @@ def _demand_whole(learner, path, folder, run):
     """Demand that the old file is whole until the new one takes its place in one act."""
     import torch
 
-    old, faults = path.read_bytes(), []
+    old, faults, moving_in = path.read_bytes(), [], []
     witness = folder.parent / "witness"
     os.link(path, witness)  # another name for the old file: what is written into it shows here
     save, replace, rename, unlink, remove = torch.save, os.replace, os.rename, os.unlink, os.remove
@@ -889,6 +975,8 @@ def _demand_whole(learner, path, folder, run):
         def moved(source, target, **kwargs):
             if os.path.abspath(os.path.dirname(source)) != str(folder):
                 faults.append("the unfinished file lay in another folder")
+            if os.path.abspath(target) == str(path):
+                moving_in[:] = [Path(source).read_bytes()]
             return move(source, target, **kwargs)
 
         return moved
@@ -914,6 +1002,9 @@ def _demand_whole(learner, path, folder, run):
     if witness.read_bytes() != old:
         faults.append("the new file is written into the old one")
     likely = "torch.save to another name in the same folder, then os.replace(unfinished, path)."
+    if not faults and moving_in and moving_in[0] != path.read_bytes():
+        faults.append("when the file took its place, not all of it was written yet")
+        likely = "Close the file first, by leaving its `with`, then os.replace: what waits in a buffer is in no file."
     if faults:
         why = "killed at any moment, the path holds the old file or the new one, whole"
         raise Complaint(why, [f"seen     {faults[0]}"], likely, faults[0])
@@ -1074,18 +1165,38 @@ def resume_run(learner, rng):
         expect.true(not wrong, "4 steps, the file, 4 more: to the bit what 8 steps give", shown)
         expect.true(path.read_bytes() == content, "the file stays as it is")
 
-        keep({"a": run["model"], "b": run["optimizer"], "c": run["schedule"]}, 17)
-        other = _run(seed + 2)
-        other = {"c": other["schedule"], "a": other["model"], "b": other["optimizer"]}
+        named = {"a": run["model"], "b": run["optimizer"], "c": run["schedule"]}
+        keep(named, 17)
+        other = dict(zip("abc", _run(seed + 2).values(), strict=True))
         given = learner(path, other)
         expect.equal(given, 17, why="another number of steps, other names", source="the file")
-        wrong = _differing(other, {"a": run["model"], "b": run["optimizer"], "c": run["schedule"]})
-        expect.true(not wrong, "parts of other names, in another order", f"differ   {', '.join(wrong[:3])}")
+        wrong = _differing(other, named)
+        expect.true(not wrong, "parts of other names", f"differ   {', '.join(wrong[:3])}")
+        other = _run(seed + 2)
+        other = {"c": other["schedule"], "a": other["model"], "b": other["optimizer"]}
+        why = "the same names in another order"
+        try:
+            learner(path, other)
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, NotImplementedError):
+                raise
+            refused = "They are refused: a dict's order says nothing here, so compare .keys(), or sets, and not lists."
+            likely = refused if isinstance(error, ValueError) else "States belong to names: saved['parts'][name]."
+            said = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            raise Complaint(why, [f"yours    {said[:90]}"], likely, said) from None
+        wrong = _differing(other, named)
+        likely = "States belong to names, not to places: saved['parts'][name]."
+        expect.true(not wrong, why, f"differ   {', '.join(wrong[:3])}", likely=likely)
 
         cases = {
             "one that the file does not hold": ["model", "optimizer", "schedule", "more"],
             "one fewer than the file holds": ["model", "optimizer"],
             "one that is called otherwise": ["model", "optimizer", "plan"],
+        }
+        tips = {
+            "one that the file does not hold": "Each name of `parts` has to be in the file, and the other way round.",
+            "one fewer than the file holds": "Each name in the file has to be in `parts`, and the other way round.",
+            "one that is called otherwise": "There are as many, but one has another name: compare names, not how many.",
         }
         keep(run, 4)
         for words, names in cases.items():
@@ -1094,7 +1205,12 @@ def resume_run(learner, rng):
             before = {name: copy.deepcopy(part.state_dict()) for name, part in given.items()}
             states = _comparable(_random_state())
             why = f"{words}: ValueError"
-            expect.raises(ValueError, lambda given=given: learner(path, given), why)
+            expect.raises(
+                ValueError,
+                lambda given=given: learner(path, given),
+                why,
+                likely=lambda result, _, tip=tips[words]: "" if isinstance(result, Exception) else tip,
+            )
             after = {name: part.state_dict() for name, part in given.items()}
             wrong = [key for key, value in _leaves(before).items() if not _same(value, _leaves(after)[key])]
             likely = "Compare all names first, then begin to load."
@@ -1223,6 +1339,32 @@ def _until_true(hooks, record, model):
     return [any(hook(record, model) for hook in hooks)]
 
 
+def _judges_ties(stopping, record, model):
+    if record["val"] == stopping.lowest:
+        stopping.lowest = math.inf
+    return stopping.update(record["val"], model)
+
+
+def _asks_late(model, train_epoch, validate, epochs, patience, hooks=()):
+    """EarlyStopping is asked after the hooks: where one of them fails, this epoch's weights are lost. Ask it before."""
+    stopping, records = _Stopping(patience), []
+    try:
+        for epoch in range(1, epochs + 1):
+            model.train()
+            record = {"epoch": epoch, "train": train_epoch(model)}
+            model.eval()
+            with _no_graph():
+                record["val"] = validate(model)
+            records.append(record)
+            said = _say(hooks, record, model)
+            if stopping.update(record["val"], model) or True in said:
+                break
+    finally:
+        stopping.restore(model)
+        model.eval()
+    return records
+
+
 def _judges_training(stopping, record, model):
     return stopping.update(record["train"], model)
 
@@ -1236,8 +1378,10 @@ def _judges_training(stopping, record, model):
     ],
     mistakes=_fitted.mistakes(
         _hooks_first,
+        _asks_late,
         restore={
-            "The model keeps the weights of the last epoch: stopping.restore(model).": lambda stopping, model: None,
+            "The model keeps the weights of the last epoch: stopping.restore(model) at the end. If you keep them yourself: "
+            "state_dict() is no copy, and goes on changing.": lambda stopping, model: None,
         },
         prepare={
             "After the first validation the model stays in evaluation mode: model.train() in each epoch.": (
@@ -1265,12 +1409,16 @@ def _judges_training(stopping, record, model):
         hooks={"The hooks are not called.": ()},
         enough={
             "What a hook returns is not looked at: True ends the training after this epoch.": lambda over, said: over,
+            "Whatever a hook returns ends the training, also False; only True does.": (
+                lambda over, said: over or any(each is not None for each in said)
+            ),
             "Patience is not looked at: stop when EarlyStopping says so.": lambda over, said: True in said,
             "Only the last hook is asked: any of them may say True.": (
                 lambda over, said: over or (bool(said) and said[-1] is True)
             ),
         },
         judged={
+            "An equal loss counts as lower, so it waits anew; only a lower one does.": _judges_ties,
             "It stops by the training loss; the validation loss decides.": _judges_training,
         },
         numbers={
@@ -1341,7 +1489,7 @@ def fit(learner, rng):
                 shown = [tuple(sorted(each.items())) if isinstance(each, dict) else each is model for each in args]
                 log.append((f"hook {number}", now["epoch"], shown, float(model[0].weight.detach().mean())))
                 strike(f"hook {number}")
-                return True if (number, now["epoch"]) in stops else None
+                return True if (number, now["epoch"]) in stops else (None, False)[number % 2]
 
             return called
 
@@ -1360,11 +1508,17 @@ def fit(learner, rng):
         expected = each * ends
         if breaks:
             expected = each * (ends - 1) + each[: each.index(breaks[0]) + 1]
-        likely = (
-            "True from any hook makes this epoch the last, and the hooks behind it are still called." if stops else ""
-        )
-        rule = f"{why}: what is called, in order"
-        expect.equal(called, expected, why=rule, source="the docstring", likely=likely)
+        if called != expected:
+            likely = "True from any hook makes this epoch the last, and the others are still called." if stops else ""
+            if hooks and not breaks and called == expected[:-hooks]:
+                likely = "The hooks of the last epoch are not called: they come before the loop is left."
+            right = next((k for k, (a, b) in enumerate(zip(called, expected, strict=False)) if a != b), None)
+            right = min(len(called), len(expected)) if right is None else right
+            mine, its = ([*calls, "nothing more"][min(right, len(calls))] for calls in (called, expected))
+            place = f"after {right} calls that are right, " + (f"the last of them {called[right - 1]}" if right else "")
+            place = f"{place} in epoch {log[right - 1][1]}:" if right else "from the beginning:"
+            details = [place, f"yours    {mine}", f"expected {its}   (the docstring)"]
+            raise Complaint(f"{why}: what is called, in order", details, likely, called)
         passes, told = ([each for each in log if each[0].startswith("hook") == hook] for hook in (False, True))
         training = [name == "train" for name, *_ in passes]
         rule = f"{why}: whether the model is in training mode, in train_epoch, validate, train_epoch, …"
@@ -1386,16 +1540,22 @@ def fit(learner, rng):
         expect.true(not any(each.training for each in model.modules()), f"{why}: evaluation mode at the end")
         expect.true(torch.is_grad_enabled(), f"{why}: gradients are recorded again")
         if breaks:
-            expect.true(raised is not None, f"{why}: the exception goes on to the caller", likely="Is it swallowed?")
+            likely = "It is swallowed, as by an except without raise, or by a return inside finally."
+            expect.true(raised is not None, f"{why}: the exception goes on to the caller", likely=likely)
             return
         expect.kind(records, list, f"{why}: a list of records comes back", likely="return records")
         wanted = [{"epoch": n, "train": 100.0 - n, "val": losses[n - 1]} for n in range(1, ends + 1)]
         rule = f"{why}: the records"
-        expect.true(str(_plain(records)) == str(wanted), rule, f"yours    {records}", f"expected {wanted}")
+        likely = ""
+        if len(records) > 1 and all(each is records[0] for each in records):
+            likely = "All records are one and the same dict, changed in each epoch: make a new one each time."
+        shown = f"yours    {records}", f"expected {wanted}"
+        expect.true(str(_plain(records)) == str(wanted), rule, *shown, likely=likely)
 
     demand([5.0, 4.0, 3.0], "three epochs, each better", best=3, ends=3)
     demand([5.0, 3.0, 4.0], "three epochs, the second is best", best=2, ends=3)
     demand([5.0, 3.0, 4.0, 3.5, 2.0, 1.0], "patience 2", patience=2, best=2, ends=4)
+    demand([3.0, 3.0, 3.0, 2.0], "equal losses, patience 2", patience=2, best=1, ends=3)
     demand([2.0, 3.0], "patience 1", patience=1, best=1, ends=2, epochs=2)
     demand([5.0, 3.0, 2.0], "no hooks", best=3, hooks=0)
     demand([5.0, 3.0, 4.0, 1.0], "the first hook says True in epoch 3", stops=[(1, 3)], best=2, ends=3)
@@ -1427,6 +1587,29 @@ def _plain(records):
 
 class _Alone(RuntimeError):
     """A rank waits for others that will not come."""
+
+
+class _Early(RuntimeError):
+    """A tensor is used while a collective is still at work on it."""
+
+
+class _Work:
+    """A collective that was called with async_op=True, or is about to be waited for: done when somebody waits."""
+
+    def __init__(self, tensors, start):
+        self.tensors, self.start, self.done = tensors, start, False
+        self.versions = [each._version for each in tensors]
+
+    def wait(self, timeout=None):
+        if not self.done:
+            if self.versions != [each._version for each in self.tensors]:
+                raise _Early("a tensor is changed while all_reduce is still at work on it")
+            self.start().wait()
+            self.done = True
+        return True
+
+    def is_completed(self):
+        return self.done
 
 
 class _Meeting:
@@ -1468,23 +1651,30 @@ def _groups(size):
             options = dist.ProcessGroupGloo._Options()
             options._timeout = datetime.timedelta(seconds=20)
             options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-            self.number, self.gloo = 0, dist.ProcessGroupGloo(store, rank, size, options)
+            self.number, self.works = 0, []
+            self.gloo = dist.ProcessGroupGloo(store, rank, size, options)
 
         def getBackendName(self):
             return "gloo"
 
-        def _meet(self, name, tensors):
+        def _later(self, name, tensors, outputs, start):
             self.number += 1
-            shapes = " ".join(str(tuple(each.shape)) for each in tensors)
+            shapes = " ".join(f"{tuple(each.shape)} {str(each.dtype).removeprefix('torch.')}" for each in tensors)
             meeting.arrive(self.rank(), self.number, f"{name} of {shapes}")
+            self.works.append(_Work(outputs, start))
+            return self.works[-1]
 
         def allreduce(self, tensors, options=None):
-            self._meet("all_reduce", tensors)
-            return self.gloo.allreduce(tensors, options)
+            return self._later("all_reduce", tensors, tensors, lambda: self.gloo.allreduce(tensors, options))
+
+        def reduce(self, tensors, options=None):
+            return self._later("reduce", tensors, tensors, lambda: self.gloo.reduce(tensors, options))
+
+        def broadcast(self, tensors, options=None):
+            return self._later("broadcast", tensors, tensors, lambda: self.gloo.broadcast(tensors, options))
 
         def allgather(self, outputs, inputs, options=None):
-            self._meet("all_gather", inputs)
-            return self.gloo.allgather(outputs, inputs, options)
+            return self._later("all_gather", inputs, inputs, lambda: self.gloo.allgather(outputs, inputs, options))
 
     return meeting, Group
 
@@ -1496,7 +1686,10 @@ def _on_ranks(learner, models):
 
     def call(function, rank):
         try:
-            function(models[rank], make(rank))
+            group = make(rank)
+            function(models[rank], group)
+            if not all(work.done for work in group.works):
+                raise _Early("the function ends before all_reduce has")
         except BaseException as error:
             errors[rank] = error
         finally:
@@ -1551,6 +1744,20 @@ def _skips_none(model, group):
             p.grad /= dist.get_world_size(group)
 
 
+def _by_those_having(model, group):
+    """It divides by how many had a gradient; None counts as zeros, so divide by all: dist.get_world_size(group)."""
+    import torch
+    import torch.distributed as dist
+
+    for p in model.parameters():
+        if p.requires_grad:
+            have = torch.tensor(0.0 if p.grad is None else 1.0)
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            dist.all_reduce(p.grad, group=group)
+            dist.all_reduce(have, group=group)
+            p.grad /= max(have.item(), 1.0)
+
+
 def _weights(model, group):
     """It averages the weights; the gradients are asked for, and the weights stay equal by themselves."""
     import torch
@@ -1571,6 +1778,7 @@ def _weights(model, group):
     ],
     mistakes=_averaged.mistakes(
         _skips_none,
+        _by_those_having,
         _weights,
         divide={
             "The gradients are summed, not averaged: divide by dist.get_world_size(group).": lambda g, size: g,
@@ -1582,6 +1790,9 @@ def _weights(model, group):
         absent={"A gradient of None counts as zeros; these are others.": lambda p: p * 0 + 1},
         learns={
             "Frozen parameters get a gradient too: leave out those with requires_grad False.": lambda p: True,
+            "Old gradients of frozen parameters are averaged too: ask for requires_grad, not for p.grad.": (
+                lambda p: p.requires_grad or p.grad is not None
+            ),
         },
     ),
     changes=("gradients",),
@@ -1602,15 +1813,15 @@ def average_gradients(learner, rng):
         def forward(self, x, heads):
             return self.body(self.frozen(sum(getattr(self, head)(x) for head in heads)))
 
-    def demand(heads, why, *, unused=False):
-        """heads: for each rank which heads its part of the batch uses."""
+    def demand(heads, why, *, old=False, dtype=torch.float32):
+        """heads: for each rank which heads its part of the batch uses. old: frozen parameters have gradients too."""
         size = len(heads)
-        whole = Two()
+        whole = Two().to(dtype)
         with torch.no_grad():
             for p in whole.parameters():
                 p.copy_(torch.tensor(rng.normal(size=tuple(p.shape))))
         models = [copy.deepcopy(whole) for _ in range(size)]
-        x, y = torch.tensor(rng.normal(size=(4 * size, 3))).float(), torch.tensor(rng.integers(2, size=4 * size))
+        x, y = torch.tensor(rng.normal(size=(4 * size, 3))).to(dtype), torch.tensor(rng.integers(2, size=4 * size))
         losses = []
         for rank, each in enumerate(heads):
             mine = x[rank::size], y[rank::size]
@@ -1618,11 +1829,25 @@ def average_gradients(learner, rng):
             losses.append(nn.functional.cross_entropy(whole(mine[0], each), mine[1]))
         (sum(losses) / size).backward()  # one process with the whole batch
         before = [copy.deepcopy(each.state_dict()) for each in models]
+        own = [[p.grad if p.grad is None else p.grad.clone() for p in each.parameters()] for each in models]
+        for rank, model in enumerate(models if old else []):
+            for p in model.frozen.parameters():
+                p.grad = torch.full_like(p, rank + 0.5)
         try:
             _on_ranks(learner, models)
         except _Alone as error:
             likely = "All processes make the same calls in the same order, with tensors of the same shapes."
             raise Complaint(f"{why}: nobody waits for ever", [f"yours    {error}"], likely, str(error)) from None
+        except _Early as error:
+            likely = "async_op=True comes back at once: handle.wait() before the gradient is used. Or leave it out."
+            rule = "a gradient is used when the sum is there, and not before"
+            raise Complaint(rule, [f"yours    {error}"], likely, str(error)) from None
+        except RuntimeError as error:
+            if not re.search("assign.*grad.* (type|dtype)", str(error)):
+                raise
+            likely = "torch.zeros_like(p) has the parameter's shape, dtype and device; torch.zeros(p.shape) is float32."
+            rule = f"{why}: gradients of the parameter's own dtype"
+            raise Complaint(rule, [f"yours    {str(error)[:100]}"], likely, str(error)) from None
         except ValueError as error:
             if "Default process group" not in str(error):
                 raise
@@ -1630,8 +1855,15 @@ def average_gradients(learner, rng):
             details = ["yours    a call without group, which asks for the default group"]
             raise Complaint("it talks in the group that is handed in", details, likely, str(error)) from None
         for rank, model in enumerate(models):
-            for (name, mine), theirs in zip(model.named_parameters(), whole.parameters(), strict=True):
+            kept = all(torch.equal(value, before[rank][name]) for name, value in model.state_dict().items())
+            likely = "The gradients are to be averaged; the weights then stay equal by themselves."
+            expect.true(kept, f"{why}: the weights stay as they are, rank {rank}", likely=likely)
+            for (name, mine), theirs, its in zip(model.named_parameters(), whole.parameters(), own[rank], strict=True):
                 rule = f"{why}: the gradient of {name} on rank {rank}"
+                if name.startswith("frozen") and old:
+                    stays = torch.full_like(mine, rank + 0.5)
+                    expect.close(mine.grad, stays, why=f"{why}: {name} on rank {rank}", source="as before: left out")
+                    continue
                 if name.startswith("frozen"):
                     expect.true(mine.grad is None, f"{why}: frozen parameters get no gradient, rank {rank}")
                     continue
@@ -1640,13 +1872,20 @@ def average_gradients(learner, rng):
                     likely = "p.grad = torch.zeros_like(p) where it is None."
                     raise Complaint(rule, ["yours    None", "expected zeros, averaged"], likely, "None")
                 tensor(mine.grad, rule)
-                expect.close(mine.grad, wanted, why=rule, source="one process, the whole batch", rtol=1e-4, atol=1e-6)
-            kept = all(torch.equal(value, before[rank][name]) for name, value in model.state_dict().items())
-            expect.true(kept, f"{why}: the weights stay as they are", likely="Only p.grad is to change.")
+                source, likely = "one process, the whole batch", ""
+                if its is not None and torch.equal(mine.grad, its):
+                    likely = "It stays as it was on this rank: the mean has to be written back, into p.grad."
+                elif rank:
+                    likely = (
+                        "Rank 0 has the mean, this rank has not: dist.all_reduce gives the sum to all, reduce to one."
+                    )
+                expect.close(mine.grad, wanted, why=rule, source=source, rtol=1e-4, atol=1e-6, likely=likely)
 
     demand(["ab", "ab"], "two processes")
     demand(["ab", "ab", "ab"], "three processes")
     demand(["ab", "a"], "a layer has no part in rank 1's loss: None there")
+    demand(["ab", "a"], "float64, and None on rank 1", dtype=torch.float64)
+    demand(["ab", "ab"], "frozen parameters that have an old gradient", old=True)
     demand(["a", "b", "ab"], "None on some of three processes")
     demand(["a", "a"], "a layer has no part in any loss")
     demand(["ab"], "a single process")
@@ -1698,6 +1937,12 @@ def _last_repeated(order, processes):
     import torch
 
     return torch.cat([order, order[-1:].repeat(-len(order) % processes)])
+
+
+def _own_share(mine, length):
+    import torch
+
+    return torch.cat([mine, mine[: length - len(mine)]])
 
 
 def _own_end(order, processes):
@@ -1757,6 +2002,12 @@ def _own_end(order, processes):
         returns={
             "It is a list; a tensor is asked for.": lambda order: order.tolist(),
         },
+        together={
+            "Each rank's share is filled up from its own beginning; fill up the whole order, then deal it out.": {
+                "fill": lambda order, processes: order,
+                "deal": lambda order, rank, processes: _own_share(order[rank::processes], -(-len(order) // processes)),
+            },
+        },
     ),
     seconds=30,
 )
@@ -1777,7 +2028,8 @@ def shard_indices(learner, rng):
 
     seed, epoch = int(rng.integers(3, 50)), int(rng.integers(2, 9))
     demand(12, 3, seed, epoch, "it divides")
-    demand(11, 3, seed, epoch, "two ranks are one short")
+    demand(10, 3, seed, epoch, "two ranks are one short")
+    demand(11, 3, seed, epoch, "one rank is one short")
     demand(9, 4, seed, epoch + 1, "three ranks are one short")
     demand(10, 2, 0, 0, "seed and epoch 0")
     demand(7, 1, seed, 0, "one process")

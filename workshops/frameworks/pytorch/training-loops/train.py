@@ -3,10 +3,10 @@
 python train.py                                     keeps runs/train.pt, draws runs/train.png
 python train.py --resume                            goes on behind the last checkpoint, and ends with the same weights
 python train.py --tensorboard runs/board            for `tensorboard --logdir runs/board`, in another terminal
-torchrun --standalone --nproc-per-node 2 train.py   the same in two processes; to resume, add --resume
+torchrun --standalone --nproc-per-node 2 train.py   the same training in two processes (other dropout, so other bits)
 
-A resumed run equals the run in one go to the bit, on one machine and with as many processes as before; with three or
-more, torch may add gradients up in another order. A training that is kept is lost only with --overwrite.
+A resumed run (--resume, also with torchrun) equals the run in one go to the bit, on one machine and with as many
+processes as before; with three or more, torch may add gradients up in another order. A training that is kept is lost only with --overwrite.
 """
 
 import argparse
@@ -123,7 +123,11 @@ def random_state(device):
     """The states of all generators, of types that torch.load takes with weights_only=True."""
     name, key, *rest = np.random.get_state()
     states = {"python": random.getstate(), "numpy": (name, key.tolist(), *rest), "torch": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
 
 
 def set_random_state(state, device):
@@ -132,6 +136,8 @@ def set_random_state(state, device):
     torch.set_rng_state(state["torch"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
+    if device.type == "mps":
+        torch.mps.set_rng_state(state["mps"])
 
 
 @torch.no_grad()

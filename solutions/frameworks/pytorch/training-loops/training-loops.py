@@ -101,13 +101,13 @@ for _ in range(8):
     for split, pair in (("train", (x_train, y_train)), ("val", (x_val, y_val))):
         curve[split].append(evaluate(model, *pair)[0])
 first_accuracy = evaluate(model, x_val, y_val)[1]
-title = "The plain loop works, and soon overfits"
+title = "The plain loop works; the two losses soon part"
 _ = plot.curves(curve, ylabel="cross-entropy", title=title, best="min")
 print(f"validation accuracy after 8 epochs {first_accuracy:.1%}")
 
 # %% tags=["instructor"]
 assert 0.79 < first_accuracy < 0.88
-assert curve["val"][-1] > min(curve["val"]) + 0.01 and curve["train"][-1] < curve["train"][0] / 1.5
+assert curve["val"][-1] > curve["train"][-1] + 0.1 and curve["train"][-1] < curve["train"][0] / 1.5
 
 # %% [markdown]
 # **Question.** The cell above calls `train` eight times for one epoch each. Is that the same as `train(model, epochs=8)`? What is lost eight times?
@@ -318,7 +318,7 @@ fig, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
 reached = {}
 for k, (name, (max_norm, factor)) in enumerate(safeties.items()):
     model = make_model()
-    losses = train(model, rate=0.3, step=clipped(name, max_norm), factor=factor)
+    losses = train(model, epochs=3, rate=0.3, step=clipped(name, max_norm), factor=factor)
     reached[name] = evaluate(model, x_val, y_val)[1]
     smooth = np.convolve(np.minimum(losses, 1e3), np.ones(10) / 10, "valid")
     axes[0].semilogy(smooth, color=plot.COLOURS[k], label=name)
@@ -331,7 +331,7 @@ axes[0].set_title("Clipping holds; warm-up only postpones", loc="left", size=11,
 _ = axes[1].set_title("Unclipped, the gradient norm leaps", loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
-assert max(reached["none"], reached["warm-up"]) < 0.45 < 0.55 < min(reached["clipping"], reached["both"])
+assert max(reached["none"], reached["warm-up"]) < 0.4 < 0.5 < min(reached["clipping"], reached["both"])
 
 # %% [markdown]
 # The textbook's warm-up gets a run through its first, steep steps. Here 0.3 is too high for the *whole* run, so it diverges as soon as the rate is there. Clipping bounds every step, $\lVert \Delta w \rVert \le \eta c/(1 - \mu)$, and the run limps on. Neither makes 0.3 a good rate.
@@ -903,23 +903,23 @@ for name, (size, part) in SETTINGS.items():
         grid[name].append(100 * evaluate(model, x_val, y_val)[1])
     shown = "  ".join(f"{value:5.1f}" for value in grid[name])
     print(f"{name:14} {steps_of[name]:4} steps   η = 0.01 … 1: {shown}")
-best = {name: RATES[int(np.argmax(values))] for name, values in grid.items()}
 ax = plot.curves(
     {name: (RATES, values) for name, values in grid.items()},
     xlabel="learning rate η",
     ylabel="validation accuracy (%)",
     xscale="log",
-    title="A larger batch wants a higher rate, accumulated or not",
+    title="A larger batch wants higher rates, accumulated or not",
 )
 _ = ax.set_ylim(5, 90)
 
 # %% tags=["instructor"]
-assert best["B = 64"] < best["B = 512"]
-assert max(grid["B = 64"]) > max(grid["B = 512"])
+small, large = grid["B = 64"], grid["B = 512"]
+assert large[-1] > small[-1] + 20 and large[2] - large[0] > small[2] - small[0] + 5, "to the right"
+assert max(small) > max(large) + 3
 assert np.abs(np.subtract(grid["B = 512"], grid["512 as 8 · 64"]))[:3].max() < 2
 
 # %% [markdown]
-# With the same images a batch of 512 takes an eighth of the steps of 64. A higher rate makes up for some of it, not for all (the README says how far that goes). As 8 passes of 64 it is the same run but for rounding; where a rate is so high that rounding is enlarged from step to step, the two may end apart. What do the loop's other parts bring? The baseline is the run above with 128 images; the second has a rate that falls, the third the mean of the weights. Each gets the same five rates; the best on validation images is then measured on the test images, with three new seeds. About 10 s.
+# With the same images a batch of 512 takes an eighth of the steps of 64. A higher rate makes up for some of it, not for all (the README says how far that goes): its curve lies further to the right, and lower. As 8 passes of 64 it is the same run but for rounding; where a rate is so high that rounding is enlarged from step to step, the two may end apart. What do the loop's other parts bring? The baseline is the run above with 128 images; the second has a rate that falls, the third the mean of the weights. Each gets the same five rates; the best on validation images is then measured on the test images, with three new seeds. About 10 s.
 
 # %%
 END = steps_of["B = 128"]

@@ -212,6 +212,15 @@ def test_a_notebooks_magics_await_and_other_languages_are_no_obstacle(tmp_path):
     assert found.problems == ["n.ipynb, code cell 1, line 5: x is left out: only a notebook can run its magic (%...)"]
 
 
+def test_a_notebooks_source_may_await_between_its_cells_and_a_script_may_not(tmp_path):
+    file, code = tmp_path / "source.py", "async def two(): return 2\nx = await two()\ndef a(): return x\n"
+    file.write_text(f"# %% [markdown]\n# Text\n\n# %%\n{code}")
+    assert collect.collect(file, ["a"])["a"]() == 2
+    file.write_text(code)
+    with pytest.raises(course.CourseError, match="line 2: 'await' outside function"):
+        collect.collect(file, ["a"])
+
+
 def test_what_another_file_would_bring_by_magic_is_named(tmp_path):
     file = notebook(tmp_path / "n.ipynb", "%run helpers.py", "def a(): return helper()")
     assert collect.collect(file, ["a"]).problems == [

@@ -6,11 +6,9 @@ import pytest
 from atlas.checking import (
     PASSED,
     exercise,
-    expect,
     governed,
     gradients,
     module_gradients,
-    other_default,
     run_check,
     tensor,
     torch_generator,
@@ -163,19 +161,3 @@ def test_what_is_no_tensor_is_named(answer, words):
 
     assert words in run_check(kept, answer).text()
     assert run_check(kept, lambda x: 2 * x).passed
-
-
-def test_another_default_is_named_only_where_the_first_line_has_it():
-    @exercise(hints=["."])
-    def scale(learner, rng):
-        likely = other_default(learner, by=2.0)
-        expect.close(learner(3.0), 6.0, why="by is 2 unless given", source="the definition", likely=likely)
-
-    def other(x, by=3.0):
-        return x * by
-
-    def wrong(x, by=2.0):
-        return x * 5
-
-    assert "by is 2 unless it is given; in your first line it is 3.0." in run_check(scale, other).text()
-    assert "first line" not in run_check(scale, wrong).text()

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -189,36 +188,6 @@ def test_the_image_installs_by_scripts_setup_alone_and_runs_as_its_user():
     assert re.findall(r"^USER (.*)", dockerfile, re.MULTILINE)[-1] == "vscode"
 
 
-@pytest.fixture
-def small_environment(tmp_path):
-    """An environment with what trim looks for."""
-    packages = tmp_path / "venv" / "lib" / "python3.11" / "site-packages"
-    names = ["torch/bin/torch_shm_manager", "torch/bin/test_api", "torch/bin/protoc-3", "torch/test/x.py"]
-    names += ["torch/include/torch.h", "tensorflow/include/tf.h", "numpy/tests/test_a.py", "numpy/testing/__init__.py"]
-    names += ["clang/native/libclang.so", "clang/cindex.py", "torch/lib/libx.a", "torch/lib/libtorch.so"]
-    for name in names:
-        (packages / name).parent.mkdir(parents=True, exist_ok=True)
-        (packages / name).touch()
-    return packages
-
-
-@pytest.mark.parametrize("compiler", [False, True])
-def test_trim_takes_tests_headers_and_static_libraries_and_leaves_what_is_imported(
-    small_environment, tmp_path, compiler
-):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in ("bash", "find", "rm", *["g++"] * compiler):
-        (tools / name).symlink_to(shutil.which(name) or sys.executable)
-    environment = {"PATH": str(tools), "ATLAS_VENV": str(tmp_path / "venv")}
-    subprocess.run([FOLDER / "trim"], env=environment, check=True)
-    left = {str(path.relative_to(small_environment)) for path in small_environment.rglob("*") if path.is_file()}
-    headers = {"torch/include/torch.h", "tensorflow/include/tf.h"} if compiler else set()
-    assert left == headers | {
-        *("torch/bin/torch_shm_manager", "numpy/testing/__init__.py", "clang/cindex.py", "torch/lib/libtorch.so"),
-    }
-
-
 # ------------------------------------------------------------------------------------------------ in a terminal
 
 
@@ -354,4 +323,4 @@ def test_the_container_builds_starts_and_serves_and_verify_notices_what_is_broke
     record_property("container", told)
     assert ran.returncode == 0, told + ran.stderr
     megabytes = int(re.search(r"image (\d+) MB above its base", ran.stdout)[1])
-    assert megabytes < IMAGE_MB, f"see .devcontainer/trim for what may go\n{told}"
+    assert megabytes < IMAGE_MB, f"see trim_and_compile in scripts/environment.py for what may go\n{told}"

@@ -186,4 +186,26 @@ def test_what_is_kept_of_a_mistakes_attempt_is_only_what_is_compared():
     run_check(scaled, lambda x, factor=2.0, shift=0.0: x + factor + shift)
     for mistake in scaled.mistakes:
         run, error = checking_run._attempt_of_mistake(scaled, mistake, 0)
-        assert not run.calls and error.__traceback__ is None
+        assert not any(run.calls) and error.__traceback__ is None
+
+
+def test_a_mistake_that_raises_is_named_where_the_learners_code_raises_the_same():
+    @parts
+    def pick(x, n, *, index=lambda n: n - 1):
+        return x[index(n)]
+
+    last = {"Counting begins with 0: the nth entry has the index n - 1.": lambda n: n}
+
+    @exercise(hints=["."], mistakes=pick.mistakes(index=last))
+    def check(learner, rng):
+        expect.close(learner(np.arange(3.0), 3), 2.0, why="the last one", source="counting")
+
+    def one_too_far(x, n):
+        return x[n]
+
+    def another_slip(x, n):
+        return x[n + 1]
+
+    assert "Counting begins with 0" in run_check(check, one_too_far).text()
+    assert "Counting begins with 0" not in run_check(check, another_slip).text()
+    assert run_check(check, lambda x, n: x[n - 1]).passed

@@ -238,6 +238,22 @@ def test_a_known_wheel_with_another_hash_is_not_installed(machine):
     assert not machine.calls("torch.txt")
 
 
+@pytest.mark.parametrize("compiler", [False, True])
+def test_what_no_learner_imports_is_taken_out_and_what_is_imported_stays(here, monkeypatch, compiler):
+    packages = here.VENV / "lib" / "python3.11" / "site-packages"
+    kept = {"torch/bin/torch_shm_manager", "torch/lib/libtorch.so", "torch/testing/__init__.py", "clang/cindex.py"}
+    unused = {"torch/bin/test_api", "torch/bin/protoc-3", "torch/test/x.py", "torch/lib/libx.a", "numpy/a/tests/b/t.py"}
+    unused |= {"clang/native/libclang.so", "onnx/backend/test/data/x.onnx", "torchao/_C_cutlass_90a.abi3.so"}
+    headers = {"torch/include/torch.h", "tensorflow/include/tf.h"}
+    for name in kept | unused | headers:
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).touch()
+    monkeypatch.setattr(here.shutil, "which", lambda name: "/usr/bin/g++" if name == "g++" and compiler else None)
+    here.trim_and_compile()
+    left = {str(path.relative_to(packages)) for path in packages.rglob("*") if path.is_file()}
+    assert left & (kept | unused | headers) == (kept | headers if compiler else kept)
+
+
 @pytest.mark.parametrize(
     ("printed", "cure"),
     [

@@ -354,9 +354,10 @@ def _on_missing(error: ImportError) -> str:
 def _statements(path: Path, problems: list[str]) -> list[_Statement]:
     """The statements of a script or notebook; appends what cannot be compiled to `problems`."""
     notebook = path.suffix == ".ipynb"
-    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if notebook else 0
-    statements = []
+    statements, flags = [], 0
     for name, text in _chunks(path):
+        if notebook or re.search(r"^# %%", text, re.MULTILINE):  # a notebook's source has cells too
+            flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         try:
             tree = ast.parse(text, name)

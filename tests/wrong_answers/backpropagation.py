@@ -919,3 +919,19 @@ def entry_by_entry(W, g, V, eta, mu):
         new_V[i] = mu * V[i] + g[i]
         new_W[i] = W[i] - eta * new_V[i]
     return [new_W, new_V]
+
+
+@wrong("unbroadcast", says="only once the axes in front are gone")
+def ones_before_front(gradient, shape):
+    for axis, size in enumerate(shape):
+        if size == 1:
+            gradient = gradient.sum(axis=axis, keepdims=True)
+    while gradient.ndim > len(shape):
+        gradient = gradient.sum(axis=0)
+    return gradient
+
+
+@wrong("softmax_cross_entropy_backward", says="y.max() + 1 is not the number of classes")
+def classes_of_the_batch(Z, y):
+    E = np.exp(Z - Z.max(axis=1, keepdims=True))
+    return (E / E.sum(axis=1, keepdims=True) - np.eye(y.max() + 1)[y]) / len(y)

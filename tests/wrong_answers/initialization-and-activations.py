@@ -624,3 +624,9 @@ def in_place_on_copies(weights, X, phi):
         W /= size_of(torch.nn.functional.linear(A, W))
         A = phi(torch.nn.functional.linear(A, W))
     return weights
+
+
+@wrong("stuck_units", says="not below it: <, not <=")
+def tiny_itself(Z, name, tiny=1e-3):
+    stuck = np.abs(correct(name, Z)[1]) <= tiny
+    return stuck.all(axis=0), stuck.mean()

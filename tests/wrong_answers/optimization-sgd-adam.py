@@ -605,3 +605,17 @@ def as_it_goes(rates, losses, beta=0.9, backoff=3.0):
 def with_tensors(rates, losses, beta=0.9, backoff=3.0):
     curve = torch.tensor(running(finite_part(losses), beta), dtype=torch.float64)
     return torch.tensor(rates)[curve.argmin()] / backoff
+
+
+@wrong("warmup_cosine", says="η_min bounds the fall only")
+def never_below_the_least(t, steps, warmup, eta_max, eta_min=0.0):
+    if t < warmup:
+        return max(eta_min, eta_max * (t + 1) / warmup)
+    return eta_min + (eta_max - eta_min) * (1 + math.cos(math.pi * (t - warmup) / (steps - warmup))) / 2
+
+
+@wrong("clip_by_norm", says="largest singular value")
+def spectral_norm(gradients, max_norm):
+    norms = [torch.linalg.norm(g, 2) if g.ndim == 2 else g.norm() for g in gradients]
+    norm = torch.stack(norms).square().sum().sqrt()
+    return [g * (max_norm / norm).clamp(max=1) if norm else g for g in gradients], norm

@@ -473,7 +473,7 @@ def usual_eps(delta, z, gamma, eps=1e-5):
     return _right(delta, z, gamma, 1e-5)
 
 
-@wrong("batch_norm_backward", says="in your first line it is 1e-08")
+@wrong("batch_norm_backward", says="the default of eps has to stay")
 def another_default(delta, z, gamma, eps=1e-8):
     return _right(delta, z, gamma, eps)
 
@@ -566,7 +566,7 @@ def layer_no_keepdim(z, gamma, beta, eps=1e-5):
     return gamma * (z - z.mean(-1)) / (z.var(-1, correction=0) + eps).sqrt() + beta
 
 
-@wrong("layer_norm", says="in your first line")
+@wrong("layer_norm", says="the default of eps has to stay")
 def layer_other_default(z, gamma, beta, eps=1e-8):
     return gamma * _hat(z, eps) + beta
 

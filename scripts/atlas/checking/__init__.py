@@ -17,7 +17,7 @@ to try come from families.py. A check draws what is random from `rng` only, so t
 Nothing here imports a framework.
 """
 
-from atlas.checking.demands import governed, gradients, module_gradients, other_default, tensor, torch_generator
+from atlas.checking.demands import governed, gradients, module_gradients, tensor, torch_generator
 from atlas.checking.expectations import expect
 from atlas.checking.families import agree, among, around, cases, counts, floats, labels, numbers
 from atlas.checking.mistakes import parts
@@ -53,7 +53,6 @@ __all__ = [
     "load_checks",
     "module_gradients",
     "numbers",
-    "other_default",
     "parts",
     "run_check",
     "same",

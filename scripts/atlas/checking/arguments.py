@@ -163,14 +163,24 @@ def _alike(before: Any, now: Any) -> bool:
     return same(before, now, exact=True)
 
 
-def shared_memory(a: Any, b: Any) -> bool:
-    """Whether two arrays are the same memory, or one a view of the other; not told of those that NumPy cannot see."""
-    if hasattr(a, "assign") or hasattr(b, "assign"):
-        return a is b
-    with contextlib.suppress(Exception):
-        a, b = (each.detach().numpy() if hasattr(each, "detach") else each for each in (a, b))
-        return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
-    return False
+def shared_memory(first: Any, second: Any) -> bool:
+    """Whether an array in the one is the same memory as one in the other, or one a view of the other; not told of those
+    that NumPy cannot see."""
+    seen, others = list(_views(first)), list(_views(second))
+    return any(
+        a is b if hasattr(a, "assign") or hasattr(b, "assign") else np.may_share_memory(a, b)
+        for a in seen
+        for b in others
+    )
+
+
+def _views(value: Any) -> Iterator[Any]:
+    """The arrays in it as NumPy's, of the same memory; variables of TensorFlow and Keras as they are."""
+    for each in arrays(value):
+        with contextlib.suppress(Exception):
+            view = each.detach().numpy() if hasattr(each, "detach") else each
+            if isinstance(view, np.ndarray) or hasattr(view, "assign"):
+                yield view
 
 
 def arrays(value: Any) -> Iterator[Any]:

@@ -190,15 +190,3 @@ _NO_TENSOR = {
     "list": "A list: torch.stack or torch.cat makes one tensor of several.",
     "tuple": "Several results come back where one is asked for.",
 }
-
-
-# ------------------------------------------------------------------------------------------------ signatures
-
-
-def other_default(learner: Any, **defaults: Any) -> str:
-    """What to say (as `likely`) where the learner's first line has other defaults than these; "" where it has them."""
-    given = learner._signature.parameters if learner._signature else {}
-    for name, value in defaults.items():
-        if name in given and given[name].default != value:
-            return f"{name} is {value:g} unless it is given; in your first line it is {given[name].default}."
-    return ""

@@ -72,6 +72,8 @@ class Case:
     inputs: tuple
     exact: tuple
     """The same inputs in double precision, for the authority."""
+    entrywise: bool = False
+    """Whether the function works entry by entry, so that rows mean nothing to it."""
 
     def __str__(self) -> str:
         return f" {self.words}" if self.words else ""
@@ -87,7 +89,8 @@ class Case:
         if self.family not in ("integers", "single") and _nearly(yours, expected):
             return ""
         family = FAMILIES[self.family]
-        question = family.question if family.shows(yours, expected) else ""
+        question = family.of_entries if self.entrywise and family.of_entries else family.question
+        question = question if family.shows(yours, expected) else ""
         return f"It is right for the inputs before, and goes wrong {self.words}. {question}".rstrip()
 
 
@@ -104,6 +107,7 @@ def cases(
     a family that is not there or does not apply, and for a reason that is none.
     """
     without = without or {}
+    entrywise = all(kind.any_rank for kind in kinds.values() if kind.axes or kind.any_rank)
     applying = {name: family for name, family in FAMILIES.items() if family.applies(kinds)}
     for name, reason in without.items():
         if name not in applying:
@@ -113,7 +117,7 @@ def cases(
     for name, family in {"plain": _PLAIN, **applying}.items():
         if name not in without:
             for words, inputs in family.make(rng, kinds, least or {}):
-                yield Case(name, words, inputs, tuple(map(_exact, kinds.values(), inputs)))
+                yield Case(name, words, inputs, tuple(map(_exact, kinds.values(), inputs)), entrywise)
 
 
 def agree(
@@ -171,12 +175,14 @@ class Family:
     """applies(kinds): whether some argument has it; make(rng, kinds, least) yields words and inputs.
 
     question: what to ask where only this family goes wrong, if shows(yours, expected).
+    of_entries: the same where the function works entry by entry.
     """
 
     applies: Callable[[Mapping[str, Kind]], bool]
     make: Callable[[np.random.Generator, Mapping[str, Kind], Mapping[str, int]], Iterator[tuple[str, tuple]]]
     question: str = ""
     shows: Callable[[np.ndarray, np.ndarray], bool] = lambda yours, expected: True
+    of_entries: str = ""
 
 
 def _free(kind: Kind) -> bool:
@@ -309,13 +315,14 @@ def _broken(yours: np.ndarray, expected: np.ndarray) -> bool:
     return not np.isfinite(yours).all()
 
 
+_OVERFLOWS = "exp of large entries is infinite, and ∞/∞ or 0·∞ is NaN: is there a form that does not overflow?"
 _PLAIN = Family(lambda kinds: True, _plain)
 FAMILIES = {
     "integers": Family(
         _some(lambda kind: _free(kind) and not kind.tensor),
         _changed(_whole, "for whole numbers"),
-        "An array made like the input holds whole numbers too, and cuts fractions off: make it with dtype=float.",
-        lambda yours, expected: yours.dtype.kind in "iu" or (not np.mod(yours, 1).any() and np.mod(expected, 1).any()),
+        "Is an array made like the input (zeros_like, empty_like, astype)? It holds whole numbers only, and cuts "
+        "fractions off: make it with dtype=float.",
     ),
     "single": Family(_some(lambda kind: kind.axes != () and not kind.whole), _single),
     "one": Family(_has_axes, _one_of_an_axis, "Is something divided by n − 1, or by a spread that is 0 here?", _broken),
@@ -336,12 +343,14 @@ FAMILIES = {
         _far_apart,
         "Does each row have its own largest entry, or do they share one? exp of what lies far below is 0.",
         _broken,
+        _OVERFLOWS,
     ),
     "far": Family(
         _some(_free),
         _far_from_zero,
         "exp of them overflows, or is 0 for all of them: is the largest subtracted first, whatever its sign?",
         _broken,
+        _OVERFLOWS,
     ),
     "large": Family(_some(_free), _large, "Is something clipped, or does exp of it overflow?"),
 }

@@ -5,10 +5,11 @@ import copy
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from atlas.checking.arguments import Objects, arrays, shared_memory
+from atlas.checking.arguments import Objects, shared_memory
 from atlas.checking.calls import Call, Run, called_with
 from atlas.checking.expectations import difference
 from atlas.checking.memory import Memory, methods
@@ -145,7 +146,9 @@ class Learner:
         finally:
             self._inside = False
             for name, value in data.items():
-                if "arguments" not in changes and not _as_given(call.given[name], value):
+                if type(value) in _FIXED or "arguments" in changes:
+                    continue
+                if not _as_given(call.given[name], value):
                     changed = changed or (name, kept(value))
                     put_back(value, call.given[name])
             self._look_at_settings(settings)
@@ -204,8 +207,7 @@ class Learner:
 
     def _look_at_the_last_result(self, last: Any, before: Any, result: Any) -> None:
         self._last = result
-        overlap = any(shared_memory(a, b) for a in arrays(last) for b in arrays(result))
-        if overlap and not same(before, last, exact=True):
+        if shared_memory(last, result) and not same(before, last, exact=True):
             self._notice(
                 "a second call writes over the result of the first: both are the same memory",
                 [f"before   {summary(before)}", f"after    {summary(last)}"],
@@ -214,7 +216,7 @@ class Learner:
 
     def _look_for_inputs_in(self, result: Any, inputs: dict) -> None:
         for name, value in inputs.items():
-            if any(shared_memory(a, b) for a in arrays(value) for b in arrays(result)):
+            if type(value) not in _FIXED and shared_memory(value, result):
                 self._notice(
                     f"your function returns its input {name} itself: the result is to be new",
                     [],
@@ -338,6 +340,8 @@ def _is_generator(value: Any) -> bool:
     )
 
 
+_FIXED = {types.NoneType, bool, int, float, complex, str, bytes}
+"""No call can change what is of these types."""
 _CALLS = 50
 """In so many calls of a run the watch looks at what takes it longest: the global generators, and the last result."""
 _SOURCES = {"numpy", "torch", "random", "tensorflow", "keras"}

@@ -136,6 +136,7 @@ def of_nonfinite(yours: np.ndarray, warned: set[str], code: Written = _ANY) -> s
 # ------------------------------------------------------------------------------------------------ shapes
 
 _KEPT = ("keepdims=True that should not be", ("keepdims", "keepdim"))
+_TAKEN = ("squeeze, which takes away every such axis", ("squeeze",))
 _ADDED = ("a [:, None] or [None] too many", ("newaxis", "unsqueeze", "expand_dims", "reshape", "view"))
 _SUMMED = (
     "sum",
@@ -174,7 +175,7 @@ def of_shapes(yours: tuple, expected: tuple, inputs: Inputs, code: Written = _AN
             return "The axis of length 1 stands in another place: is the None in [:, None] on the other side?"
         if len(yours) > len(expected):
             return "There is an axis of length 1 too many" + _ask(code, _KEPT, _ADDED, otherwise=": .squeeze()?")
-        return "An axis of length 1 is missing: keepdims=True, or [:, None]?"
+        return "An axis of length 1 is missing" + _ask(code, _TAKEN, otherwise=": keepdims=True, or [:, None]?")
     if not yours:
         return "It is a single number" + _ask(code, _AXIS, _INDEXED, otherwise=", where an array is wanted.")
     if len(yours) + 1 == len(expected) and _without(expected, yours) == [0]:
@@ -593,7 +594,7 @@ _TRANSFORMS = {
     "the right result with −1 and +1 turned into 0 and 1": lambda a: np.where(np.abs(a) == 1, (a + 1) / 2, np.nan),
     "the right result with 0 and 1 turned into −1 and +1": lambda a: np.where((a == 0) | (a == 1), 2 * a - 1, np.nan),
     "the right result rounded": np.round,
-    "the right result with its fractions cut off": np.trunc,
+    "the right result with its fractions cut off": lambda a: np.where(np.trunc(a).any(), np.trunc(a), np.nan),
 }
 
 

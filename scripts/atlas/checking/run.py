@@ -14,7 +14,7 @@ import numpy as np
 from atlas import hardware
 from atlas.checking.calls import Run, running
 from atlas.checking.learner import Disturbed, DisturbedInVain, Learner, watched
-from atlas.checking.limit import TimeLimit
+from atlas.checking.limit import TimeLimit, TimeUp
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
 from atlas.checking.sandbox import Printed, world_kept
 from atlas.checking.values import same, summary
@@ -34,15 +34,16 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
         run, error = _attempt(check, given, seed)
         if error is None and run.remembers:
             error = _disturbance(check, given, seed, run.remembers)
-        if error is None:
-            error = _other_default(check, given)
+        if error is None or isinstance(error, Complaint):
+            error = _other_default(check, given) or error
         if error is None:
             verdict = (PASSED, "", [])
         elif isinstance(error, Complaint):
             reading = _known_mistake(check, given, run, error, seed) or error.reading
             verdict = (FAILED, error.why, [*error.details, *([reading] if reading else [])])
         else:
-            verdict = verdict_on(error, check, given, run)
+            known = _known_mistake(check, given, run, error, seed) if _same_for_all(error) else ""
+            verdict = verdict_on(error, check, given, run, known)
     status, why, details = verdict
     return Outcome(check.name, status, why, (*details, *printed.notes), printed.shown() if status == FAILED else "")
 
@@ -98,17 +99,23 @@ def _other_default(check: Check, given: Any) -> Complaint | None:
 _MADE_NEW = "Make it new in each call, within the function."
 
 
-def _known_mistake(check: Check, given: Any, run: Run, complaint: Complaint, seed: int) -> str:
+def _same_for_all(error: BaseException) -> bool:
+    """Whether it is an exception that the same slip raises with the same words in anybody's code."""
+    return isinstance(error, Exception) and not isinstance(error, NotImplementedError | TimeUp)
+
+
+def _known_mistake(check: Check, given: Any, run: Run, error: Exception, seed: int) -> str:
     """The docstring of the known mistake that agrees with the learner's code, or "".
 
-    It has to get just this complaint for just this result, with the same results in all demands before; and so again
-    on other inputs, those of the next seed. What agrees by chance is not named. Where several agree, the first that
-    agrees in all demands after the complaint too; where none does, nobody knows which it is.
+    It has to get just this complaint for just this result (or raise just this exception), with the same results in all
+    demands before; and so again on other inputs, those of the next seed. What agrees by chance is not named. Where
+    several agree, the first that agrees in all demands after the complaint too; where none does, nobody knows which it
+    is.
     """
-    if complaint.yours is None:
+    if isinstance(error, Complaint) and error.yours is None:
         return ""
     with contextlib.redirect_stdout(Printed()):
-        near = [each for each in check.mistakes if _alike((run, complaint), _attempt_of_mistake(check, each, seed))]
+        near = [each for each in check.mistakes if _alike((run, error), _attempt_of_mistake(check, each, seed))]
         if near:
             again = _attempt(check, given, seed + 1)
             near = [each for each in near if _alike(again, _attempt_of_mistake(check, each, seed + 1))]
@@ -128,12 +135,12 @@ def _attempt_of_mistake(
 ) -> tuple[Run, BaseException | None]:
     """As _attempt, and kept: mistakes stay as they are while learners try again. Of arrays only what is compared."""
     run, error = _attempt(check, mistake, seed, to_the_end=to_the_end)
-    run.calls, run.warned = [], []
+    run.calls, run.warned = [None] * len(run.calls), []
     return run, error and error.with_traceback(None)
 
 
 def _alike(one: tuple[Run, BaseException | None], other: tuple[Run, BaseException | None]) -> bool:
-    """Whether two runs of a check saw the same results and ended in the same complaint, or in none."""
+    """Whether two runs of a check saw the same results and ended in the same complaint or exception, or in none."""
     (run, error), (other_run, other_error) = one, other
     if type(error) is not type(other_error) or len(run.seen) != len(other_run.seen):
         return False
@@ -141,7 +148,7 @@ def _alike(one: tuple[Run, BaseException | None], other: tuple[Run, BaseExceptio
         alike = error.why == other_error.why and same(error.yours, other_error.yours, unknown=False)
         alike = alike or (error.yours is other_error.yours is None and error.why == other_error.why)
     else:
-        alike = error is None
+        alike = str(error) == str(other_error) and len(run.calls) == len(other_run.calls)
     return alike and all(map(same, run.seen, other_run.seen))
 
 

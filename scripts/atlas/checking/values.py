@@ -17,12 +17,14 @@ def array(value: Any) -> np.ndarray:
 
     Raises TypeError, saying what it is instead, for everything that holds no numbers or no array.
     """
+    if type(value) is np.ndarray and value.dtype.kind in "biufc":
+        return value
     value = _of_tensorflow(value)
     try:
         if hasattr(value, "detach"):
             value = value.detach().cpu()
             value = value.to_dense() if value.layout != sys.modules["torch"].strided else value
-            value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has none
+            value = value.float() if value.dtype is sys.modules["torch"].bfloat16 else value  # NumPy has none
         elif hasattr(value, "toarray"):  # SciPy's sparse
             value = value.toarray()
         result = value.numpy() if callable(getattr(value, "numpy", None)) else np.asarray(value)
@@ -146,6 +148,8 @@ def same(a: Any, b: Any, *, exact: bool = False, unknown: bool = True) -> bool:
         return type(a) is type(b) and a == b
     if x.shape != y.shape:
         return False
+    if x.dtype == y.dtype and x.tobytes() == y.tobytes():  # the quick way to the most frequent answer
+        return True
     if exact:
         return np.array_equal(x, y, equal_nan=x.dtype.kind in "fc")
     return bool(agree(x, y, 1e-6, 1e-9).all())

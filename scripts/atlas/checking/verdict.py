@@ -19,8 +19,8 @@ _INTERFACE = (AttributeError, TypeError, NotImplementedError)
 """What Python raises where a class lacks a method or an argument that its user counts on."""
 
 
-def verdict_on(error: BaseException, check: Check, given: Any, run: Run) -> tuple[str, str, list[str]]:
-    """Status, reason and details for an exception that left the check."""
+def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: str) -> tuple[str, str, list[str]]:
+    """Status, reason and details for an exception that left the check; `known` is the known mistake that raises it."""
     place = learners_place(error)
     where = [str(place)] if place else []
     if isinstance(error, TimeUp):
@@ -35,8 +35,8 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run) -> tupl
     if isinstance(error, SystemExit):
         return FAILED, "your code ends Python: leave out exit() and quit()", where
     first, *more = said(error)
-    told = [advised] if (advised := advice(error, place, given)) else []
-    if place or _in_the_call(error):
+    told = [advised] if (advised := known or advice(error, place, given)) else []
+    if known or place or _in_the_call(error):
         return FAILED, first, [*more, *where, *called_with(run.call_of(None)), *told]
     if inspect.isclass(given) and given.__name__ in first and isinstance(error, _INTERFACE):
         return FAILED, f"the check uses your {given.__name__}, and that fails", [first, *told]

@@ -771,6 +771,12 @@ def _either_or(gradient, shape):
     return gradient.sum(axis=_ones(shape), keepdims=True)
 
 
+def _ones_first(gradient, shape):
+    """Where `shape` has a 1 tells the axis only once the axes in front are gone: sum over those first."""
+    extra = gradient.ndim - len(shape)
+    return gradient.sum(axis=_ones(shape), keepdims=True).sum(axis=tuple(range(extra)))
+
+
 @exercise(
     hints=[
         "Shapes are aligned at the right. How many axes does the gradient have more than `shape`? Those stand in front; sum over them.",
@@ -782,6 +788,7 @@ def _either_or(gradient, shape):
         _sums_everything,
         _folds,
         _either_or,
+        _ones_first,
         stretched={
             "Axes of length 1 were stretched, too: sum over them, with keepdims=True so that they stay with length 1.": (
                 lambda gradient, ones, shape: gradient
@@ -896,6 +903,9 @@ def _linear(
             ),
             "That is X Wᵀ, the forward pass; dX = dZ W.": lambda dZ, X, W: X @ W.T,
             "It is transposed.": lambda dZ, X, W: (dZ @ W).T,
+            "It is 0 where X is negative, as behind a ReLU. A linear layer has none: dX = dZ W.": lambda dZ, X, W: (
+                dZ @ W * (X > 0)
+            ),
         },
         to_W={
             "It is transposed: dW has the shape of W, (out, in), so dZᵀ X.": lambda dZ, X: X.T @ dZ,
@@ -1018,6 +1028,9 @@ _TOP = "One maximum for the whole array does not help a row that lies far below 
             "That is the gradient of a squared error through softmax: p(1 − p) cancels with cross-entropy, and p − y is left.": (
                 lambda p, y: (p - y) * p * (1 - p)
             ),
+            "At the right class 1 is subtracted from p (-=); here -1 stands in its place.": lambda p, y: (
+                p * (1 - y) - y
+            ),
             "Only the right class gets a gradient. The others have p: they have to fall.": lambda p, y: (p - 1) * y,
         },
         p={
@@ -1040,9 +1053,17 @@ _TOP = "One maximum for the whole array does not help a row that lies far below 
                 _shifted_by(lambda Z: Z.mean(1, keepdims=True))
             ),
             "Softmax is missing: p − y, not z − y.": lambda Z: Z,
+            "The logits are clipped, so that large ones become equal. Subtract each row's maximum instead.": lambda Z: (
+                softmax(np.clip(Z, -500, 500), axis=1)
+            ),
         },
         truth={
-            "The class's number is subtracted. y stands for 1 at the right class, 0 elsewhere.": lambda Z, y: y[:, None]
+            "The class's number is subtracted. y stands for 1 at the right class, 0 elsewhere.": lambda Z, y: y[
+                :, None
+            ],
+            "y.max() + 1 is not the number of classes: the last may not occur in y. It is Z.shape[1].": lambda Z, y: (
+                np.eye(y.max() + 1)[y]
+            ),
         },
     ),
 )

@@ -90,6 +90,9 @@ def _activation(
         relu={
             "It returns where z > 0; ReLU returns z there.": lambda z: z > 0,
             "It takes |z|; ReLU is 0 for negative z.": np.abs,
+            "z is clipped. That keeps exp from overflowing, and ReLU from growing: it returns z however large.": (
+                lambda z: np.clip(z, 0, 500)
+            ),
             "It keeps the negative values; ReLU keeps the positive ones.": lambda z: np.minimum(0, z),
         },
         relu_slope={
@@ -432,6 +435,9 @@ def _signal(
             "There are no slopes: dZ = dA · φ'(Z).": lambda name, z, a: np.ones_like(z),
             "The slopes are taken at a, not at z.": lambda name, z, a: _by_torch(name, a)[1],
             "It multiplies by φ(z), not by its slope φ'(z).": lambda name, z, a: a,
+            "The slope is ReLU's, z > 0, whatever the name: take that of `activation`.": lambda name, z, a: (
+                1.0 * (z > 0)
+            ),
         },
     ),
 )
@@ -669,6 +675,7 @@ def _stuck(
             "Only slopes of exactly 0 count here; saturated ones are merely below tiny.": lambda slope, tiny: (
                 slope == 0
             ),
+            "A slope of just tiny is not below it: <, not <=.": lambda slope, tiny: slope <= tiny,
             "The comparison is turned round: stuck is where the slope is below tiny.": lambda slope, tiny: slope > tiny,
         },
         share={

@@ -224,6 +224,9 @@ def _rmsprop(
             "ε is added at the end; a bracket is missing: η·g / (√s + ε).": (
                 lambda g, s, old, eps, eta: eta * g / s.sqrt() - eps
             ),
+            "ε is added to the quotient; a bracket is missing: η·g / (√s + ε).": (
+                lambda g, s, old, eps, eta: eta * (g / s.sqrt() + eps)
+            ),
             "ε is inside the root. It stands outside: √s + ε.": lambda g, s, old, eps, eta: eta * g / (s + eps).sqrt(),
             "ε is missing: divide by √s + ε.": lambda g, s, old, eps, eta: eta * g / s.sqrt(),
             "ε is no lower bound: it is added to the root, √s + ε.": (
@@ -626,6 +629,9 @@ def _noise(
                 lambda G: G.var(1)
             ),
             "It is the variance of all numbers in G together. Each column has its own mean.": lambda G: G.var(),
+            "It is the variance of all numbers in G, once for each column. Each column has its own mean: G.var(0).": (
+                lambda G: G.var().expand(G.shape[1])
+            ),
             "It subtracts one mean of all numbers in G. Each column has its own mean: G.mean(0).": (
                 lambda G: ((G - G.mean()) ** 2).sum(0) / (len(G) - 1)
             ),
@@ -640,6 +646,9 @@ def _noise(
             "It divides by N where B belongs: the noise is that of a batch of B.": lambda total, B, N: total / N,
             "It corrects for draws without replacement. The draws are independent here: σ²/B.": (
                 lambda total, B, N: total / B * (N - B) / (N - 1)
+            ),
+            "It corrects for draws without replacement. The draws are independent here: σ²/B. ": (
+                lambda total, B, N: total / B * max(0, N - B) / (N - 1)
             ),
             "It divides by B - 1. The 1 is taken off N, in the variance; a mean of B has 1/B of it.": (
                 lambda total, B, N: total / (B - 1)
@@ -744,6 +753,9 @@ def _one_wave_for_both(t, steps, warmup, eta_max, eta_min=0.0):
             "The fall is a step ahead: u = (t - W)/(T - W) is 0 in step t = W.": lambda t, T, W: (t - W + 1) / (T - W),
         },
         rise={
+            "η_min bounds the fall only. The warm-up begins at η_max/W, even if that is lower.": (
+                lambda t, W, low, high: max(low, high * (t + 1) / W)
+            ),
             "The warm-up begins at η_min. It goes straight from zero: η_max·(t + 1)/W.": (
                 lambda t, W, low, high: low + (high - low) * (t + 1) / W
             ),
@@ -794,6 +806,9 @@ def warmup_cosine(learner, rng):
     expect.close([float(one) for one in given], expected, why=why, source=source)
     for t, rate in ((0, 0.5), (1, 1.0), (2, 1.0), (6, 0.6)):
         expect.close(learner(t, 10, 2, 1.0, 0.2), rate, why=f"the example above, t = {t}", source="by hand")
+    for t, rate in ((0, 0.05), (1, 0.1), (7, 0.4)):
+        why = f"a warm-up that begins below η_min: t = {t} of 12, W = 8, between 0.4 and 0.1"
+        expect.close(learner(t, 12, 8, 0.4, 0.1), rate, why=why, source="η_max·(t + 1)/W")
     likely = "Without a warm-up, W = 0, no step is smaller than W: the fall begins at once."
     for t, rate, source in ((0, 0.3, "cos 0 = 1"), (4, 0.15, "cos π/2 = 0")):
         expect.close(learner(t, 8, 0, 0.3), rate, why=f"no warm-up, t = {t} of 8", source=source, likely=likely)
@@ -832,6 +847,12 @@ def _only_the_long_ones(gradients, max_norm):
     return [g * max_norm / norm if g.norm() > max_norm else g for g in gradients], norm
 
 
+def _largest_singular_value(g):
+    import torch
+
+    return torch.linalg.matrix_norm(g, 2)
+
+
 def _by_value(gradients, max_norm):
     """Each entry is clipped by itself, which turns the gradient. All are scaled by one factor."""
     return [g.clamp(-max_norm, max_norm) for g in gradients], _clipped(gradients, max_norm)[1]
@@ -862,6 +883,11 @@ def _by_value(gradients, max_norm):
             ),
             "It takes the largest norm of a single tensor. It is the norm of all of them together.": (
                 lambda gradients: max(g.norm() for g in gradients)
+            ),
+            "linalg.norm(g, 2) of a matrix is its largest singular value. It is the root of the sum of all squares.": (
+                lambda gradients: (
+                    sum((_largest_singular_value(g) if g.ndim == 2 else g.norm()) ** 2 for g in gradients) ** 0.5
+                )
             ),
             "The norm lacks its root.": lambda gradients: sum((g**2).sum() for g in gradients),
             "The norm adds up absolute values. It is the root of the sum of squares.": (
@@ -917,8 +943,8 @@ def clip_by_norm(learner, rng):
         whole = np.concatenate([array(g).ravel() for g in gradients])
         likely = f"Nothing is clipped, though the norm {float(norm):.3g} is above {max_norm}: min, c/n, and which way the comparison goes?"
         likely = likely if float(norm) > max_norm and np.allclose(flat, whole) else ""
-        expect.close(flat, expected, why=f"{why}: all tensors in a row", source=source, rtol=1e-5, likely=likely)
         expect.close(given, norm.detach(), why=f"{why}: the norm before clipping", source=source)
+        expect.close(flat, expected, why=f"{why}: all tensors in a row", source=source, rtol=1e-5, likely=likely)
 
     gradients = [k * _tensor(rng.normal(size=shape)) for k, shape in ((1, (3, 4)), (4, (5,)), (0.7, (2, 1, 3)))]
     demand(gradients, 1.7, "three tensors, too long")

@@ -105,6 +105,9 @@ _ZERO_OR_ONE = "With y = -1 it moves although the neuron is right. Is an answer 
         bias={
             "The bias never changes. It is the weight of an input that is always 1: add η·y.": lambda step, x: 0,
             "The bias moves once for each feature; it moves by η·y once.": lambda step, x: len(x) * step,
+            "The bias moves by y. η is missing: it moves by η·y, as the weights by η·y·x.": lambda step, x: np.sign(
+                step
+            ),
             "The bias moves the wrong way: add η·y, as for an input that is always 1.": lambda step, x: -step,
         },
         together={
@@ -445,6 +448,9 @@ _NETWORKS = {
     f"The layer before the last has no ReLU. {_LAST}": _linear_at_the_end,
     "This is a sigmoid network; here φ is ReLU, max(0, z).": _with(phi=_sigmoid),
     "This is a tanh network; here φ is ReLU, max(0, z).": _with(phi=lambda z: 2 * _sigmoid(2 * z) - 1),
+    "That is a leaky ReLU. Here φ is ReLU, max(0, z): 0 for every negative z.": _with(
+        phi=lambda z: z * ((z > 0) + 0.01 * (z <= 0))
+    ),
     "This is section 4's step function; ReLU keeps positive z as they are.": _with(phi=lambda z: 1.0 * (z > 0)),
     "The biases are left out: z = Wx + b.": _with(layer=lambda A, W, b: A @ W.T),
     "The last layer's bias is missing.": lambda X, layers: _through(X, layers) - layers[-1][1],
@@ -511,7 +517,7 @@ def mlp_forward(learner, rng):
     def where_it_begins(X, layers):
         fewer = [same(learner(X, layers[:n]), _by_neuron(X, exact(layers[:n]))) for n in (1, 2)]
         if not fewer[0]:
-            return "A network of one layer is wrong already: z = Wx + b, and nothing else."
+            return "A network of one layer is wrong: z = Wx + b, and nothing else."
         if not fewer[1]:
             return "One layer alone is right, two are not: what comes between them, and what does the second one get?"
         return (
@@ -546,6 +552,9 @@ def mlp_forward(learner, rng):
     for case in cases(rng, X=floats("B", "D"), **hidden, W2=floats("K", "H", **own), b2=floats("K", **own)):
         X, *arrays = case.inputs
         demand(X, list(zip(arrays[::2], arrays[1::2], strict=True)), f"one hidden layer{case}", case.likely)
+    layer = network(4, 4)[0]
+    twice = "Is the last layer found by its arrays (is, ==, index)? Count the layers."
+    demand(rng.normal(size=(3, 4)), [layer] * 3, "three layers that share W and b", lambda *_: twice)
     for case in cases(rng, X=floats("B", "D"), W=floats("K", "D"), b=floats("K")):
         X, *layer = case.inputs
         demand(X, [tuple(layer)], f"no hidden layer{case}", case.likely)
@@ -697,6 +706,9 @@ def _of_p(use):
 _FORMULA = "exp overflows in the log-sum-exp: subtract m, each row's largest logit, inside, and add it back outside."
 _BATCH_M = "It subtracts the largest logit of the whole batch: a row far below it gives log 0. Each row has its own m."
 _ZERO_M = "Where all logits of a row are far below 0, an m of 0 gives log 0. m is its maximum, whatever its sign."
+_LARGEST = (
+    "m is the row's largest logit, not the largest absolute value: in a row of -1000s all exponentials would be 0."
+)
 _ROUNDED = "It takes the logarithm of a probability that was rounded to 0. Log-sum-exp minus the right logit never is."
 _OVERFLOWS = "e^1000 overflows, and ∞/∞ is NaN. No softmax here: log-sum-exp, with each row's largest logit taken out."
 _ALL_LABELS = "Z[:, y] takes, for every row, the columns of all labels: (B, B). Z[np.arange(B), y] is one a row."
@@ -727,6 +739,7 @@ _WHOLE_ROWS = "Z[y] takes whole rows, those with the numbers in y. Z[np.arange(B
         log_sum={
             _FORMULA: partial(_log_sum, m=lambda Z: 0),
             _BATCH_M: partial(_log_sum, m=np.max),
+            _LARGEST: partial(_log_sum, m=lambda Z: np.abs(Z).max(axis=1, keepdims=True)),
             _ZERO_M: partial(_log_sum, m=lambda Z: _row_max(Z).clip(min=0)),
             "m is subtracted inside the log-sum-exp but not added back outside.": lambda Z: _log_sum(Z) - Z.max(axis=1),
             "m is added outside but not subtracted inside; or z_y is taken from the shifted logits.": lambda Z: (
@@ -1101,7 +1114,7 @@ def train_epoch(learner, rng):
         expect.true(sorted(order) == list(range(N)), f"each of {N} examples is used exactly once", shown, likely=likely)
         neighbours = sum(abs(i - j) == 1 for i, j in zip(order[:-1], order[1:], strict=True))
         if N > 8 and len(batches) > 1:
-            likely = "They came in the order in which they are stored: shuffle with torch.randperm."
+            likely = "They came in the order in which they are stored: shuffle the examples, torch.randperm(len(x))."
             if order != sorted(order):
                 likely = (
                     "The batches are shuffled, the examples are not: neighbours stay together. Shuffle the examples."

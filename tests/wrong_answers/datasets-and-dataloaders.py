@@ -1,6 +1,7 @@
 """Answers to the exercises of datasets-and-dataloaders: wrong ones named for the misconception, and right ones."""
 
 import contextlib
+import copy
 import itertools
 import os
 import queue
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler, get_worker_info
@@ -181,7 +182,7 @@ class kept(Folder):
         return self.cache[path]
 
 
-@wrong("FolderDataset", says="cannot identify image file")
+@wrong("FolderDataset", says="No picture is opened in __init__")
 class eager(Folder):
     def __init__(self, root, transform=None):
         super().__init__(root, transform)
@@ -205,6 +206,78 @@ class label_as_name(Folder):
 class paths_as_text(Folder):
     def find(self, folder):
         return [str(path) for path in sorted(folder.glob("*.png"))]
+
+
+@wrong("FolderDataset", says="SyntaxError comes out as it is")
+class only_oserror(Folder):
+    def read(self, path):
+        try:
+            return on_white(Image.open(path))
+        except OSError as error:
+            raise ValueError(f"broken: {path}") from error
+
+
+@wrong("FolderDataset", says="OSError comes out as it is")
+class only_unidentified(Folder):
+    def read(self, path):
+        try:
+            return on_white(Image.open(path))
+        except UnidentifiedImageError as error:
+            raise ValueError(f"broken: {path}") from error
+
+
+@wrong("FolderDataset", says="does not name the file")
+class no_path_in_the_message(Folder):
+    def read(self, path):
+        try:
+            return on_white(Image.open(path))
+        except Exception as error:
+            raise ValueError(f"not a picture: {type(error).__name__}") from error
+
+
+@wrong("FolderDataset", says="in paths like the others")
+class broken_ones_left_out(Folder):
+    def find(self, folder):
+        return [path for path in super().find(folder) if self.sound(path)]
+
+    def sound(self, path):
+        try:
+            Image.open(path).verify()
+        except Exception:
+            return False
+        return True
+
+
+@wrong("FolderDataset", says="handed PIL's picture")
+class transform_before_the_tensor(Folder):
+    def __getitem__(self, i):
+        if self.transform is None:
+            return super().__getitem__(i)
+        path = self.paths[i]
+        try:
+            image = Image.open(path).convert("RGBA")
+        except Exception as error:
+            raise ValueError(f"broken: {path}") from error
+        return self.transform(image), self.labels[i]
+
+
+@wrong("FolderDataset", says="either opaque or white here")
+class opacity_as_a_mask(Folder):
+    def read(self, path):
+        try:
+            pixels = np.array(Image.open(path).convert("RGBA"))
+        except Exception as error:
+            raise ValueError(f"broken: {path}") from error
+        pixels[pixels[..., 3] == 0] = 255
+        return torch.from_numpy(pixels[..., :3]).permute(2, 0, 1)
+
+
+@wrong("FolderDataset", says="lists know negative numbers")
+class counted_from_the_front(Folder):
+    def __getitem__(self, i):
+        if not 0 <= i < len(self):
+            raise IndexError(f"no picture {i}")
+        return super().__getitem__(i)
 
 
 @right("FolderDataset")
@@ -337,6 +410,46 @@ def filled_in_front(batch, pad=0):
     T = max(map(len, rows))
     x = torch.stack([functional.pad(row, (T - len(row), 0), value=pad) for row in rows])
     return x, torch.arange(T) < lengths[:, None], lengths, torch.tensor(y)
+
+
+@wrong("collate_padded", says="dtype of the rows")
+def doubles_as_floats(batch, pad=0):
+    x, *others = collate_by_stack(batch, pad)
+    return x.float() if x.is_floating_point() else x, *others
+
+
+@wrong("collate_padded", says="went through float32")
+def through_floats(batch, pad=0):
+    x, *others = collate_by_stack([(row.float(), y) for row, y in batch], pad)
+    return x.to(batch[0][0].dtype), *others
+
+
+@wrong("collate_padded", says="went through float64")
+def through_doubles(batch, pad=0):
+    x, *others = collate_by_stack([(row.double(), y) for row, y in batch], pad)
+    return x.to(batch[0][0].dtype), *others
+
+
+@wrong("collate_padded", says="at least 1")
+def never_without_columns(batch, pad=0):
+    rows = [row for row, _ in batch]
+    lengths = torch.tensor([len(row) for row in rows])
+    T = max(1, *lengths.tolist())
+    return collated(rows, T, pad), torch.arange(T) < lengths[:, None], lengths, torch.tensor([y for _, y in batch])
+
+
+@wrong("collate_padded", says="mask and lengths have changed places")
+def lengths_before_mask(batch, pad=0):
+    x, mask, lengths, y = collate_by_stack(batch, pad)
+    return x, lengths, mask, y
+
+
+@wrong("collate_padded", says="its last entry")
+def last_entry_repeated(batch, pad=0):
+    x, mask, lengths, y = collate_by_stack(batch, pad)
+    for row, n in zip(x, lengths.tolist(), strict=True):
+        row[n:] = row[n - 1] if n else pad
+    return x, mask, lengths, y
 
 
 @right("collate_padded")
@@ -496,12 +609,52 @@ class drawn_once(Balanced):
         return iter(self.order)
 
 
-@wrong("BalancedSampler", says=None)
+@wrong("BalancedSampler", says="may have gaps")
 class numbers_without_gaps(Balanced):
     def __init__(self, labels, per_class, seed=0):
         super().__init__(labels, per_class, seed)
         labels = torch.as_tensor(labels)
         self.of_class = [(labels == c).nonzero()[:, 0].tolist() for c in range(int(labels.max()) + 1)]
+
+
+@wrong("BalancedSampler", says="copies shuffled together and cut")
+class copies_shuffled_and_cut(Balanced):
+    def take(self, indices):
+        copies = indices * -(-self.per_class // len(indices))
+        return [copies[k] for k in torch.randperm(len(copies), generator=self.rng).tolist()[: self.per_class]]
+
+
+@wrong("BalancedSampler", says="gives an iterator")
+class a_list_for_an_iterator(Balanced):
+    def __iter__(self):
+        return list(super().__iter__())
+
+
+@wrong("BalancedSampler", says="is not repeated")
+class rare_ones_once(Balanced):
+    def take(self, indices):
+        return super().take(indices) if len(indices) >= self.per_class else indices
+
+
+@wrong("BalancedSampler", says="They share a generator")
+class one_generator_for_all(Balanced):
+    chance = torch.Generator()
+
+    def __init__(self, labels, per_class, seed=0):
+        super().__init__(labels, per_class, seed)
+        self.rng = self.chance.manual_seed(seed)
+
+
+@wrong("BalancedSampler", says="At its beginning")
+class counts_whole_epochs(Balanced):
+    def __init__(self, labels, per_class, seed=0):
+        super().__init__(labels, per_class, seed)
+        self.seed, self.done = seed, 0
+
+    def __iter__(self):
+        self.rng.manual_seed(self.seed + self.done)
+        yield from super().__iter__()
+        self.done += 1
 
 
 @right("BalancedSampler")
@@ -665,6 +818,32 @@ def crop_channels_last(images, pad, generator, fill=0.0):
     return padded[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None]]
 
 
+@wrong("random_shift_crop", says="that are 0 become")
+def crop_zeros_filled(images, pad, generator, fill=0.0):
+    out = crop_with_slices(images, pad, generator, 0)
+    return torch.where(out == 0, torch.tensor(fill).to(out.dtype), out)
+
+
+@wrong("random_shift_crop", says="It is mirrored")
+def crop_and_mirror(images, pad, generator, fill=0.0):
+    out = crop_with_slices(images, pad, generator, fill)
+    flipped = torch.rand(len(out), generator=generator) < 0.5
+    return torch.where(flipped[:, None, None, None], out.flip(-1), out)
+
+
+@wrong("random_shift_crop", says="Every image comes at the places of all")
+def crop_without_b(images, pad, generator, fill=0.0):
+    B, _, H, W = images.shape
+    tops, lefts = torch.randint(0, 2 * pad + 1, (2, B, 1, 1), generator=generator)
+    padded = functional.pad(images, [pad] * 4, value=fill)
+    return padded[:, :, tops + torch.arange(H)[:, None], lefts + torch.arange(W)]
+
+
+@wrong("random_shift_crop", says="went through float32")
+def crop_through_floats(images, pad, generator, fill=0.0):
+    return crop_with_slices(images.float(), pad, generator, fill).to(images.dtype)
+
+
 @right("random_shift_crop")
 def crop_with_slices(images, pad, generator, fill=0.0):
     B, _, H, W = images.shape
@@ -727,13 +906,13 @@ def order_of_appearance(groups, share, seed=0):
     return dealt(groups, names, share)
 
 
-@wrong("group_split", says="a share of the items")
+@wrong("group_split", says="until the items (not the groups) reach it")
 def share_of_groups(groups, share, seed=0):
     names = np.random.default_rng(seed).permutation(sorted(set(groups))).tolist()
     return sides(groups, set(names[: max(1, round(share * len(names)))]))
 
 
-@wrong("group_split", says="at least share · N items")
+@wrong("group_split", says="are skipped")
 def never_more_than_the_share(groups, share, seed=0):
     held, n = set(), 0
     for name in np.random.default_rng(seed).permutation(sorted(set(groups))).tolist():
@@ -786,6 +965,38 @@ def held_group_by_group(groups, share, seed=0):
     return rest, sorted(held, key=lambda i: (groups[i], -i))
 
 
+@wrong("group_split", says="is another number in each process")
+def ordered_by_hash(groups, share, seed=0):
+    return dealt(groups, sorted(set(groups), key=lambda name: hash((name, seed))), share)
+
+
+@wrong("group_split", says="is rounded")
+def share_rounded(groups, share, seed=0):
+    held, n = set(), 0
+    for name in np.random.default_rng(seed).permutation(sorted(set(groups))).tolist():
+        if n >= round(share * len(groups)):
+            break
+        held.add(name)
+        n += groups.count(name)
+    return sides(groups, held)
+
+
+@wrong("group_split", says="none skipped")
+def a_coin_for_each_group(groups, share, seed=0):
+    chance = random.Random(seed)
+    return sides(groups, {name for name in sorted(set(groups)) if chance.random() < share})
+
+
+@wrong("group_split", says="groupby sees only neighbours")
+def neighbours_only_stay_together(groups, share, seed=0):
+    runs = [list(run) for _, run in itertools.groupby(range(len(groups)), key=lambda i: groups[i])]
+    random.Random(seed).shuffle(runs)
+    held = []
+    while len(held) < share * len(groups):
+        held += runs.pop()
+    return sorted(i for run in runs for i in run), sorted(held)
+
+
 def dealt(groups, names, share):
     held, n = set(), 0
     for name in names:
@@ -835,12 +1046,12 @@ def only_the_global_ones(worker_id):
     random.seed(seed)
 
 
-@wrong("seed_worker", says="by the worker's id alone")
+@wrong("seed_worker", says="Seeded by the worker's id")
 def by_the_id(worker_id):
     get_worker_info().dataset.rng = np.random.default_rng(worker_id)
 
 
-@wrong("seed_worker", says="A fixed seed and the id")
+@wrong("seed_worker", says="each epoch repeats the one before")
 def by_a_constant_and_the_id(worker_id):
     get_worker_info().dataset.rng = np.random.default_rng(42 + worker_id)
 
@@ -890,13 +1101,38 @@ def returns_it(worker_id):
     return rng
 
 
+@wrong("seed_worker", says="They depend on more than torch.initial_seed()")
+def by_seed_and_id(worker_id):
+    get_worker_info().dataset.rng = np.random.default_rng(torch.initial_seed() + worker_id)
+
+
+@wrong("seed_worker", says="is another number in each process")
+def by_a_hash(worker_id):
+    get_worker_info().dataset.rng = np.random.default_rng(abs(hash(f"worker {torch.initial_seed()}")))
+
+
+@wrong("seed_worker", says="A fixed seed")
+def by_zero(worker_id):
+    get_worker_info().dataset.rng = np.random.default_rng(0)
+
+
+@wrong("seed_worker", says="Only the last digits")
+def by_three_digits(worker_id):
+    get_worker_info().dataset.rng = np.random.default_rng(torch.initial_seed() % 1000)
+
+
+@wrong("seed_worker", says="A torch.Generator has other methods")
+def with_torchs_generator(worker_id):
+    get_worker_info().dataset.rng = torch.Generator().manual_seed(torch.initial_seed())
+
+
 @right("seed_worker")
 def by_info(worker_id):
     info = get_worker_info()
     info.dataset.rng = np.random.default_rng(info.seed)
 
 
-@right("seed_worker")
+@wrong("seed_worker", says="They depend on more than torch.initial_seed()")
 def by_a_sequence(worker_id):
     get_worker_info().dataset.rng = np.random.default_rng([torch.initial_seed(), worker_id])
 
@@ -1108,7 +1344,7 @@ class error_overtakes(Ahead):
             raise self.error
 
 
-@wrong("Prefetcher", says="nothing is taken from batches before iteration")
+@wrong("Prefetcher", says="nothing is started or taken before iteration")
 class begins_at_once(Ahead):
     def __init__(self, batches, ahead=2):
         super().__init__(batches, ahead)
@@ -1127,6 +1363,89 @@ class last_is_lost(Ahead):
             put((1, None))
         except BaseException as error:
             put((2, error))
+
+
+@wrong("Prefetcher", says="An empty queue is no end")
+class ends_when_empty(Ahead):
+    def __iter__(self):
+        q, stop = self.room(), threading.Event()
+        worker = threading.Thread(target=self.fill, args=(self.putter(q, stop), stop), daemon=True)
+        worker.start()
+        try:
+            while True:
+                try:
+                    kind, value = q.get(timeout=0.05)
+                except queue.Empty:
+                    return
+                if kind == 1:
+                    return
+                if kind == 2:
+                    raise value
+                yield value
+        finally:
+            self.leave(stop, worker)
+
+
+@wrong("Prefetcher", says="A stop sign for all iterations")
+class one_stop_sign(Ahead):
+    def __init__(self, batches, ahead=2):
+        super().__init__(batches, ahead)
+        self.stop = threading.Event()
+
+    def __iter__(self):
+        q = self.room()
+        self.stop.clear()
+        worker = threading.Thread(target=self.fill, args=(self.putter(q, self.stop), self.stop), daemon=True)
+        worker.start()
+        try:
+            while worker.is_alive() or not q.empty():
+                try:
+                    kind, value = q.get(timeout=0.02)
+                except queue.Empty:
+                    continue
+                if kind == 1:
+                    return
+                if kind == 2:
+                    raise value
+                yield value
+        finally:
+            self.leave(self.stop, worker)
+
+
+@wrong("Prefetcher", says="the same item has to be put again")
+class drops_when_full(Ahead):
+    def putter(self, q, stop):
+        def put(pair):
+            with contextlib.suppress(queue.Full):
+                q.put(pair, timeout=0.02 if pair[0] == 0 else None)
+            return not stop.is_set()
+
+        return put
+
+
+@wrong("Prefetcher", says="no copy of it")
+class copies_items(Ahead):
+    def __iter__(self):
+        yield from map(copy.deepcopy, super().__iter__())
+
+
+@wrong("Prefetcher", says="Make __iter__ a generator")
+class is_its_own_iterator(Ahead):
+    def __iter__(self):
+        self.iterator = super().__iter__()
+        return self
+
+    def __next__(self):
+        return next(self.iterator)
+
+
+@wrong("Prefetcher", says="Another is raised in its place")
+class wraps_the_exception(Ahead):
+    def __iter__(self):
+        try:
+            yield from super().__iter__()
+        except Exception as error:
+            raise RuntimeError("the thread failed") from error
 
 
 @right("Prefetcher")
@@ -1258,14 +1577,50 @@ def equal_only(a, b, most):
     return [(i, j) for i in range(len(a)) for j in range(i + 1, len(a)) if (a[i] == b[j]).all()]
 
 
-@wrong("near_duplicates", says="bit by bit")
+@wrong("near_duplicates", says="never above 1")
 def share_of_bits(a, b, most):
     return [(i, j) for i in range(len(a)) for j in range(i + 1, len(a)) if (a[i] != b[j]).mean() <= most]
 
 
-@wrong("near_duplicates", says="bit by bit")
+@wrong("near_duplicates", says="Only neighbours")
 def neighbours_only(a, b, most):
     return [(i, i + 1) for i in range(len(a) - 1) if (a[i] != b[i + 1]).sum() <= most]
+
+
+@wrong("near_duplicates", says="sorted as text")
+def in_order_of_text(a, b, most):
+    return sorted(near_by_loops(a, b, most), key=str)
+
+
+@wrong("near_duplicates", says="int8 holds numbers up to 127")
+def small_integers(a, b, most):
+    a, b = (np.where(each, 1, -1).astype(np.int8) for each in (a, b))
+    d = (np.int8(64) - a @ b.T) // np.int8(2)
+    return [(i, j) for i in range(len(a)) for j in range(i + 1, len(a)) if d[i, j] <= most]
+
+
+@wrong("near_duplicates", says="It takes a[j] with b[i] too")
+def either_way_round(a, b, most):
+    return sorted({*near_by_loops(a, b, most), *near_by_loops(b, a, most)})
+
+
+@wrong("near_duplicates", says="passed over once it is in a pair")
+def each_picture_once(a, b, most):
+    found, gone = [], set()
+    for i, j in near_by_loops(a, b, most):
+        if i not in gone:
+            found.append((i, j))
+            gone.add(j)
+    return found
+
+
+@wrong("near_duplicates", says="what a chain of pairs joins")
+def chains_joined(a, b, most):
+    near = np.array(bits_apart(a, b)) <= most
+    near |= near.T
+    for _ in range(len(a)):
+        near |= (near.astype(int) @ near.astype(int)) > 0
+    return [(i, j) for i in range(len(a)) for j in range(i + 1, len(a)) if near[i, j]]
 
 
 @right("near_duplicates")

@@ -70,9 +70,9 @@ class FolderDataset(Dataset):
     """Pictures in folders, one folder for each class."""
 
     def __init__(self, root, transform=None):
-        """root: a path, str or Path. Each folder in it is a class, an empty one too. The files
-        directly in that folder whose names end in .png are its pictures; all else is passed over.
-        No picture is opened here.
+        """root: a path, str or Path. Each folder in it is a class, an empty one too. What
+        glob("*.png") finds directly in that folder are its pictures; all else is passed over.
+        No picture is opened here: a broken one has its place in paths, too.
 
         Sets classes, the folders' names, sorted; paths, a list of Path, class by class, sorted
         by name within a class; labels, a list of int, the index in classes for each path.
@@ -270,7 +270,8 @@ class BalancedSampler(Sampler):
     def __init__(self, labels, per_class, seed=0):
         """labels: N class numbers, a list, array or tensor; the numbers may have gaps.
         per_class: m, so often each class comes in an epoch. seed: two samplers with the same one
-        give the same epochs, the first, the second, ...; each epoch differs from the one before.
+        give the same epochs, the first, the second, ...; each epoch differs from the one before,
+        also from one that was left early.
         All chance comes from a torch.Generator of its own.
         """
         # TODO: the indices of each class, and self.generator = torch.Generator().manual_seed(...)
@@ -470,7 +471,8 @@ def random_shift_crop(images, pad, generator, fill=0.0):
     """Move each image by its own random shift of at most `pad` pixels.
 
     images: (B, C, H, W), any dtype. generator: a torch.Generator; all chance comes from it.
-    fill: the value that comes in at the edges. Returns (B, C, H, W), new, dtype of images.
+    fill: the value that comes in at the edges, and nowhere else. Returns (B, C, H, W), new, dtype
+    of images.
     Row and column offsets are independent and uniform over 0, ..., 2·pad, for each image.
     """
     # TODO: functional.pad; torch.randint for tops and lefts, (B,) each; then one indexing.
@@ -673,8 +675,9 @@ def seed_worker(worker_id):
 
     worker_id: 0, 1, ... The data set, get_worker_info().dataset, draws from its attribute rng.
     Afterwards rng is a new np.random.Generator whose numbers depend on this worker's torch seed
-    alone, torch.initial_seed(): others for each worker and in each epoch, and the same again
-    in a program whose loader has a generator with the same seed. Nothing is returned.
+    alone, torch.initial_seed(), which has the worker's id in it: others for each worker and in
+    each epoch, and the same again in a program whose loader has a generator with the same seed.
+    Nothing is returned.
     """
     # TODO: one line, or two.
     ### BEGIN SOLUTION
@@ -785,8 +788,9 @@ class Prefetcher:
         ### END SOLUTION
 
     def __iter__(self):
-        """The items of batches, each once, in order, whatever they are. Each iteration begins anew
-        with a queue and a thread of its own; two at once do not disturb each other.
+        """The items of batches, each once, in order, whatever they are, and however long one side
+        lets the other wait. Each iteration begins anew with a queue and a thread of its own; two
+        at once do not disturb each other, also where one is closed.
 
         At most `ahead` items wait, and one more is in the thread's hand. What batches raises, also
         at its very beginning, is raised here, after the items before it. The thread ends with the

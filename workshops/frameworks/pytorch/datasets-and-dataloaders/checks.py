@@ -6,11 +6,15 @@ is waited for with a timeout.
 
 import contextlib
 import ctypes
+import functools
 import gc
 import itertools
+import os
+import random
 import tempfile
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +37,10 @@ def _pictures(rng):
     from PIL import Image
 
     def noise(channels, size):
-        return Image.fromarray(rng.integers(0, 256, (size, size + 3, channels), dtype=np.uint8).squeeze())
+        pixels = rng.integers(0, 256, (size, size + 3, channels), dtype=np.uint8)
+        if channels in (2, 4):
+            pixels[0, :2, -1] = 0, 255  # one pixel is not seen at all, and one is all that is seen
+        return Image.fromarray(pixels.squeeze())
 
     palette = Image.fromarray(rng.integers(0, 4, (6, 5), dtype=np.uint8), "P")
     palette.putpalette(rng.integers(0, 256, 12).tolist())
@@ -96,11 +103,17 @@ def FolderDataset(learner, rng):
         expect.equal(len(dataset), len(names), why="len(d) is the number of pictures", source="the files")
         for i, name in enumerate(names):
             why = f"d[{i}], {name}, mode {pictures[name].mode}"
-            _demand_picture(dataset[i], _on_white(pictures[name]), labels[i], why)
+            _demand_picture(dataset[i], pictures[name], labels[i], why)
         likely = "Index the list of paths as it is: lists know negative numbers."
-        _demand_picture(dataset[-1], _on_white(pictures[names[-1]]), labels[-1], "d[-1] is the last picture")
+        why = "d[-1] is the last picture"
+        try:
+            last = dataset[-1]
+        except IndexError as error:
+            raise Complaint(why, [f"yours    IndexError: {error}", "expected what a list gives"], likely) from None
+        _demand_picture(last, pictures[names[-1]], labels[-1], why)
         why = "d[len(d)] raises IndexError: a for loop over the data set ends by it"
-        expect.raises(IndexError, lambda: dataset[len(names)], why)
+        likely = "The list of paths raises it by itself, if it is asked for i as it is: without %, min or max."
+        expect.raises(IndexError, lambda: dataset[len(names)], why, likely=likely)
 
         other = _pictures(rng)[names[0]]
         other.save(root / names[0])
@@ -116,6 +129,8 @@ def FolderDataset(learner, rng):
         likely = "return self.transform(image) if self.transform else image, ..."
         expect.true(got[0] == "made", "with a transform, the image is what transform(image) returns", likely=likely)
         expect.equal(got[1], labels[3], why="with a transform, the label stays", source="the folders")
+        likely = "It is handed PIL's picture. First the tensor is made, then comes the transform."
+        expect.kind(seen[-1], torch.Tensor, "the transform is handed the image as a tensor", likely=likely)
         expect.close(seen[-1], _on_white(pictures[names[3]]), why="the transform is handed the image, uint8 (3, H, W)",
                      source="the file", atol=1.01)  # fmt: skip
         expect.dtype(seen[-1], torch.uint8, "the transform is handed the image, uint8 (3, H, W)")
@@ -129,26 +144,68 @@ def FolderDataset(learner, rng):
         _demand_broken(learner, root, rng)
 
 
-def _demand_picture(given, expected, label, why):
+def _demand_picture(given, picture, label, why):
     import torch
 
+    expected = _on_white(picture)
     image, mine = expect.parts(given, ("image", "label"), f"{why}: (image, label)")
     tensor(image, f"{why}: the image")
     turned = "Channels first: permute(2, 0, 1) of (H, W, 3)." if expected.shape[1:] == image.shape[:2] else ""
     four = "The opacity is still there: after alpha_composite, .convert('RGB')." if 4 in image.shape else ""
     expect.shape(image, expected.shape, f"{why}: the image is (3, H, W)", likely=turned or four)
     expect.dtype(image, torch.uint8, f"{why}: the image is uint8, 0 to 255")
-    dropped = (
-        "Opacity is to be computed with, not dropped: convert('RGB') throws it away. Image.alpha_composite on white."
-    )
-    likely = dropped if "RGBA" in why else "Any mode first becomes 'RGBA', so that its opacity counts."
+    likely = lambda yours, _: _of_opacity(yours, picture)  # noqa: E731
     expect.close(image, expected, why=f"{why}: on white", source="a/255·c + (1 - a/255)·255", atol=1.01, likely=likely)
     expect.kind(mine, int, f"{why}: the label is an int")
     expect.equal(mine, label, why=f"{why}: the label", source="the folder")
 
 
+def _of_opacity(yours, picture):
+    """What was done with the fourth channel, as the result shows it."""
+    pixels = np.asarray(picture.convert("RGBA"), float).transpose(2, 0, 1)
+    colours, opacity = pixels[:3], pixels[3:] / 255
+    near = lambda other: np.abs(yours - other).max() < 1.01  # noqa: E731
+    if near(colours) and picture.mode == "RGBA":
+        return "Opacity is computed with, not dropped: convert('RGB') throws it away. Image.alpha_composite on white."
+    if near(opacity * colours) or near(np.where(opacity > 0, colours, 0)):
+        return "It is on black, or on nothing. The ground is white: Image.new('RGBA', image.size, 'white')."
+    if any(near(np.where(opacity > least, colours, 255)) for least in (0, 0.25, 0.5)):
+        return "Pixels are either opaque or white here. Half transparent ones mix: Image.alpha_composite does it."
+    return "Any mode first becomes 'RGBA', so that its opacity counts, and then Image.alpha_composite puts it on white."
+
+
+def _chunked(content):
+    """The same PNG with its pixels in two chunks, the second one's name damaged."""
+    at = content.index(b"IDAT") - 4
+    length = int.from_bytes(content[at : at + 4], "big")
+    pixels, rest = content[at + 8 : at + 8 + length], content[at + 12 + length :]
+
+    def chunk(name, data):
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    half = length // 2
+    return content[:at] + chunk(b"IDAT", pixels[:half]) + chunk(b"\x00\x01\x02\x03", pixels[half:]) + rest
+
+
+def _of_broken(got, _):
+    """Why a broken file does not give a ValueError with its path."""
+    if isinstance(got, ValueError):
+        if "whole.png" in str(got):
+            return "The whole path, not the name."
+        return "A ValueError comes, and its message does not name the file: the path belongs into it."
+    if isinstance(got, OSError | SyntaxError):
+        return (
+            f"{type(got).__name__} comes out as it is. Either its line is outside of the try (open reads the head,"
+            " convert or load the pixels), or except does not name it: OSError and SyntaxError may come, except"
+            " Exception takes both."
+        )
+    if isinstance(got, Exception):
+        return ""
+    return "A broken picture is not to be replaced, skipped or half shown. Is LOAD_TRUNCATED_IMAGES set?"
+
+
 def _demand_broken(learner, root, rng):
-    """Broken files of four kinds: each is told when it is asked for, by its path."""
+    """Broken files of five kinds: each is told when it is asked for, by its path."""
     from PIL import Image
 
     big = Image.fromarray(rng.integers(0, 256, (60, 60, 4), dtype=np.uint8))
@@ -159,20 +216,24 @@ def _demand_broken(learner, root, rng):
         "an empty file": b"",
         "a file cut in half": content[: len(content) // 2],
         "a file with a damaged head": content[:12] + b"XXXX" + content[16:],
+        "a file damaged between its pixels": _chunked(content),
     }
     for kind, damaged in kinds.items():
         (root / "cats/whole.png").write_bytes(damaged)
-        dataset = learner(root)
-        i = [Path(path).name for path in dataset.paths].index("whole.png")
+        opened = "No picture is opened in __init__: a broken one is told when d[i] asks for it."
+        try:
+            dataset = learner(root)
+        except (OSError, SyntaxError, ValueError) as error:
+            shown = [f"yours    {type(error).__name__}: {error}"]
+            raise Complaint(f"{kind} named .png: the data set is made all the same", shown, opened) from None
+        found = [Path(path).name for path in dataset.paths]
+        if "whole.png" not in found:
+            shown = [f"yours    {len(found)} paths, without cats/whole.png"]
+            raise Complaint(f"{kind} named .png is in paths like the others", shown, opened)
+        i = found.index("whole.png")
         why = f"{kind} named .png: d[i] raises ValueError with its path"
-        likely = lambda got, _: (  # noqa: E731
-            "Pixels are decoded late: convert, or load, inside the try, not only open." if isinstance(got, Exception)
-            else "A broken picture is not to be replaced, skipped or half shown. Is LOAD_TRUNCATED_IMAGES set?"
-        )  # fmt: skip
-        expect.raises(ValueError, lambda d=dataset, i=i: d[i], why, match=r"whole\.png", likely=likely)
-        expect.raises(
-            ValueError, lambda d=dataset, i=i: d[i], why, match=r"cats", likely="The whole path, not the name."
-        )
+        for part in (r"whole\.png", "cats"):
+            expect.raises(ValueError, lambda d=dataset, i=i: d[i], why, match=part, likely=_of_broken)
         expect.parts(dataset[i - 1], ("image", "label"), f"beside {kind}, other pictures are read")
 
 
@@ -223,14 +284,14 @@ def _collated(
     width=lambda rows: max(map(len, rows)),
     fill=_rows_filled,
     mask=_mask_of,
-    lengths=lambda rows, T: [len(row) for row in rows],
+    lengths=lambda rows, T, pad: [len(row) for row in rows],
     labels=lambda y: y,
 ):
     import torch
 
     rows, y = zip(*order(batch), strict=True)
     T = width(rows)
-    x, n = fill([row[:T] for row in rows], T, pad), torch.tensor(lengths(rows, T))
+    x, n = fill([row[:T] for row in rows], T, pad), torch.tensor(lengths(rows, T, pad))
     return x, mask(x, torch.tensor([len(row) for row in rows]), pad), n, torch.tensor(labels(y))
 
 
@@ -239,6 +300,14 @@ def _padded_left(rows, T, pad):
     for i, row in enumerate(rows):
         x[i] = pad
         x[i, T - len(row) :] = row
+    return x
+
+
+def _last_repeated(rows, T, pad):
+    x = _rows_filled(rows, T, pad)
+    for i, row in enumerate(rows):
+        if len(row):
+            x[i, len(row) :] = row[-1]
     return x
 
 
@@ -256,11 +325,32 @@ def _padded_left(rows, T, pad):
             "The rows were sorted by length, the shortest first. They stay in the order of the list.": (
                 lambda batch: sorted(batch, key=lambda pair: len(pair[0]))
             ),
+            "Empty rows are left out. They are examples too: a row of `pad`, the mask False, the length 0.": (
+                lambda batch: [pair for pair in batch if len(pair[0])]
+            ),
         },
         width={
             "All rows are cut to the shortest. T is the longest.": lambda rows: min(map(len, rows)),
+            "T is made at least 1. The longest row may be empty: then x and mask are (B, 0).": (
+                lambda rows: max(1, *map(len, rows))
+            ),
         },
-        fill={"The filler stands in front. It comes after each row's end.": _padded_left},
+        fill={
+            "The filler stands in front. It comes after each row's end.": _padded_left,
+            "Each row is filled up with its last entry. The filler is `pad`.": _last_repeated,
+        },
+        returns={
+            "mask and lengths have changed places: return x, mask, lengths, y.": lambda all: [
+                all[k] for k in (0, 2, 1, 3)
+            ],
+            "y stands before mask and lengths: return x, mask, lengths, y.": lambda all: [all[k] for k in (0, 3, 1, 2)],
+            "lengths and y have changed places: return x, mask, lengths, y.": lambda all: [
+                all[k] for k in (0, 1, 3, 2)
+            ],
+            "The rows went through float32, and are rounded to its 24 bits: make x with their own dtype.": (
+                lambda all: [all[0].float().to(all[0].dtype), *all[1:]]
+            ),
+        },
         mask={
             "The mask is where x is not `pad`, and so takes real values that equal it for filler. It comes from the lengths.": (
                 lambda x, lengths, pad: x != pad
@@ -277,7 +367,10 @@ def _padded_left(rows, T, pad):
             ),
         },
         lengths={
-            "lengths says T for each row. Each row's own length is asked for.": lambda rows, T: [T] * len(rows),
+            "lengths says T for each row. Each row's own length is asked for.": lambda rows, T, pad: [T] * len(rows),
+            "lengths counts the entries that are not `pad`. A row may hold that value: its length is len(row).": (
+                lambda rows, T, pad: [int((row != pad).sum()) for row in rows]
+            ),
         },
         pad={"pad is an argument; this fills with 0 whatever it is.": 0},
         together={
@@ -291,18 +384,24 @@ def collate_padded(learner, rng):
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
-    def demand(lengths, why, pad=0, dtype=torch.int64, low=0):
-        rows = [torch.tensor(rng.integers(low, 9, T)).to(dtype) for T in lengths]
+    def demand(lengths, why, pad=0, dtype=torch.int64, low=0, high=9):
+        rows = [torch.tensor(rng.integers(low, high, T)).to(dtype) for T in lengths]
+        if dtype.is_floating_point:
+            rows = [row / 7 for row in rows]
         y = rng.integers(0, 5, len(rows)).tolist()
         given = learner(list(zip(rows, y, strict=True)), pad)
         given = expect.parts(given, ("x", "mask", "lengths", "y"), f"{why}: four results")
         for name, each in zip(("x", "mask", "lengths", "y"), given, strict=True):
             tensor(each, f"{why}: {name}")
         x, mask, n, labels = given
-        expect.equal(x, pad_sequence(rows, True, pad), why=f"{why}: x", source="torch's pad_sequence")
-        expect.dtype(x, dtype, f"{why}: x has the dtype of the rows")
+        likely = "Make x with dtype=rows[0].dtype: torch.zeros is float32 unless told, torch.full goes by pad."
+        expect.dtype(x, dtype, f"{why}: x has the dtype of the rows", likely=likely)
+        expected = pad_sequence(rows, True, pad)
+        expect.equal(x, expected, why=f"{why}: x", source="torch's pad_sequence")
+        likely = "The rows went through float64, and are rounded to its 53 bits: make x with their own dtype."
+        expect.true(torch.equal(x, expected), f"{why}: x, to the last digit", likely=likely)
         wanted = [[t < T for t in range(max(lengths))] for T in lengths]
-        expect.equal(mask, np.array(wanted, bool).reshape(mask.shape if not mask.numel() else (len(lengths), -1)),
+        expect.equal(mask, np.array(wanted, bool).reshape(len(lengths), max(lengths)),
                      why=f"{why}: mask", source="counted")  # fmt: skip
         expect.dtype(mask, torch.bool, f"{why}: the mask is bool")
         expect.equal(n, lengths, why=f"{why}: lengths", source="counted")
@@ -317,7 +416,10 @@ def collate_padded(learner, rng):
     demand([3, 3, 3], "rows of one length")
     demand([5], "a batch of one")
     demand([0, 3, 0], "with empty rows")
+    demand([0, 0], "all rows empty: T is 0")
     demand([2, 4], "rows of float32", dtype=torch.float32)
+    demand([4, 2], "rows of float64", dtype=torch.float64)
+    demand([3, 2], "large whole numbers", low=2**60, high=2**61)
     demand([25, 1], "a longer row than before")
     rows = [(torch.tensor([1, 2]), 1), (torch.tensor([3]), 0)]
     x, *_ = learner(rows)
@@ -378,6 +480,28 @@ def _same_epoch(self):
     self.generator.manual_seed(self.seed)
 
 
+def _epoch(sampler):
+    """The indices of the next epoch."""
+    iterator = sampler.__iter__() if hasattr(sampler, "__iter__") else iter(sampler)
+    if not hasattr(iterator, "__next__"):
+        shown = [f"yours    {type(iterator).__name__}", "expected an iterator"]
+        raise Complaint("__iter__ gives an iterator", shown, "yield from the list, or return iter(...) of it.")
+    return list(iterator)
+
+
+def _demand_gaps(learner, labels, error):
+    """Complain of gaps in the numbers of the classes if it is only they that raise the error."""
+    import torch
+
+    try:
+        _epoch(learner(torch.tensor(np.unique(labels, return_inverse=True)[1]), 10))
+    except Exception:
+        return
+    shown = [f"yours    {type(error).__name__}: {error}", "expected an epoch, as with the numbers 0, 1, 2"]
+    likely = "Which numbers there are, labels.unique() says: not range(K), nor range(labels.max() + 1)."
+    raise Complaint("classes 3, 7 and 8: the numbers may have gaps", shown, likely) from None
+
+
 @exercise(
     hints=[
         "Keep for each class the indices of its examples, and a torch.Generator seeded in __init__. Draw in __iter__.",
@@ -418,59 +542,96 @@ def BalancedSampler(learner, rng):
     numbers = {c: np.flatnonzero(labels == c) for c in counts}
 
     def epoch(sampler, m, why):
-        before, taken = generator_states(), list(sampler)
+        before, taken = generator_states(), _epoch(sampler)
         likely = "Hand generator=self.generator to each torch.randperm; np.random and random are not needed."
         expect.true(before == generator_states(), f"{why}: all chance comes from its own generator", likely=likely)
         for each in taken[:1]:
             expect.kind(each, int, f"{why}: indices are int", likely="yield from ....tolist()")
-        likely = "len(s) and what comes out differ." if len(taken) == 3 * m else ""
+        sizes = [int((labels == c).sum()) for c in counts]
+        likely = {
+            sum(
+                min(m, n) for n in sizes
+            ): "A class with fewer than m examples is not repeated: each has to come m times.",
+            sum(
+                m if n >= m else m // n * n for n in sizes
+            ): "The remainder is missing: m // n rounds of n, and m % n once more.",
+            3 * m: "len(s) and what comes out differ.",
+        }.get(len(taken), "")
         expect.equal([len(taken), len(sampler)], [3 * m, 3 * m], why=f"{why}: indices in an epoch, and len(s)",
                      source="m for each class", likely=likely)  # fmt: skip
         often = {int(c): int((labels[taken] == c).sum()) for c in counts}
-        expect.equal(often, dict.fromkeys(counts, m), why=f"{why}: how often each class comes", source="m times")
+        likely = ""
+        if max(taken) < max(sizes) < len(labels):
+            likely = f"All are below {max(sizes)}: places within a class? indices[...] makes indices of labels of them."
+        expect.equal(often, dict.fromkeys(counts, m), why=f"{why}: how often each class comes", source="m times",
+                     likely=likely)  # fmt: skip
         return taken
 
-    sampler = learner(torch.tensor(labels), 10)
-    taken = epoch(sampler, 10, "labels with gaps, m = 10")
-    for c, several in (
-        (3, "20, so ten different ones"),
-        (8, "10, so each once"),
-        (7, "4, so each twice or three times"),
-    ):
-        often = np.sort(np.bincount(taken, minlength=len(labels))[numbers[c]])
-        n, (whole, rest) = counts[c], divmod(10, counts[c])
-        expected = [whole] * (n - rest) + [whole + 1] * rest
-        likely = "Of a class with fewer than m, whole permutations first: each comes equally often, or once more."
-        if n >= 10:
-            likely = "Draw without replacement where there are enough: torch.randperm(n)[:m]."
-        expect.equal(often, expected, why=f"how often the examples of a class come of which there are {several}",
-                     source="m/n, rounded down or up", likely=likely)  # fmt: skip
+    def rounds(taken, when):
+        """Whole rounds of each class, and of its remainder different ones."""
+        for c, several in (
+            (3, "20, so ten different ones"),
+            (8, "10, so each once"),
+            (7, "4, so each twice or three times"),
+        ):
+            often = np.sort(np.bincount(taken, minlength=len(labels))[numbers[c]])
+            n, (whole, rest) = counts[c], divmod(10, counts[c])
+            expected = [whole] * (n - rest) + [whole + 1] * rest
+            likely = (
+                "Of a class with fewer than m, whole permutations first: each comes equally often, or once more. Are"
+                " copies shuffled together and cut, or is the remainder drawn with replacement?"
+            )
+            if n >= 10:
+                likely = "Draw without replacement where there are enough: torch.randperm(n)[:m]."
+            why = f"how often the examples of a class come of which there are {several}{when}"
+            expect.equal(often, expected, why=why, source="m/n, rounded down or up", likely=likely)
+
+    try:
+        sampler = learner(torch.tensor(labels), 10)
+        taken = epoch(sampler, 10, "labels with gaps, m = 10")
+    except (Complaint, NotImplementedError):
+        raise
+    except Exception as error:
+        _demand_gaps(learner, labels, error)
+        raise
+    rounds(taken, "")
     changes = int(np.count_nonzero(np.diff(labels[taken])))
     why = "the classes are mixed: neighbours of different classes"
     if not 11 <= changes <= 28:
         likely = "They come in turn." if changes > 28 else "Shuffle the whole epoch, not each class for itself."
         expect.true(False, why, f"yours    {changes} of 29", "expected about 20", likely=likely)
 
-    second = list(sampler)
+    second = _epoch(sampler)
     shown = [f"yours    {taken[:6]}, then {second[:6]}"]
     likely = "Seed in __init__, draw in __iter__."
     expect.true(taken != second, "the second epoch differs from the first", *shown, likely=likely)
     twin = learner(torch.tensor(labels), 10, 0)
-    same = [list(twin) == taken, list(twin) == second]
-    expect.true(all(same), "a second sampler with the same seed gives the same epochs; seed is 0 unless given")
+    same = [_epoch(twin) == taken, _epoch(twin) == second]
+    likely = "Is the generator seeded with seed, torch.Generator().manual_seed(seed), and shared with no other sampler?"
+    why = "a second sampler with the same seed gives the same epochs; seed is 0 unless given"
+    expect.true(all(same), why, likely=likely)
     likely = "Is the seed that is given used?"
-    other = list(learner(torch.tensor(labels), 10, 5))
+    other = _epoch(learner(torch.tensor(labels), 10, 5))
     shown = [f"yours    {other[:6]} for seed 5, {taken[:6]} for seed 0"]
     expect.true(other != taken, "another seed gives another epoch", *shown, likely=likely)
     many = [learner(torch.tensor(labels), 10, seed) for seed in (0, 0)]
-    mixed = [list(next_one) for next_one in (many[0], many[1], many[0], many[1])]
+    mixed = [_epoch(next_one) for next_one in (many[0], many[1], many[0], many[1])]
     why = "two samplers that take turns do not disturb each other"
-    expect.true(mixed[0] == mixed[1] == taken and mixed[2] == mixed[3] == second, why)
+    likely = "They share a generator: one of the class, or outside of it? Make it in __init__, self.generator = ..."
+    expect.true(mixed[0] == mixed[1] == taken and mixed[2] == mixed[3] == second, why, likely=likely)
+
+    begun = [each for each, _ in zip(sampler.__iter__(), range(8), strict=False)]
+    likely = "Does the generator, or a count of epochs, move on at the end of __iter__ only? At its beginning."
+    after = _epoch(sampler)[:8]
+    shown = [f"yours    {begun}, then {after}"]
+    expect.true(begun != after, "the epoch after one that was left early differs from it", *shown, likely=likely)
 
     seen = np.zeros(len(labels), int)
     extra = np.zeros(len(labels), int)
     for _ in range(40):
-        often = np.bincount(list(sampler), minlength=len(labels))
+        taken = _epoch(sampler)
+        rounds(taken, ", in many epochs")
+        often = np.bincount(taken, minlength=len(labels))
         seen += often > 0
         extra += often > 2
     likely = "Which ones are taken is drawn anew in each epoch."
@@ -480,7 +641,7 @@ def BalancedSampler(learner, rng):
     why = "of the four rare examples another two come a third time in each epoch"
     expect.true(few.min() > 4, why, f"yours    {few} times in 40 epochs", likely="The remainder is drawn too.")
 
-    one = list(learner([1, 0, 1], 3))
+    one = _epoch(learner([1, 0, 1], 3))
     expect.equal(sorted(one.count(i) for i in range(3)), [1, 2, 3], why="labels as a list, m = 3: one label of"
                  " class 0, two of class 1", source="by hand")  # fmt: skip
     labels, counts = np.array([0, 1, 2] * 4), {0: 4, 1: 4, 2: 4}
@@ -523,6 +684,25 @@ def _at_the_edge(x, pad, fill):
     return functional.pad(x.double(), (pad, pad, pad, pad), mode="replicate").to(x.dtype)
 
 
+_FILLED = "Pixels of the image that are 0 become `fill` too. It belongs outside only: functional.pad(..., value=fill)."
+
+
+def _all_zeros_filled(x, pad, fill):
+    padded = _around(x, pad, 0)
+    return padded.masked_fill(padded == 0, fill)
+
+
+def _sides_swapped(images, pad, generator, fill=0.0):
+    """H and W have changed places: images.shape is B, C, H, W, rows before columns."""
+    import torch
+
+    B, C, W, H = images.shape
+    top, left = torch.randint(2 * pad + 1, (2, B), generator=generator)
+    rows, columns = top[:, None] + torch.arange(H), left[:, None] + torch.arange(W)
+    b, c = torch.arange(B)[:, None, None, None], torch.arange(C)[:, None, None]
+    return _around(images, pad, fill)[b, c, rows[:, None, :, None], columns[:, None, None, :]]
+
+
 def _rolled(images, pad, generator, fill=0.0):
     """What leaves at one edge comes in at the other, as torch.roll does it. At the edges comes in `fill`: pad first."""
     import torch
@@ -533,6 +713,35 @@ def _rolled(images, pad, generator, fill=0.0):
     return torch.stack([image.roll((i, j), (1, 2)) for image, i, j in moves]) if B else images.clone()
 
 
+def _of_no_cut(image, out, pad, fill):
+    """What was done to an image (C, H, W) that is not its padded self, cut at one place."""
+    C, H, W = image.shape
+    places = list(itertools.product(range(2 * pad + 1), repeat=2))
+
+    def cut(padded, out):
+        """Whether it is what stands at one place of the padded image."""
+        return any(bool((padded[:, i : i + H, j : j + W] == out).all()) for i, j in places)
+
+    padded = _around(image, pad, fill)
+    if cut(padded, out.flip(-1)) or cut(padded, out.flip(-2)):
+        return "It is mirrored. Here images only move."
+    if all(cut(padded[c : c + 1], out[c : c + 1]) for c in range(C)):
+        return "Each channel has a shift of its own. All channels of an image move together."
+    if cut(padded.float().to(image.dtype), out):
+        return "Its values went through float32, and are rounded: the dtype of images is kept all the way."
+    if cut(_around(image, pad, 0), out):
+        return "At the edges comes in 0 and not `fill`."
+    if cut(_around(image, pad, int(fill)), out):
+        return "At the edges comes in `fill` as a whole number: it is used as it is."
+    if cut(_all_zeros_filled(image, pad, fill), out):
+        return _FILLED
+    if cut(_at_the_edge(image[None], pad, fill)[0], out):
+        return "At the edges the border pixels are repeated. `fill` comes in there."
+    if any(bool((out == image.roll((i - pad, j - pad), (1, 2))).all()) for i, j in places):
+        return " ".join(_rolled.__doc__.split())
+    return "Compare one image with its padded self: do all channels move together, does `fill` come in at the edges?"
+
+
 @exercise(
     hints=[
         "Pad all images once: functional.pad(images, (pad, pad, pad, pad), value=fill). Then cut out of each one at its own corner.",
@@ -541,6 +750,7 @@ def _rolled(images, pad, generator, fill=0.0):
     ],
     mistakes=_shifted.mistakes(
         _rolled,
+        _sides_swapped,
         offsets={
             "All images of the batch have one shift. Each has its own: offsets of shape (B,).": (
                 lambda torch, n, B, g: torch.randint(n, (2, 1), generator=g).expand(2, B)
@@ -562,7 +772,10 @@ def _rolled(images, pad, generator, fill=0.0):
             "Offsets run from 0 to pad only, so that images move in one direction: 0, ..., 2·pad.": lambda pad: pad + 1,
         },
         fill={"At the edges comes in 0, whatever `fill` is.": 0.0},
-        around={"At the edges the border pixels are repeated. `fill` comes in there.": _at_the_edge},
+        around={
+            "At the edges the border pixels are repeated. `fill` comes in there.": _at_the_edge,
+            _FILLED: _all_zeros_filled,
+        },
     ),
     new=True,
     seconds=30,
@@ -574,23 +787,23 @@ def random_shift_crop(learner, rng):
     def shifts(images, out, pad, fill, why):
         """Row and column offset of each image, found by trying all: (B, 2)."""
         tensor(out, why)
-        expect.shape(out, tuple(images.shape), f"{why}: the shape stays")
+        B, C, H, W = images.shape
+        likely = ""
+        if tuple(out.shape) == (B, C, B, H, W):
+            likely = (
+                "Every image comes at the places of all: padded[:, :, rows, columns] does not bind b to its own rows."
+                " Index the first two axes too: padded[b, c, rows, columns] with b of shape (B, 1, 1, 1), c (C, 1, 1)."
+            )
+        expect.shape(out, tuple(images.shape), f"{why}: the shape stays", likely=likely)
         expect.dtype(out, images.dtype, f"{why}: the dtype stays")
         padded = functional.pad(images, (pad,) * 4, value=fill)
-        _, _, H, W = images.shape
         found = np.full((len(images), 2), -1)
         for i, j in itertools.product(range(2 * pad + 1), repeat=2):
             equal = (padded[:, :, i : i + H, j : j + W] == out).flatten(1).all(1).numpy()
             found[equal] = i, j
         bad = np.flatnonzero(found[:, 0] < 0)
         if len(bad):
-            likely = "Do all channels of an image move together, and does `fill` come in at the edges?"
-            if any(bool((out[b] == functional.pad(images[b], (pad,) * 4)[..., i : i + H, j : j + W]).all())
-                   for b in bad[:1] for i, j in itertools.product(range(2 * pad + 1), repeat=2)):  # fmt: skip
-                likely = "At the edges comes in 0 and not `fill`."
-            moves = itertools.product(range(-pad, pad + 1), repeat=2)
-            if any(bool((out[bad[0]] == images[bad[0]].roll(move, (1, 2))).all()) for move in moves):
-                likely = " ".join(_rolled.__doc__.split())
+            likely = _of_no_cut(images[bad[0]], out[bad[0]], pad, fill)
             details = [f"yours    {len(bad)} of {len(images)} images are none", "expected each image, moved"]
             raise Complaint(f"{why}: each image is its padded self, cut at one place", details, likely, out)
         return found
@@ -607,13 +820,16 @@ def random_shift_crop(learner, rng):
         shown = ["yours    " + " / ".join(" ".join(map(str, row)) for row in counts), "expected about 60 each"]
         raise Complaint("how often each of the 25 offsets comes, row by row", shown, likely, counts)
     few = torch.tensor(1 + rng.random((3, 1, 6, 4)))
+    few[:, :, ::2, 1:3] = 0  # black pixels, which are no fill
     governed(lambda g: learner(few, 2, g, 0.5), why="the generator decides", make=torch_generator)
     draws = [learner(few, 2, torch_generator(seed), 0.5) for seed in range(12)]
     found = np.concatenate([shifts(few, each, 2, 0.5, "three images, pad 2, fill 0.5") for each in draws])
     likely = "Offsets are 0, ..., 2·pad."
     expect.true(len({tuple(each) for each in found}) > 12, "with pad 2 many offsets come", likely=likely)
-    expect.equal(learner(few, 0, torch_generator(0)), few, why="with pad 0 nothing moves", source="the images")
-    grey = torch.tensor(rng.integers(1, 256, (4, 3, 5, 7)), dtype=torch.uint8)
+    still = learner(few, 0, torch_generator(0), 0.5)
+    likely = {_FILLED: few.masked_fill(few == 0, 0.5)}
+    expect.equal(still, few, why="with pad 0 nothing moves", source="the images", likely=likely)
+    grey = torch.tensor(rng.integers(0, 256, (4, 3, 5, 7)), dtype=torch.uint8)
     shifts(grey, learner(grey, 3, torch_generator(1), 255), 3, 255, "uint8, fill 255")
     shifts(grey[:1], learner(grey[:1], 3, torch_generator(2), 7), 3, 7, "a batch of one")
     single = few.float()
@@ -653,11 +869,96 @@ def _split(
     return sides
 
 
+@contextlib.contextmanager
+def _another_process(learner):
+    """In the module of the learner's function hash() gives what it would in another process: text is salted there."""
+    names = getattr(learner, "__globals__", {})
+
+    def salted(value, plain=hash):
+        return plain(value if isinstance(value, int | float) else ("another process", repr(value)))
+
+    if "hash" in names:
+        yield
+        return
+    names["hash"] = salted
+    try:
+        yield
+    finally:
+        del names["hash"]
+
+
+_SALTED = "hash() of a text, or of a tuple with one, is another number in each process: no seed governs it."
+
+
 def _by_item(groups, share, seed=0):
     """Items are dealt, not groups, so that one group can be on both sides. Shuffle the distinct names, and deal those."""
     order = np.random.default_rng(seed).permutation(len(groups)).tolist()
     k = int(np.ceil(share * len(groups)))
     return sorted(order[k:]), sorted(order[:k])
+
+
+def _choosing(choose, words):
+    """A mistake that holds out the names that choose(shuffled names, sizes, need, rng) gives."""
+
+    def mistake(groups, share, seed=0):
+        rng, names = np.random.default_rng(seed), sorted(set(groups))
+        sizes = {name: groups.count(name) for name in names}
+        held = set(choose(names, sizes, share * len(groups), rng))
+        return [i for i, g in enumerate(groups) if g not in held], [i for i, g in enumerate(groups) if g in held]
+
+    mistake.__doc__ = words
+    return mistake
+
+
+def _until_it_would_pass(names, sizes, need, rng, skip=False):
+    items = 0
+    for name in rng.permutation(names).tolist():
+        if items + sizes[name] <= need:
+            items += sizes[name]
+            yield name
+        elif not skip:
+            return
+
+
+def _drawn_again(names, sizes, need, rng):
+    items = 0
+    while items < need:
+        name = names[rng.integers(len(names))]
+        items += sizes[name]
+        yield name
+
+
+def _cut_group(groups, share, seed=0):
+    """The last group is cut, so that just the share is held out, and is on both sides: all of it is held out."""
+    _, held = _split(groups, share, seed)
+    at = int(np.ceil(share * len(groups)))
+    names = [groups[i] for i in held]
+    order = [name for name in np.random.default_rng(seed).permutation(sorted(set(groups))).tolist() if name in names]
+    held = sorted(held, key=lambda i: order.index(groups[i]))[:at]
+    return [i for i in range(len(groups)) if i not in held], sorted(held)
+
+
+def _of_sides(groups, rest, held, share):
+    """Why a split is not one of whole groups, with enough and no more."""
+    need = share * len(groups)
+    torn = {groups[i] for i in rest} & {groups[i] for i in held}
+    if torn:
+        pairs = [k for k in range(1, len(groups)) if groups[k] == groups[k - 1]]
+        if len(pairs) > 1 and all((k in held) == (k - 1 in held) for k in pairs):
+            return (
+                "What stands side by side stays together, the rest of a group does not: groupby sees only neighbours."
+            )
+        if len(torn) == 1 and len(held) == np.ceil(need):
+            return " ".join(_cut_group.__doc__.split())
+        return "A group is on both sides: deal names, not items."
+    if len(held) < need:
+        return (
+            f"{len(held)} items are held out, share · N is {need:g}. Deal on, whole groups, each once, none skipped,"
+            " until the items (not the groups) reach it: the group that passes it is held out too."
+        )
+    if not rest and len(set(groups)) > 1:
+        return "All items are held out. Does the loop stop? Are names compared whole? 'pig 1' and 'pig 2' are two."
+    return f"Without one of its groups, held still has share · N = {need:g} items: stop as soon as it is reached."
 
 
 @exercise(
@@ -668,6 +969,25 @@ def _by_item(groups, share, seed=0):
     ],
     mistakes=_split.mistakes(
         _by_item,
+        _cut_group,
+        _choosing(
+            _until_it_would_pass,
+            "It stops before share · N would be passed. At least so many: the group that passes it is held out too.",
+        ),
+        _choosing(
+            functools.partial(_until_it_would_pass, skip=True),
+            "Groups that would pass share · N are skipped. At least so many: the first that passes it is the last.",
+        ),
+        _choosing(
+            lambda names, sizes, need, rng: np.array(names)[
+                rng.random(len(names)) < need / sum(sizes.values())
+            ].tolist(),
+            "A coin is tossed for each group, so that the share is met only on average. Deal until it is reached.",
+        ),
+        _choosing(
+            _drawn_again,
+            "Groups are drawn with replacement: one that comes again is counted again, and too few are held out.",
+        ),
         returns={
             "The two lists are in the wrong order: the rest first, then what is held out.": lambda both: both[::-1]
         },
@@ -683,6 +1003,9 @@ def _by_item(groups, share, seed=0):
             "The names are not shuffled: the first of the alphabet are always held out.": lambda names, seed: names,
         },
         enough={
+            "share · N is rounded, so that 2.4 items ask for two. At least share · N items are to be held out.": (
+                lambda held, items, groups, names, share: items >= round(share * len(groups))
+            ),
             "It stops one group too early: at least share · N items are to be held out.": (
                 lambda held, items, groups, names, share: items >= share * len(groups) - 1
             ),
@@ -699,8 +1022,15 @@ def _by_item(groups, share, seed=0):
     ),
 )
 def group_split(learner, rng):
-    def split(groups, share, seed, why):
-        rest, held = expect.parts(learner(groups, share, seed), ("rest", "held"), f"{why}: two lists")
+    def form(groups, share, seed, why):
+        """The two lists, each of the right form."""
+        try:
+            given = learner(groups, share, seed)
+        except Complaint as complaint:
+            if "a second call gave another" in complaint.why:
+                complaint.reading = "Is all chance seeded by seed, anew in each call: np.random.default_rng(seed)?"
+            raise
+        rest, held = expect.parts(given, ("rest", "held"), f"{why}: two lists")
         for name, each in (("rest", rest), ("held", held)):
             expect.kind(each, list, f"{why}: {name} is a list of int")
             for index in each[:1]:
@@ -708,16 +1038,19 @@ def group_split(learner, rng):
             expect.equal(each, sorted(each), why=f"{why}: {name} is ascending", source="sorted")
         expect.equal(sorted([*rest, *held]), list(range(len(groups))), why=f"{why}: each item is on one side, once",
                      source="all indices")  # fmt: skip
+        return rest, held
+
+    def split(groups, share, seed, why, beside=()):
+        """The names that are held out. beside: other results, by which a known mistake is told from one like it."""
+        rest, held = form(groups, share, seed, why)
         both = {groups[i] for i in rest} & {groups[i] for i in held}
+        likely = lambda *_: _of_sides(groups, rest, held, share)  # noqa: E731
         sizes = [groups.count(name) for name in {groups[i] for i in held}]
         few = len(held) < share * len(groups)
         many = not few and len(held) - min(sizes, default=0) >= share * len(groups) and all(
             len(held) - size >= share * len(groups) for size in sizes)  # fmt: skip
-        found = {"on both sides": sorted(both), "too few": few, "a group too many": many, "held": held}
-        expected = {"on both sides": [], "too few": False, "a group too many": False, "held": held}
-        likely = "A group is on both sides: deal names, not items." if both else ""
-        if not both:
-            likely = "It is a share of the items, not of the groups: at least so many, and then no further group."
+        found = {"on both sides": sorted(both), "too few": few, "a group too many": many, "held": [held, *beside]}
+        expected = {"on both sides": [], "too few": False, "a group too many": False, "held": [held, *beside]}
         expect.equal(found, expected, why=f"{why}: whole groups, at least share · N items, and no group more",
                      source="counted", likely=likely)  # fmt: skip
         return frozenset(groups[i] for i in held)
@@ -727,7 +1060,9 @@ def group_split(learner, rng):
         return [groups[i] for i in rng.permutation(len(groups))]
 
     groups = names([3, 1, 4, 2, 2, 1, 2, 1])
-    drawn = [split(groups, 0.3, seed, "16 items in 8 groups, share 0.3") for seed in range(40)]
+    why = "16 items in 8 groups, share 0.3"
+    beside = [form(groups, 0.3, seed, why)[1] for seed in range(12)]
+    drawn = [split(groups, 0.3, seed, why, beside) for seed in range(40)]
     likely = "Shuffle the names by np.random.default_rng(seed); sizes and the alphabet have no say."
     every, why = frozenset().union(*drawn), "other seeds give other splits, and each group is held out for some of them"
     expect.true(len(every) == 8 and len(set(drawn)) > 3, why, likely=likely)
@@ -737,7 +1072,19 @@ def group_split(learner, rng):
         likely = "Before they are shuffled, sort the distinct names: the order of a set, or of first appearance, is no order."
         why = "the same seed gives the same groups, in any order of the items"
         expect.equal(sorted(turned), sorted(first), why=why, source="the same items, sorted", likely=likely)
-    for sizes, share in (([1] * 10, 0.3), ([2] * 5, 0.6), ([7, 1, 1, 1], 0.1), ([5, 5], 0.9), ([4], 0.5)):
+        with _another_process(learner):
+            other = split(sorted(groups, reverse=True), 0.3, seed, "in another process")
+        why = "the same seed gives the same groups in any process"
+        expect.equal(sorted(other), sorted(first), why=why, source="this process", likely=_SALTED)
+    for sizes, share in (
+        ([1] * 10, 0.3),
+        ([1] * 8, 0.3),
+        ([1] * 6, 0.2),
+        ([2] * 5, 0.6),
+        ([7, 1, 1, 1], 0.1),
+        ([5, 5], 0.9),
+        ([4], 0.5),
+    ):
         for seed in range(3):
             split(names(sizes), share, seed, f"groups of {', '.join(map(str, sizes))} items, share {share}")
     groups = names([2, 2, 2])
@@ -751,8 +1098,8 @@ def group_split(learner, rng):
 class _Chance:
     """A data set that draws from its own generator; made in the check, used in worker processes."""
 
-    def __init__(self):
-        self.rng = np.random.default_rng(0)
+    def __init__(self, seed=0):
+        self.rng = np.random.default_rng(seed)
 
     def __len__(self):
         return 4
@@ -766,16 +1113,31 @@ def _as_worker(learner, worker_id, seed):
     import torch
     from torch.utils.data._utils import worker
 
-    dataset = _Chance()
+    dataset = _Chance(_COPIED)
+    copied = dataset.rng
     torch.manual_seed(seed)
-    np.random.seed((seed + 12345) % 2**32)
+    np.random.seed((seed + 12345 + 777 * worker_id) % 2**32)  # PyTorch seeds both by seed and id
+    random.seed(seed + 777 * worker_id)
     info = worker.WorkerInfo(id=worker_id, num_workers=2, seed=seed, dataset=dataset)
-    with replaced(worker, "_worker_info", info):
+    with replaced(worker, "_worker_info", info), replaced(os, "getpid", lambda: next(_PROCESSES)):
         given = learner(worker_id)
-    expect.true(given is None, "nothing is returned", f"yours    {type(given).__name__}")
-    likely = "Set the attribute: get_worker_info().dataset.rng = np.random.default_rng(...)"
-    expect.kind(dataset.rng, np.random.Generator, "the data set's rng is a np.random.Generator", likely=likely)
+    likely = ""
+    if isinstance(given, np.random.Generator) and dataset.rng is copied:
+        likely = "The generator is made and returned, but not set: get_worker_info().dataset.rng = ..."
+    expect.true(given is None, "nothing is returned", f"yours    {type(given).__name__}", likely=likely)
+    if not isinstance(dataset.rng, np.random.Generator):
+        kind = type(dataset.rng)
+        shown = [f"yours    {kind.__module__}.{kind.__name__}", "expected np.random.Generator"]
+        likely = "Set the attribute: get_worker_info().dataset.rng = np.random.default_rng(...)"
+        if isinstance(dataset.rng, torch.Generator):
+            likely = "A torch.Generator has other methods. The data set draws from NumPy's: np.random.default_rng(...)"
+        raise Complaint("the data set's rng is a np.random.Generator", shown, likely)
     return [float(dataset.rng.random()) for _ in range(4)]
+
+
+_COPIED = 7**20
+"""The seed of the data set's own generator, as it is copied into each worker."""
+_PROCESSES = itertools.count(5003)
 
 
 def _giving(make, words):
@@ -805,21 +1167,8 @@ def _set(rng):
             " NumPy's global one and Python's random, PyTorch seeds by itself.",
         ),
         _giving(
-            _set(lambda worker_id, info: np.random.default_rng(worker_id)),
-            "Seeded by the worker's id alone: workers differ, and each epoch repeats the one before. torch.initial_seed()"
-            " differs in both.",
-        ),
-        _giving(
-            _set(lambda worker_id, info: np.random.default_rng(info.seed - worker_id)),
-            "All workers get one seed: torch.initial_seed() less the id is the same number in each.",
-        ),
-        _giving(
-            _set(lambda worker_id, info: np.random.default_rng(42)),
-            "A fixed seed: all workers and all epochs draw the same. Take torch.initial_seed().",
-        ),
-        _giving(
-            _set(lambda worker_id, info: np.random.default_rng(42 + worker_id)),
-            "A fixed seed and the id: workers differ, each epoch repeats the one before. Take torch.initial_seed().",
+            lambda worker_id, info: setattr(info, "rng", np.random.default_rng(info.seed)),
+            "rng belongs to the data set, not to the info about the worker: get_worker_info().dataset.rng = ...",
         ),
     ],
     random=True,
@@ -830,24 +1179,55 @@ def seed_worker(learner, rng):
     import torch
     from torch.utils.data import DataLoader
 
-    base, later = (int(each) for each in rng.integers(2**40, 2**60, 2))
-    old = [float(each) for each in np.random.default_rng(0).random(4)]
+    base = int(rng.integers(2**40, 2**60))
+    later, alike = base + 10 * int(rng.integers(2**30, 2**40)) + 3, base + 2**20 * 63000
+    old = [float(each) for each in np.random.default_rng(_COPIED).random(4)]
     drawn = {}
-    for name, worker_id, seed in (("0", 0, base), ("1", 1, base + 1), ("0, next epoch", 0, later), ("again", 0, base)):
+    for name, worker_id, seed in (
+        ("0", 0, base),
+        ("1", 1, base + 1),
+        ("0, next epoch", 0, later),
+        ("0, an epoch whose seed ends in the same digits", 0, alike),
+        ("1, same seed", 1, base),
+        ("again", 0, base),
+    ):
         drawn[name] = _as_worker(learner, worker_id, seed)
         why = f"worker {name}: its rng is another one than that of the copied data set"
         found = {"as copied": drawn[name] == old, "draws": drawn[name]}
         likely = "Is a generator made, but not set? get_worker_info().dataset.rng = ..."
-        expect.equal(found, {"as copied": False, "draws": drawn[name]}, why=why, source="what default_rng(0) draws",
+        expect.equal(found, {"as copied": False, "draws": drawn[name]}, why=why, source="what its own generator draws",
                      likely=likely)  # fmt: skip
-    for name, words in (("1", "the other worker"), ("0, next epoch", "the next epoch, with another torch seed,")):
-        found = {"the same": drawn["0"] == drawn[name], "draws": drawn[name]}
-        expect.equal(found, {"the same": False, "draws": drawn[name]}, why=f"{words} draws other numbers",
-                     source="torch.initial_seed() differs", likely="Seed it by torch.initial_seed().")  # fmt: skip
-    found = {"the same": drawn["0"] == drawn["again"]}
+    first, other, epoch, alike, same_seed, again = drawn.values()
+    if first == other:
+        likely = "All workers get one seed. torch.initial_seed() as it is has the id in it: base + id."
+        if first == epoch:
+            likely = "A fixed seed: all workers and all epochs draw the same. Take torch.initial_seed()."
+        shown = [f"yours    {first[0]:.6f} in worker 0, {other[0]:.6f} in worker 1"]
+        raise Complaint("the other worker draws other numbers", shown, likely)
+    shown = [f"yours    {first[0]:.6f} in one epoch, {epoch[0]:.6f} in the next"]
+    why = "the next epoch, with another torch seed, draws other numbers"
+    likely = (
+        "Seeded by the worker's id, or by what is copied: workers differ, and each epoch repeats the one before."
+        " torch.initial_seed() differs in both."
+    )
+    expect.true(first != epoch, why, *shown, likely=likely)
+    likely = (
+        "Only the last digits of the seed are used (%, & or a slice): epochs then share them by chance."
+        " default_rng takes all of torch.initial_seed()."
+    )
+    expect.true(first != alike, "a torch seed with the same last digits gives other numbers", likely=likely)
+    why = "the same torch seed gives the same numbers in another run"
     likely = "default_rng() without a number, the clock, torch.seed() and the process's number are new in each run."
-    expect.equal(found, {"the same": True}, why="the same torch seed gives the same numbers in another run",
-                 source="torch.initial_seed()", likely=likely)  # fmt: skip
+    expect.true(first == again, why, likely=likely)
+    with _another_process(learner):
+        salted = _as_worker(learner, 0, base)
+    expect.true(first == salted, why, likely=_SALTED)
+    likely = (
+        "They depend on more than torch.initial_seed(): on the id, which is in that seed already, or on a global"
+        " generator of NumPy or Python?"
+    )
+    expect.true(first == same_seed, "the torch seed alone decides: another worker with the same one draws the same",
+                likely=likely)  # fmt: skip
 
     def real(seed, epochs):
         """Two worker processes that draw, four numbers an epoch."""
@@ -876,11 +1256,15 @@ def _fork():
 _PATIENCE = 4.0  # seconds until something that does not come will not come; a right answer takes milliseconds
 
 
+_PAUSE = 0.25  # seconds for which a slow source, or a slow consumer, lets the other side wait
+
+
 class _Source:
     """Batches that count how many of them were taken, and by which threads; raises after the last if told to."""
 
-    def __init__(self, items, error=None, at_once=False):
+    def __init__(self, items, error=None, at_once=False, pause_before=None):
         self.items, self.error, self.at_once, self.taken, self.threads = items, error, at_once, 0, set()
+        self.pause_before = pause_before
 
     def __iter__(self):
         if self.at_once:
@@ -889,6 +1273,8 @@ class _Source:
 
     def _walk(self):
         for item in self.items:
+            if self.pause_before is not None and item == self.pause_before:
+                time.sleep(_PAUSE)
             self.taken += 1
             self.threads.add(threading.get_ident())
             yield item
@@ -961,6 +1347,8 @@ def _collected(prefetcher, *, caught=()):
                 raise Complaint(
                     "the iteration ends", ["yours    more items than there are"], "Where does the loop end?"
                 )
+    except (Complaint, NotImplementedError):
+        raise
     except caught as error:
         return items, error
     return items, None
@@ -984,25 +1372,79 @@ def Prefetcher(learner, rng):
 
             def consume(source=source, ahead=ahead, consumer=consumer):
                 consumer.append(threading.get_ident())
-                return _collected(learner(source, ahead))
+                before, prefetcher = len(started), learner(source, ahead)
+                if len(started) > before or source.taken:
+                    shown = [f"yours    {len(started) - before} threads started, {source.taken} items taken"]
+                    likely = "Queue, stop sign and thread belong to __iter__; __init__ only keeps batches and ahead."
+                    raise Complaint("nothing is started or taken before iteration", shown, likely)
+                iterator = iter(prefetcher)
+                if iterator is prefetcher:
+                    likely = "Two loops would share it. Make __iter__ a generator: no __next__, but yield."
+                    raise Complaint("each iteration has an iterator of its own", ["yours    self"], likely)
+                return _collected(iterator)
 
             items, _ = _in_time(consume, why, end)
-            likely = "The queue keeps the order, if one thread fills it: each item is put once, and taken once."
-            if items == list(range(n))[: len(items)]:
-                likely = "Does the consumer see the end before the last items?"
-            shown = [f"yours    {items[:8]}", f"expected {list(range(n))[:8]}"]
-            expect.true(items == list(range(n)), f"{why}: all items, each once, in order", *shown, likely=likely)
+            _demand_all(items, list(range(n)), why)
             if n == 20:
                 alone = len(started) == 2 and len(source.threads) == 1 and source.threads.isdisjoint(consumer)
                 shown = [f"yours    {len(started) - 1} started"]
                 likely = "threading.Thread(target=...).start(), and the loop over batches in its function."
                 expect.true(alone, f"{why}: one other thread walks through batches", *shown, likely=likely)
         _demand_no_thread(started, "after the last item")
+        _demand_patience(learner, end)
         _demand_odd_items(learner, torch)
         _demand_errors(learner, started)
         _demand_bounds(learner)
         _demand_early_end(learner, started)
         _demand_independence(learner, end)
+
+
+def _demand_all(items, expected, why):
+    """All items, each once, in order; what is wrong is read off those that came."""
+    likely = ""
+    if len(items) < len(expected) and items == expected[: len(items)]:
+        likely = (
+            "The last items are lost. An empty queue is no end, nor is a dead thread: q.empty(), a timeout of get,"
+            " thread.is_alive(). The end is a sign in the queue, behind the items."
+        )
+    elif items != sorted(items):
+        likely = (
+            "They came in another order: is it a LifoQueue or PriorityQueue, or do several threads take from batches?"
+        )
+    elif items == sorted(set(items) & set(expected)):
+        likely = "Some in between are lost: after queue.Full the same item has to be put again, not the next one."
+    elif len(set(items)) < len(items):
+        likely = "Some come twice. Each item is put once, and taken once."
+    place = next((k for k, pair in enumerate(zip(items, expected, strict=False)) if pair[0] != pair[1]), None)
+    start = max(0, (len(items) if place is None else place) - 2)
+    shown = [f"{name:8} {len(each)} items{f', from the {start + 1}th' if start else ''}: {each[start : start + 8]}"
+             for name, each in (("yours", items), ("expected", expected))]  # fmt: skip
+    if items != expected:
+        raise Complaint(f"{why}: all items, each once, in order", shown, likely)
+
+
+def _demand_patience(learner, end):
+    """A consumer and then a source that let the other side wait."""
+    why = "a consumer that is slow at first, then a slow source, ahead 1"
+
+    def slowly():
+        items = []
+        try:
+            for item in learner(_Source(list(range(8)), pause_before=6), 1):
+                items.append(item)
+                if item == 0:
+                    time.sleep(_PAUSE)
+        except Exception as error:
+            return items, error
+        return items, None
+
+    items, raised = _in_time(slowly, why, end)
+    if raised is not None:
+        shown = [f"yours    {items}, then {type(raised).__name__}: {raised}"]
+        raise Complaint(
+            f"{why}: nothing is raised", shown, "Waiting is no failure: queue.Full and queue.Empty are passed over."
+        )
+    _demand_all(items, list(range(8)), why)
 
 
 def _demand_odd_items(learner, torch):
@@ -1018,6 +1460,8 @@ def _demand_odd_items(learner, torch):
                 "Items are not to be compared with ==, nor asked whether they are true: put pairs, what kind and what."
             )
         raise Complaint(f"{why}: nothing is raised", [f"yours    {type(raised).__name__}: {raised}"], wrong)
+    if len(got) == len(items):
+        likely = "As many come out, but not the same objects: hand on the item itself, no copy of it."
     same = len(got) == len(items) and all(a is b for a, b in zip(got, items, strict=True))
     expect.true(same, f"{why}: the same objects come out", f"yours    {len(got)} of {len(items)}", likely=likely)
 
@@ -1026,8 +1470,8 @@ def _demand_errors(learner, started):
     for kind in (ValueError, OSError, RuntimeError):
         error, why = kind("in the source"), f"{kind.__name__} after three items"
 
-        def consume(source, kind=kind):
-            return _collected(learner(source, 2), caught=kind)
+        def consume(source):
+            return _collected(learner(source, 2), caught=Exception)
 
         likely = (
             "The thread died of it, and nobody told the consumer: catch it, send it through the queue, raise it there."
@@ -1037,18 +1481,29 @@ def _demand_errors(learner, started):
             shown = [f"yours    {items}, and a quiet end", f"expected {items}, then {kind.__name__}"]
             raise Complaint(f"{why}: it is raised in the consumer", shown, "Swallowed: half a data set looks like all.")
         shown = [f"yours    {type(raised).__name__}: {raised}"]
-        likely = "Raise the object that was caught."
-        expect.true(str(raised) == str(error), f"{why}: that one is raised, in the consumer", *shown, likely=likely)
+        likely = "Another is raised in its place: raise the object that was caught, as it is."
+        expect.true(
+            type(raised) is kind and str(raised) == str(error),
+            f"{why}: that one is raised, in the consumer",
+            *shown,
+            likely=likely,
+        )
         likely = "Send it through the queue, behind the items."
         expect.true(items == [1, 2, 3], f"{why}: the items before it come first", f"yours    {items}", likely=likely)
     error, why = ValueError("at the very beginning"), "batches whose iter() raises"
     likely = "Is iter(batches), or the for, outside of the thread's try?"
 
     def begin():
-        return _collected(learner(_Source([], error, at_once=True), 2), caught=ValueError)
+        try:
+            prefetcher = learner(_Source([], error, at_once=True), 2)
+        except ValueError:
+            begun = "iter(batches) is called in __init__: it is used up after one iteration. It belongs to the thread."
+            raise Complaint(f"{why}: not before the iteration", ["yours    in __init__"], begun) from None
+        return _collected(prefetcher, caught=Exception)
 
     _, raised = _in_time(begin, why, likely)
-    expect.true(raised is error, f"{why}: that is raised in the consumer", likely=likely)
+    shown = [f"yours    {type(raised).__name__}: {raised}" if raised else "yours    nothing is raised"]
+    expect.true(raised is error, f"{why}: that is raised in the consumer", *shown, likely=likely)
     _demand_no_thread(started, "after an exception")
 
 
@@ -1123,6 +1578,21 @@ def _demand_independence(learner, end):
     pairs = _in_time(lambda: list(zip(prefetcher, prefetcher, strict=False)), why, likely)
     if pairs != [(1, 1), (2, 2), (3, 3)]:
         raise Complaint(f"{why} do not disturb each other", [f"yours    {pairs}"], likely)
+    why = "one iteration that is closed while another runs"
+    likely = "A stop sign for all iterations stops all: queue, Event and thread are local variables of __iter__."
+    rest = _in_time(lambda: _closed_beside(learner(list(range(12)), 2)), why, likely)
+    shown = [f"yours    {rest} in the other", f"expected {list(range(12))}"]
+    expect.true(rest == list(range(12)), f"{why}: the other goes on to its end", *shown, likely=likely)
+
+
+def _closed_beside(prefetcher):
+    """What one iteration gives, beside which a second one is begun and closed."""
+    one, other = iter(prefetcher), iter(prefetcher)
+    items = [next(one)]
+    next(other)
+    getattr(other, "close", int)()
+    del other
+    return [*items, *one]
 
 
 # ------------------------------------------------------------------------------------------------ near_duplicates
@@ -1137,8 +1607,53 @@ def _near(
     distance=lambda a, b: (a[:, None] != b[None]).sum(-1),
     near=lambda d, most: d <= most,
     which=lambda close: np.triu(close, 1),
+    order=lambda pairs: pairs,
 ):
-    return [(int(i), int(j)) for i, j in np.argwhere(which(near(distance(a, b), most)))]
+    return order([(int(i), int(j)) for i, j in np.argwhere(which(near(distance(a, b), most)))])
+
+
+def _product(dtype):
+    """Distances from the product of rows of 1 and -1: 64 less twice the bits that differ."""
+
+    def distance(a, b):
+        s, t = (2 * each.astype(dtype) - dtype(1) for each in (a, b))
+        return (dtype(64) - s @ t.T) // dtype(2)
+
+    return distance
+
+
+def _of_pairs(given, expected, apart, most):
+    """What the pairs that are missing, or too many, have in common."""
+    missing = [pair for pair in expected if pair not in given]
+    extra = [pair for pair in given if pair not in expected]
+    firsts, seconds = {i for i, _ in given}, {j for _, j in given}
+    if not missing and not extra:
+        twice = "Some pairs come more than once." if len(given) > len(expected) else ""
+        return twice or "All pairs are there, in another order: by i, then by j."
+    if any(i >= j for i, j in extra):
+        return "A pair is (i, j) with i < j, once: not (i, i), not (j, i)."
+    if missing and extra:
+        return ""
+    if extra and all(apart[j, i] <= most for i, j in extra):
+        return "It takes a[j] with b[i] too. Asked for is a[i] with b[j] alone, for i < j."
+    if missing and all(j == i + 1 for i, j in given) and all(j > i + 1 for i, j in missing):
+        return "Only neighbours are compared. Every i goes with every j above it."
+    if missing and {i for i, _ in missing} <= firsts and len(firsts) == len(given):
+        return "Each i has one partner only: the search goes on after the first."
+    if missing and {i for i, _ in missing} <= seconds:
+        return "Is a picture passed over once it is in a pair? All pairs are asked for."
+    return ""
+
+
+def _told(pairs, apart):
+    return [f"({i}, {j}), {apart[i, j]} bits differ" for i, j in pairs[:2]]
+
+
+def _with_chains(d, most):
+    close = (d <= most) | (d <= most).T
+    for k in range(len(close)):
+        close |= close[:, [k]] & close[[k]]
+    return close
 
 
 @exercise(
@@ -1150,6 +1665,7 @@ def _near(
     mistakes=_near.mistakes(
         near={
             "Distances that equal `most` count too: <=, not <.": lambda d, most: d < most,
+            "It adds what a chain of pairs joins. Asked for are the pairs that are near themselves.": _with_chains,
             "Only equal hashes are found. At most `most` bits may differ.": lambda d, most: d == 0,
             "It returns the pairs that differ much. Near are those with at most `most` different bits.": (
                 lambda d, most: d >= most
@@ -1176,6 +1692,29 @@ def _near(
             "It counts the bits in which both are 1, or are equal. Count those that differ.": (
                 lambda a, b: (a[:, None] == b[None]).sum(-1)
             ),
+            "Distances are never above 1: is it a mean, or a product of bool arrays? most is a number of bits.": (
+                lambda a, b: (a[:, None] != b[None]).mean(-1)
+            ),
+            "It counts only bits that are 1 in a and 0 in b. Those that are 0 in a and 1 in b differ too.": (
+                lambda a, b: (a[:, None] & ~b[None]).sum(-1)
+            ),
+            "It counts only bits that are 0 in a and 1 in b. Those that are 1 in a and 0 in b differ too.": (
+                lambda a, b: (~a[:, None] & b[None]).sum(-1)
+            ),
+            "In uint8, 0 - 1 is 255, and the sum is no number of bits: compare with !=.": (
+                lambda a, b: (a.astype(np.uint8)[:, None] - b.astype(np.uint8)[None]).sum(-1)
+            ),
+            "Differences of 1 and -1 cancel in the sum: take their absolute values, or compare with !=.": (
+                lambda a, b: (a.astype(int)[:, None] - b.astype(int)[None]).sum(-1)
+            ),
+            "int8 holds numbers up to 127, and the distance of opposite hashes overflows it: a wider dtype.": (
+                _product(np.int8)
+            ),
+        },
+        order={
+            "They are sorted as text, where 10 comes before 2. Sort the pairs of numbers.": (
+                lambda pairs: sorted(pairs, key=str)
+            ),
         },
         returns={"The pairs are (j, i). Return (i, j) with i < j.": lambda pairs: [(j, i) for i, j in pairs]},
     ),
@@ -1190,8 +1729,21 @@ def near_duplicates(learner, rng):
             expect.kind(pair, tuple, f"{why}: pairs are tuples")
             for index in pair:
                 expect.kind(index, int, f"{why}: of int", likely="int(i), for JSON knows no NumPy numbers.")
-        likely = "All pairs are there, in another order: by i, then by j." if sorted(given) == expected else ""
-        expect.equal(given, expected, why=why, source="bit by bit", likely=likely)
+        for pair in given:
+            if len(pair) != 2 or not all(0 <= index < N for index in pair):
+                likely = "The numbers of two rows: i of a, j of b."
+                raise Complaint(f"{why}: pairs of rows", [f"yours    {pair}, of {N} rows"], likely, given)
+        if given != expected:
+            apart = (a[:, None] != b[None]).sum(-1)
+            reading = _of_pairs(given, expected, apart, most)
+            found = {
+                "missing": _told([pair for pair in expected if pair not in given], apart),
+                "too many": _told([pair for pair in given if pair not in expected], apart),
+                "in order, each once": given == sorted(set(given)),
+                "pairs": given,
+            }
+            wanted = {"missing": [], "too many": [], "in order, each once": True, "pairs": given}
+            expect.equal(found, wanted, why=f"{why}: the pairs", source="bit by bit", likely=reading)
 
     def near(bits, flips):
         """The same hashes with so many bits flipped, row by row."""
@@ -1202,12 +1754,16 @@ def near_duplicates(learner, rng):
         return changed
 
     first = rng.random((1, 64)) < 0.5
-    bits = np.concatenate([near(np.repeat(first, 5, 0), [0, 2, 5, 40, 1]), rng.random((3, 64)) < 0.5])
+    bits = np.concatenate([near(np.repeat(first, 7, 0), [0, 2, 5, 40, 1, 8, 9]), rng.random((1, 64)) < 0.5])
     demand(bits, bits, 5, "eight hashes, most 5")
     mirrored = np.concatenate([rng.random((3, 64)) < 0.5, near(bits[:5], [3, 0, 4, 1, 5])])
     demand(bits, mirrored, 6, "hashes against those of mirrored pictures, most 6")
     demand(mirrored, bits, 6, "the other way round, most 6")
+    three = np.repeat(first, 3, 0)
+    demand(three, ~three, 6, "hashes against their opposites, most 6")
     demand(bits, bits, 0, "most 0: equal hashes only")
-    demand(np.repeat(first, 3, 0), np.repeat(first, 3, 0), 0, "three equal hashes")
+    twelve = near(np.repeat(first, 12, 0), [3, 40, 1, 1, 2, 40, 3, 2, 0, 1, 40, 2])
+    demand(twelve, twelve, 5, "twelve hashes, most 5")
+    demand(three, three, 0, "three equal hashes")
     demand(bits[:1], bits[:1], 64, "one picture has no pair")
     demand(bits[:4], bits[:4], 64, "most 64: all pairs")

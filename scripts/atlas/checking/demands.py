@@ -59,7 +59,7 @@ def module_gradients(
 ) -> None:
     """Demand the gradient of the authority for every parameter and for x, in training and in evaluation mode.
 
-    yours, theirs: modules with the same parameters in the same order (of other names perhaps) and the same values.
+    yours, theirs: modules with parameters of the same names, or in the same order, and of the same values.
     """
     for mode in ("training", "evaluation"):
         directions: list = []
@@ -73,7 +73,8 @@ def module_gradients(
         (their_names, expected, result), (names, given, mine) = found
         likely = _PARTLY_CUT if same(mine, result) else ""
         expect.equal(len(names), len(their_names), why=f"{why}: as many parameters", source=source)
-        for name, their_name in zip(["x", *names], ["x", *their_names], strict=True):
+        partners = names if set(names) == set(their_names) else their_names
+        for name, their_name in zip(["x", *names], ["x", *partners], strict=True):
             _demand_gradient(name, given[name], expected[their_name], f"{why}, in {mode}", source, likely)
 
 

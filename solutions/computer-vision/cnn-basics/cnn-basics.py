@@ -387,13 +387,12 @@ for _ in range(200):
     (slope,) = torch.autograd.grad(net(image)[0, 0, 5, 5], image)
     total += slope[0, 0].abs() / 200
 seen = total.any(1).sum().item(), total.any(0).sum().item()
-inner = total.sort(descending=True, stable=True).values
 middle = total[14:29, 14:29].sum() / total.sum()
 fig, ax = plt.subplots(figsize=(4.6, 3.6), layout="constrained")
 picture = ax.imshow(total, cmap="viridis")
 fig.colorbar(picture, label="mean |∂z/∂x|")
 ax.set(xlabel="column", ylabel="row")
-title = f"Counted {counted}, measured {seen[0]} × {seen[1]};\nthe middle counts most"
+title = f"Counted {counted}, measured {seen[0]} × {seen[1]};\nthe inner 15 × 15 hold {middle:.0%}"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
@@ -646,7 +645,7 @@ _ = plot.images(torch.cat(stages), columns=8, title=title)
 # %% [markdown]
 # ## 9 · What moves along, what stays (5 min)
 #
-# Move the image by one step of the stride, and a convolution's map moves by one entry: it is *equivariant*. Nothing makes the class stay the same, *invariant*, for the linear layer has a weight for each place. The mean over all places would forget them; training with moved images would teach it. Two more checkpoints, [cnn-mean](checkpoints/cnn-mean.txt) and [cnn-shift](checkpoints/cnn-shift.txt).
+# Move the image by $s$ pixels, one stride, and a convolution's map moves by one entry: it is *equivariant*. Nothing makes the class stay the same, *invariant*, for the linear layer has a weight for each place. The mean over all places would forget them; training with moved images would teach it. Two more checkpoints, [cnn-mean](checkpoints/cnn-mean.txt) and [cnn-shift](checkpoints/cnn-shift.txt).
 
 
 # %%
@@ -694,9 +693,9 @@ if DATASET == "fashion-mnist":
 # </details>
 
 # %% [markdown]
-# ## 10 · From notebook to program (7 min)
+# ## 10 · From notebook to program (12 min)
 #
-# [classify_images.py](classify_images.py) trains this network with moved and mirrored images. Yours to write is `augment`, without a loop over images. In a terminal beside the notebook, in its folder (from the course's: `cd workshops/computer-vision/cnn-basics`):
+# [classify_images.py](classify_images.py) trains this network with moved and mirrored images. Yours to write is `augment`, without a loop over images. By hand: moved down by 1 with shift 2, row $i$ comes from row $i - 1 + 2$ of the padded picture, and `padded[n, c, rows, cols]` takes index tensors that broadcast to (B, C, H, W). The command that trains takes some minutes; `--epochs 1` shortens it. In a terminal beside the notebook, in its folder (from the course's: `cd workshops/computer-vision/cnn-basics`):
 #
 #     atlas check augment
 #     python classify_images.py --flip --shift 2

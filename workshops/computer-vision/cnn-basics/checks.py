@@ -367,13 +367,14 @@ def conv2d_windows(learner, rng):
         **{"why": "one product for all windows", "source": source, "like": "x", "least": {"H": 3, "W": 2}},
         **(kinds | {"padding": among((0, 1), (2, 0), (1, 3)), "without": without}),
     )
-    gradients(
-        lambda x, weight, bias: learner(x, weight, bias, (2, 1), (1, 0)),
-        lambda x, weight, bias: by_torch(x, weight, bias, (2, 1), (1, 0)),
-        rng,
-        why="gradients flow",
-        **{"x": x, "weight": weight, "bias": bias},
-    )
+    for words, start in (("", bias), (", from a bias of zeros", 0 * bias)):
+        gradients(
+            lambda x, weight, bias: learner(x, weight, bias, (2, 1), (1, 0)),
+            lambda x, weight, bias: by_torch(x, weight, bias, (2, 1), (1, 0)),
+            rng,
+            why=f"gradients flow{words}",
+            **{"x": x, "weight": weight, "bias": start},
+        )
 
 
 # ------------------------------------------------------------------------------------------------ max_pool2d
@@ -488,6 +489,13 @@ def max_pool2d(learner, rng):
             rng,
             why=f"one owner where entries tie, kernel {kernel}",
             **{"x": tied},
+        )
+        gradients(
+            lambda x, k=kernel, s=stride, p=padding: learner(x, k, s, p),
+            lambda x, k=kernel, s=stride, p=padding: by_torch(x, k, s, p),
+            rng,
+            why=f"the padding owns nothing, also where all entries are 0, kernel {kernel}",
+            **{"x": 0 * tied},
         )
 
 

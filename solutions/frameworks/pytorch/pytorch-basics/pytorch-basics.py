@@ -648,8 +648,9 @@ def record_activations(model, x):
     Returns a dict from the leaf's name in named_modules() to its output, in the order in which
     the leaves were called; of a leaf that is called several times, the last output that is a
     tensor, at its first place. Outputs are copies, without gradients, as they were when the leaf
-    returned them; what is no tensor is left out. The model runs as it is, in the mode that it is in. Its own hooks
-    stay, those made here are removed, also where model(x) raises; that error reaches the caller.
+    returned them; what is no tensor is left out. The model runs as it is, in the mode that it is
+    in. Its own hooks stay, those made here are removed, also where model(x) raises; that error
+    reaches the caller.
     """
     # TODO: a hook for each leaf, the forward pass without gradients, and the removal of all hooks.
     ### BEGIN SOLUTION

@@ -1819,7 +1819,11 @@ def load_checkpoint(learner, rng):
                     for name, value in _flat(mine).items()
                     if name not in _flat(old) or not _alike(value, _flat(old)[name])
                 ]
-                likely = "load_state_dict copies what fits before it raises: compare first, load afterwards."
+                likely = (
+                    "load_state_dict copies what fits before it raises: compare first, load afterwards."
+                    if what == "model"
+                    else "It was loaded, and the model does not fit: compare first, load both afterwards."
+                )
                 expect.true(
                     not changed,
                     f"{rule}: the {what} stays as it was",
@@ -1859,7 +1863,12 @@ def _as_from_a_gpu(path):
 
 def _refused(rule, learner, *arguments):
     """The ValueError that it raises."""
-    return expect.raises(ValueError, lambda: learner(*arguments), f"{rule}: ValueError")
+
+    def likely(found, _):
+        too_late = "load_state_dict found it, and too late: compare names and shapes of both state_dict() before."
+        return too_late if isinstance(found, RuntimeError) and "state_dict" in str(found) else ""
+
+    return expect.raises(ValueError, lambda: learner(*arguments), f"{rule}: ValueError", likely=likely)
 
 
 class _Code:

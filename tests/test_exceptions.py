@@ -522,6 +522,14 @@ SLIPS = {
 
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_the_learners_own_raise_says_is_not_read_as_a_none_of_python():
+    told = message("""
+        def f(x):
+            raise TypeError(type(None))
+        """)
+    assert "TypeError: <class 'NoneType'>" in told and "is None here" not in told
+
+
 @pytest.mark.parametrize("slip", SLIPS)
 def test_a_slip_is_named_with_what_is_in_the_cell(slip):
     source, fragment = SLIPS[slip]

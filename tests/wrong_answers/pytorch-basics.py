@@ -1423,7 +1423,7 @@ def lets_torch_say_it(path, model, optimizer=None):
 
 @wrong("load_checkpoint", says="compare the shapes too")
 def names_only(path, model, optimizer=None):
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     for name in saved["model"].keys() ^ model.state_dict().keys():
         raise ValueError(f"{path}: {name}")
     model.load_state_dict(saved["model"])

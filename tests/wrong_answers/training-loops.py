@@ -1125,7 +1125,7 @@ def breaks_before_the_hooks(model, train_epoch, validate, epochs, patience, hook
     return records
 
 
-@wrong("fit", says="What a hook returns is not looked at")
+@wrong("fit", says="makes this epoch the last")
 def ignores_hooks(model, train_epoch, validate, epochs, patience, hooks=()):
     stopping, records = EarlyStopping(patience), []
     try:
@@ -1517,7 +1517,7 @@ def single_precision(model, group):
             p.grad /= dist.get_world_size(group)
 
 
-@wrong("average_gradients", says="written back")
+@wrong("average_gradients", says="has to get into p.grad")
 def into_a_copy(model, group):
     for p in model.parameters():
         if p.requires_grad:

@@ -1508,17 +1508,15 @@ def fit(learner, rng):
         expected = each * ends
         if breaks:
             expected = each * (ends - 1) + each[: each.index(breaks[0]) + 1]
-        if called != expected:
-            likely = "True from any hook makes this epoch the last, and the others are still called." if stops else ""
-            if hooks and not breaks and called == expected[:-hooks]:
-                likely = "The hooks of the last epoch are not called: they come before the loop is left."
-            right = next((k for k, (a, b) in enumerate(zip(called, expected, strict=False)) if a != b), None)
-            right = min(len(called), len(expected)) if right is None else right
-            mine, its = ([*calls, "nothing more"][min(right, len(calls))] for calls in (called, expected))
-            place = f"after {right} calls that are right, " + (f"the last of them {called[right - 1]}" if right else "")
-            place = f"{place} in epoch {log[right - 1][1]}:" if right else "from the beginning:"
-            details = [place, f"yours    {mine}", f"expected {its}   (the docstring)"]
-            raise Complaint(f"{why}: what is called, in order", details, likely, called)
+        likely = "True from any hook makes this epoch the last, and the others are still called." if stops else ""
+        if hooks and not breaks and called == expected[:-hooks]:
+            likely = "The hooks of the last epoch are not called: they come before the loop is left."
+        pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(called, expected, strict=False))
+        right = len(list(pairs))
+        mine, its = ([*calls, "nothing more"][min(right, len(calls))] for calls in (called, expected))
+        last = f", the last of them {called[right - 1]} in epoch {log[right - 1][1]}" if right else ""
+        shown = f"after {right} calls that are right{last}:", f"yours    {mine}", f"expected {its}   (the docstring)"
+        expect.true(called == expected, f"{why}: what is called, in order", *shown, likely=likely)
         passes, told = ([each for each in log if each[0].startswith("hook") == hook] for hook in (False, True))
         training = [name == "train" for name, *_ in passes]
         rule = f"{why}: whether the model is in training mode, in train_epoch, validate, train_epoch, …"
@@ -1758,17 +1756,6 @@ def _by_those_having(model, group):
             p.grad /= max(have.item(), 1.0)
 
 
-def _weights(model, group):
-    """It averages the weights; the gradients are asked for, and the weights stay equal by themselves."""
-    import torch
-    import torch.distributed as dist
-
-    for p in model.parameters():
-        with torch.no_grad():
-            dist.all_reduce(p.data, group=group)
-            p.data /= dist.get_world_size(group)
-
-
 @exercise(
     hints=[
         "dist.all_reduce(p.grad, group=group) leaves the sum over all processes in p.grad, on each of them.",
@@ -1779,7 +1766,6 @@ def _weights(model, group):
     mistakes=_averaged.mistakes(
         _skips_none,
         _by_those_having,
-        _weights,
         divide={
             "The gradients are summed, not averaged: divide by dist.get_world_size(group).": lambda g, size: g,
             "It divides by 2, however many processes there are: dist.get_world_size(group).": lambda g, size: g / 2,
@@ -1855,9 +1841,10 @@ def average_gradients(learner, rng):
             details = ["yours    a call without group, which asks for the default group"]
             raise Complaint("it talks in the group that is handed in", details, likely, str(error)) from None
         for rank, model in enumerate(models):
-            kept = all(torch.equal(value, before[rank][name]) for name, value in model.state_dict().items())
+            changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[rank][name])]
             likely = "The gradients are to be averaged; the weights then stay equal by themselves."
-            expect.true(kept, f"{why}: the weights stay as they are, rank {rank}", likely=likely)
+            rule = f"{why}: weights that have changed, rank {rank}"
+            expect.equal(", ".join(changed), "", why=rule, source="none", likely=likely)
             for (name, mine), theirs, its in zip(model.named_parameters(), whole.parameters(), own[rank], strict=True):
                 rule = f"{why}: the gradient of {name} on rank {rank}"
                 if name.startswith("frozen") and old:
@@ -1874,7 +1861,9 @@ def average_gradients(learner, rng):
                 tensor(mine.grad, rule)
                 source, likely = "one process, the whole batch", ""
                 if its is not None and torch.equal(mine.grad, its):
-                    likely = "It stays as it was on this rank: the mean has to be written back, into p.grad."
+                    likely = (
+                        "It stays as it was here: the mean has to get into p.grad. Equal weights need no averaging."
+                    )
                 elif rank:
                     likely = (
                         "Rank 0 has the mean, this rank has not: dist.all_reduce gives the sum to all, reduce to one."

@@ -1380,8 +1380,8 @@ def _judges_training(stopping, record, model):
         _hooks_first,
         _asks_late,
         restore={
-            "The model keeps the weights of the last epoch: stopping.restore(model) at the end. If you keep them yourself: "
-            "state_dict() is no copy, and goes on changing.": lambda stopping, model: None,
+            "The model keeps the weights of the last epoch: stopping.restore(model) at the end. If you keep "
+            "them yourself: state_dict() is no copy, and goes on changing.": lambda stopping, model: None,
         },
         prepare={
             "After the first validation the model stays in evaluation mode: model.train() in each epoch.": (

@@ -551,7 +551,7 @@ def trim_and_compile() -> None:
     CUDA 13 MB: without CUDA their loading fails, with two warnings at each import.
     """
     for packages in VENV.glob("lib/python3.*/site-packages"):
-        unused = ["**/tests", "**/*.a", "torch/test", "onnx/backend/test/data", "clang/native"]
+        unused = ["test", "**/tests", "**/*.a", "torch/test", "onnx/backend/test/data", "clang/native"]
         unused += [f"torch/bin/{name}" for name in ("*Test", "test_*", "*.ptl", "protoc*")]
         if not shutil.which("g++"):
             unused += ["torch/include", "tensorflow/include"]

@@ -21,8 +21,13 @@ NOISE, BUSY_NOISE = 1.15, 1.45
 """So many times its seconds a workshop may take before the run fails, on a quiet and on a busy machine: the same code
 computes longer where others use the same cores and caches (one notebook 67 s at a load of 3, 95 s at 8, on 2 cores)."""
 
-LONGER = {"initialization-and-activations": 140, "regularization-dropout-batchnorm": 145}
-"""These two take longer, by what their notebooks train. They are told at the end of each run until they are shortened;
+LONGER = {
+    "initialization-and-activations": 175,
+    "regularization-dropout-batchnorm": 160,
+    "training-loops": 120,
+    "pytorch-model-export-deployment": 115,
+}
+"""These take longer, by what their notebooks train. They are told at the end of each run until they are shortened;
 a test that trains less than the learner does would prove something else."""
 
 

@@ -243,7 +243,12 @@ def test_what_no_learner_imports_is_taken_out_and_what_is_imported_stays(here, m
     packages = here.VENV / "lib" / "python3.11" / "site-packages"
     kept = {"torch/bin/torch_shm_manager", "torch/lib/libtorch.so", "torch/testing/__init__.py", "clang/cindex.py"}
     unused = {"torch/bin/test_api", "torch/bin/protoc-3", "torch/test/x.py", "torch/lib/libx.a", "numpy/a/tests/b/t.py"}
-    unused |= {"clang/native/libclang.so", "onnx/backend/test/data/x.onnx", "torchao/_C_cutlass_90a.abi3.so"}
+    unused |= {
+        "test/conftest.py",
+        "clang/native/libclang.so",
+        "onnx/backend/test/data/x.onnx",
+        "torchao/_C_cutlass_90a.abi3.so",
+    }
     headers = {"torch/include/torch.h", "tensorflow/include/tf.h"}
     for name in kept | unused | headers:
         (packages / name).parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from atlas.checking.limit import TimeLimit, TimeUp
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
 from atlas.checking.sandbox import Printed, world_kept
 from atlas.checking.values import same, summary
-from atlas.checking.verdict import verdict_on
+from atlas.checking.verdict import in_a_call, verdict_on
 from atlas.checking.vocabulary import Check, Complaint
 
 
@@ -101,7 +101,8 @@ _MADE_NEW = "Make it new in each call, within the function."
 
 def _same_for_all(error: BaseException) -> bool:
     """Whether it is an exception that the same slip raises with the same words in anybody's code."""
-    return isinstance(error, Exception) and not isinstance(error, NotImplementedError | TimeUp)
+    ours = isinstance(error, NotImplementedError | TimeUp)
+    return isinstance(error, Exception) and not ours and in_a_call(error)
 
 
 def _known_mistake(check: Check, given: Any, run: Run, error: Exception, seed: int) -> str:

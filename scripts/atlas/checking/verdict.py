@@ -61,6 +61,11 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
     )
 
 
+def in_a_call(error: BaseException) -> bool:
+    """Whether it came out of what was handed in, and not of the check's own lines."""
+    return any(frame.f_code.co_filename == learner.__file__ for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
 def _in_the_call(error: BaseException) -> bool:
     """Whether calling what was handed in raised at once, before any Python of the learner's ran (as a cache does)."""
     files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))

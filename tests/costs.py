@@ -88,7 +88,8 @@ class Account:
 
     def too_much(self) -> list[str]:
         """Those that made the run fail."""
-        return self.over(BUSY_NOISE if max(os.getloadavg()) > hardware.cores() + 1 else NOISE, LONGER)
+        noise = BUSY_NOISE if max(os.getloadavg()) > hardware.cores() + 1 else NOISE
+        return self.over(noise * runs.pace(), LONGER)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

@@ -101,6 +101,15 @@ def test_a_modules_parameters_and_input_have_their_gradients_in_both_modes():
     assert "in evaluation" in run_check(module, lambda: Norm(cut=True)).text()
 
 
+def test_parameters_of_the_same_names_belong_together_in_whatever_order_they_are_made():
+    class LastFirst(Norm):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.last, self.norm, self.cut = nn.Linear(3, 2), nn.BatchNorm1d(3), False
+
+    assert run_check(module, LastFirst).status == PASSED
+
+
 def test_a_parameter_that_does_not_learn_is_named():
     def half_frozen():
         net = Norm()

@@ -175,3 +175,27 @@ def test_results_are_like_an_argument_in_dtype_where_that_is_asked_for():
     assert run_check(twice, lambda x: x + x).status == PASSED
     assert "in single precision: the kind of numbers" in run_check(twice, lambda x: 2 * x.double()).text()
     assert "tensor float64" in run_check(twice, lambda x: 2 * x.numpy()).text()
+
+
+def test_a_function_of_entries_is_asked_about_overflow_and_one_of_rows_about_their_largest():
+    def of_entries(Z):
+        return relu(Z) * (np.exp(Z) / np.exp(Z))
+
+    def of_rows(Z):
+        E = np.exp(Z - Z.max())
+        return E / E.sum(-1, keepdims=True)
+
+    asked = ("is there a form that does not overflow?", "Does each row have its own largest entry")
+    for check, answer, says, says_not in ((entries, of_entries, *asked), (rows, of_rows, *asked[::-1])):
+        with np.errstate(all="ignore"):
+            said = run_check(check, answer).text()
+        assert says in said and says_not not in said, said
+
+
+def test_that_whole_numbers_cut_fractions_off_is_asked_even_where_the_result_has_fractions():
+    def halfway(Z):
+        cut = np.empty_like(Z)
+        cut[...] = 1.5 * np.maximum(0, Z)
+        return cut / 3
+
+    assert "Is an array made like the input" in run_check(entries, halfway).text()

@@ -18,7 +18,7 @@ from atlas.checking.limit import TimeLimit, TimeUp
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
 from atlas.checking.sandbox import Printed, world_kept
 from atlas.checking.values import same, summary
-from atlas.checking.verdict import in_a_call, verdict_on
+from atlas.checking.verdict import came_out_of_a_call, verdict_on
 from atlas.checking.vocabulary import Check, Complaint
 
 
@@ -102,7 +102,7 @@ _MADE_NEW = "Make it new in each call, within the function."
 def _same_for_all(error: BaseException) -> bool:
     """Whether it is an exception that the same slip raises with the same words in anybody's code."""
     ours = isinstance(error, NotImplementedError | TimeUp)
-    return isinstance(error, Exception) and not ours and in_a_call(error)
+    return isinstance(error, Exception) and not ours and came_out_of_a_call(error)
 
 
 def _known_mistake(check: Check, given: Any, run: Run, error: Exception, seed: int) -> str:
@@ -149,7 +149,7 @@ def _alike(one: tuple[Run, BaseException | None], other: tuple[Run, BaseExceptio
         alike = error.why == other_error.why and same(error.yours, other_error.yours, unknown=False)
         alike = alike or (error.yours is other_error.yours is None and error.why == other_error.why)
     else:
-        alike = str(error) == str(other_error) and len(run.calls) == len(other_run.calls)
+        alike = error is None or (str(error) == str(other_error) and len(run.calls) == len(other_run.calls))
     return alike and all(map(same, run.seen, other_run.seen))
 
 

@@ -61,7 +61,7 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
     )
 
 
-def in_a_call(error: BaseException) -> bool:
+def came_out_of_a_call(error: BaseException) -> bool:
     """Whether it came out of what was handed in, and not of the check's own lines."""
     return any(frame.f_code.co_filename == learner.__file__ for frame, _ in traceback.walk_tb(error.__traceback__))
 

@@ -5,6 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
+from atlas import checking
 from atlas.checking import Check, exercise, expect, parts, run_check
 from atlas.checking import run as checking_run
 
@@ -209,3 +210,42 @@ def test_a_mistake_that_raises_is_named_where_the_learners_code_raises_the_same(
     assert "Counting begins with 0" in run_check(check, one_too_far).text()
     assert "Counting begins with 0" not in run_check(check, another_slip).text()
     assert run_check(check, lambda x, n: x[n - 1]).passed
+
+
+def test_one_that_raises_in_a_method_which_a_library_calls_is_named_and_a_break_in_the_checks_own_lines_is_not(monkeypatch):
+    import torch
+
+    class Parts(torch.nn.Module):
+        width = lambda n: n  # noqa: E731
+
+        def __init__(self, n):
+            super().__init__()
+            self.layer = torch.nn.Linear(type(self).width(n), 1)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    class Another(torch.nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.layer = torch.nn.Linear(n + 1, 1)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    one_more = {"It has one input more.": lambda n: n + 1}
+
+    @exercise(hints=["."], mistakes=parts(Parts).mistakes(width=one_more))
+    def check(learner, rng):
+        learner(2)(torch.zeros(1, 2))
+
+    @exercise(hints=["."], mistakes=parts(Parts).mistakes(width=one_more))
+    def broken(learner, rng):
+        learner(2)
+        [][0]
+
+    assert "one input more" in told(check, Another)
+    assert all(" ".join(mistake.__doc__.split()) in told(check, mistake) for mistake in check.mistakes)
+    monkeypatch.setattr(checking.place, "is_learners", lambda file: False)
+    assert "one input more" not in told(broken, Another)
+    assert "the check itself failed" in told(broken, Another)

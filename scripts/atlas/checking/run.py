@@ -15,6 +15,7 @@ from atlas import hardware
 from atlas.checking.calls import Run, running
 from atlas.checking.learner import Disturbed, DisturbedInVain, Learner, watched
 from atlas.checking.limit import TimeLimit, TimeUp
+from atlas.checking.place import learners_place
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
 from atlas.checking.sandbox import Printed, world_kept
 from atlas.checking.values import same, summary
@@ -42,7 +43,7 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
             reading = _known_mistake(check, given, run, error, seed) or error.reading
             verdict = (FAILED, error.why, [*error.details, *([reading] if reading else [])])
         else:
-            known = _known_mistake(check, given, run, error, seed) if _same_for_all(error) else ""
+            known = _known_mistake(check, given, run, error, seed) if _of_the_answer(error, check, given) else ""
             verdict = verdict_on(error, check, given, run, known)
     status, why, details = verdict
     return Outcome(check.name, status, why, (*details, *printed.notes), printed.shown() if status == FAILED else "")
@@ -99,10 +100,12 @@ def _other_default(check: Check, given: Any) -> Complaint | None:
 _MADE_NEW = "Make it new in each call, within the function."
 
 
-def _same_for_all(error: BaseException) -> bool:
-    """Whether it is an exception that the same slip raises with the same words in anybody's code."""
-    ours = isinstance(error, NotImplementedError | TimeUp)
-    return isinstance(error, Exception) and not ours and came_out_of_a_call(error)
+def _of_the_answer(error: BaseException, check: Check, given: Any) -> bool:
+    """Whether it is an exception that the same slip raises with the same words in anybody's code, and not a break in
+    the check's own lines, which every answer meets."""
+    if not isinstance(error, Exception) or isinstance(error, NotImplementedError | TimeUp):
+        return False
+    return learners_place(error) is not None or came_out_of_a_call(error) or given in check.mistakes
 
 
 def _known_mistake(check: Check, given: Any, run: Run, error: Exception, seed: int) -> str:

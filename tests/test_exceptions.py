@@ -549,8 +549,8 @@ def test_a_slip_is_named_with_what_is_in_the_cell(slip):
 
 
 FUNCTIONS = {
-    "ctx.save_for_backward(x, k); return x * k | return g * 2, None": "argument 1 (counted from 0) is float: ctx.name =",
-    "ctx.k = k; return x * k | return g * ctx.k": "for each argument of forward after ctx, 2 here and not 1: None for",
+    "ctx.save_for_backward(x, k); return x * k | return g * 2, None": "argument 1 (counted from 0) is float: ctx.",
+    "ctx.k = k; return x * k | return g * ctx.k": "backward returns 2 things, one for each argument of forward",
     "ctx.k = k; return x * k | return g * ctx.k, g.sum()": "Argument 2 of forward (after ctx) is no tensor",
     "return x * k | return g * ctx.k, None": "ctx.k = … in forward?",
     "return x * k | return g.sum()[None], None": "RuntimeError: Function FBackward returned an invalid gradient",

@@ -217,12 +217,12 @@ UNFORESEEN = {
     "broadcast to a square": (row_wise, lambda x: np.add.outer(row_wise(x) / 2, row_wise(x) / 2), (X,), "diagonal"),
     "repeated": (row_wise, lambda x: np.full(5, row_wise(x)[0]), (X,), "Every entry is the same"),
     "first only right": (row_wise, lambda x: row_wise(x) * [1, 2, 2, 2, 2], (X,), "4 of 5 entries"),
-    "adds up in a loop": (products_of_rows, added_up_in_a_loop, (X,), "along axis 0: is something not set back in the loop"),
+    "adds up in a loop": (products_of_rows, added_up_in_a_loop, (X,), "axis 0: is something not set back"),
     "adds up in .grad": (products_of_rows, added_up_in_grad, (X,), "along axis 0: is .grad not cleared"),
-    "gradient of another tensor": (products_of_rows, of_another_tensor, (X,), "0: does what is differentiated depend on"),
+    "gradient of another tensor": (products_of_rows, of_another_tensor, (X,), "0: does what is differentiated depend"),
     "empty": (products_of_rows, nothing_in_front, (X,), "It is empty: print each .shape"),
     "filtered away": (products_of_rows, filtered_away, (X,), "It is empty: is a filter too strict?"),
-    "a round too few": (lambda x: 3, rounds, (X,), "1 less than the right number: does the loop end a round too early?"),
+    "a round too few": (lambda x: 3, rounds, (X,), "does the loop end a round too early?"),
     "pairs of all": (mse, all_pairs, (B, W[:, 0]), ""),
 }  # fmt: skip
 

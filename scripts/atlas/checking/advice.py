@@ -283,7 +283,7 @@ _SAYINGS = [
     ),
     (
         r"returned an incorrect number of gradients \(expected (\d+), got (\d+)\)",
-        "backward returns one thing for each argument of forward after ctx, {0} here and not {1}: None for what has no gradient.",
+        "backward returns {0} things, one for each argument of forward after ctx, and not {1}: None for a number.",
     ),
     (
         r"returned a gradient different than None at position (\d+), but the corresponding forward input was not",

@@ -36,10 +36,12 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
         return FAILED, "your code ends Python: leave out exit() and quit()", where
     first, *more = said(error)
     told = [advised] if (advised := known or advice(error, place, given)) else []
-    if known or place or _in_the_call(error) or in_its_library(error, given):
+    if known or place or _in_the_call(error):
         return FAILED, first, [*more, *where, *called_with(run.call_of(None)), *told]
     if inspect.isclass(given) and given.__name__ in first and isinstance(error, _INTERFACE):
         return FAILED, f"the check uses your {given.__name__}, and that fails", [first, *told]
+    if in_its_library(error, given):
+        return FAILED, first, [*more, *called_with(run.call_of(None)), *told]
     if run.calls and isinstance(error, _INTERFACE):
         call, code = run.calls[-1], Written(given)
         shown = [*called_with(call), f"yours    {summary(call.result)}"]

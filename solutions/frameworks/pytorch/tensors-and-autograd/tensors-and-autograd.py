@@ -469,7 +469,7 @@ _ = plot.weights(
 )
 
 # %% [markdown]
-# `torch.func.jacrev` computes rows, `jacfwd` columns, each all of them as one computation (`vmap`), so that the factor is far below 784/10. Measure both where $n < m$ and where $n > m$.
+# `torch.func.jacrev` computes rows, `jacfwd` columns, all of them as one computation (`vmap`): the factor between both is far below 784/10. Measure both where $n < m$ and where $n > m$.
 
 # %%
 down, up = torch.randn(10, 784) / 28, torch.randn(784, 10) / 3
@@ -587,7 +587,7 @@ def largest_eigenvalue(hvp, like, generator, steps=100, tol=1e-3):
     only source of chance: v begins with normal random numbers.
     Ends after `steps` products (1 or more), or as soon as an estimate vᵀHv, with the joint length
     of v at 1, differs from the one before by at most tol times its own size. Returns a Python
-    number, the last estimate; 0.0 where H v is 0, whatever else is small: no bound decides.
+    number, the last estimate; 0.0 where H v is 0 (an H as small as 1e-13 is not 0).
     """
     # TODO: torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p.device) for each p.
     # Then, again and again: length 1, product, estimate, compare.

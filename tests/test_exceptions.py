@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from atlas.checking import exercise, expect, run_check
+from atlas.checking import exercise, expect, place, run_check
 from atlas.checking.advice import advice, said
 
 CELLS = iter(range(1_000_000))
@@ -475,6 +475,18 @@ SLIPS = {
         "def f(x): return torch.ones(2, requires_grad=True).exp().backward()",
         "backward() starts at one number, and this has several",
     ),
+    "grad of many": (
+        "def f(x):\n    w = torch.ones(2, requires_grad=True)\n    return torch.autograd.grad(w.exp(), w)",
+        "grad starts at one number, and this has several: is a .sum() missing, or is each of them meant",
+    ),
+    "tuples of gradients": (
+        """
+        def f(x):
+            w = torch.ones(2, requires_grad=True)
+            return torch.stack([torch.autograd.grad(n, w, retain_graph=True) for n in w * 2])
+        """,
+        "Entry 0 of the list is a tuple and no tensor. torch.autograd.grad gives a tuple, one for each input: [0]?",
+    ),
     "NumPy of a gradient": (
         "def f(x): return np.exp(torch.ones(2, requires_grad=True))",
         "NumPy cannot take a tensor that records gradients",
@@ -534,6 +546,64 @@ def test_what_the_learners_own_raise_says_is_not_read_as_a_none_of_python():
 def test_a_slip_is_named_with_what_is_in_the_cell(slip):
     source, fragment = SLIPS[slip]
     assert fragment in message(source)
+
+
+FUNCTIONS = {
+    "ctx.save_for_backward(x, k); return x * k | return g * 2, None": "argument 1 (counted from 0) is float: ctx.",
+    "ctx.k = k; return x * k | return g * ctx.k": "backward returns 2 things, one for each argument of forward",
+    "ctx.k = k; return x * k | return g * ctx.k, g.sum()": "Argument 2 of forward (after ctx) is no tensor",
+    "return x * k | return g * ctx.k, None": "ctx.k = … in forward?",
+    "return x * k | return g.sum()[None], None": "RuntimeError: Function FBackward returned an invalid gradient",
+    "return x * k | return 2.0, None": "RuntimeError: expected Variable or None (got float)",
+}
+
+
+@pytest.mark.parametrize("lines", FUNCTIONS)
+def test_what_torch_says_of_a_function_of_the_learners_is_never_laid_to_the_check(lines, monkeypatch):
+    """Torch takes over what forward saved and backward returned when none of the learner's lines is running."""
+    monkeypatch.setattr(place, "is_learners", lambda file: "ipykernel" in file)
+    forward, backward = lines.split(" | ")
+    source = f"""
+        class F(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x, k):
+                {forward}
+            @staticmethod
+            def backward(ctx, g):
+                {backward}
+        def f(x):
+            return F.apply(x, 2.0)
+        """
+
+    def check(learner, rng):
+        x = torch.ones(3, requires_grad=True)
+        torch.autograd.grad((learner.apply(x, 2.0) if name == "F" else learner(x)).sum(), x)
+
+    for name in ("F", "f"):
+        outcome = run_check(exercise(hints=["."])(check), cell(source, name))
+        assert outcome.status == "failed" and FUNCTIONS[lines] in outcome.text(), outcome.text()
+
+
+def test_a_check_that_breaks_in_torch_is_broken_though_a_module_is_checked(monkeypatch):
+    monkeypatch.setattr(place, "is_learners", lambda file: "ipykernel" in file)
+
+    def check(learner, rng):
+        learner()
+        torch.nn.functional.cross_entropy(torch.ones(2, 3), torch.ones(3))
+
+    model = cell("class Model(nn.Module):\n    def forward(self, x): return x", "Model")
+    assert "the check itself failed" in run_check(exercise(hints=["."])(check), model).text()
+
+
+def test_a_gradient_that_the_first_call_left_is_no_chance():
+    """backward() twice on the same input gives twice as much, and nothing has been drawn."""
+
+    def check(learner, rng):
+        learner(torch.ones(3, requires_grad=True))
+
+    function = cell("def f(x):\n    (x**2).sum().backward()\n    return x.grad.clone()")
+    told = run_check(exercise(hints=["."])(check), function).text()
+    assert "backward() adds to .grad, where the first call left its own" in told and "random" not in told
 
 
 CLASSES = {

@@ -3,6 +3,7 @@
 Here is what its text tells; Python's own slips, for which one has to look into the code, are in `slips_of_python`.
 """
 
+import ast
 import re
 from typing import Any
 
@@ -274,7 +275,23 @@ _SAYINGS = [
     ),
     (
         r"grad can be implicitly created only for scalar",
-        "backward() starts at one number, and this has several: is a .mean() or .sum() missing?",
+        lambda found, place: _of_several(place),
+    ),
+    (
+        r"save_for_backward can only save variables, but argument (\d+) is of type (\w+)",
+        "ctx.save_for_backward takes tensors only, and argument {0} (counted from 0) is {1}: ctx.name = … keeps that.",
+    ),
+    (
+        r"returned an incorrect number of gradients \(expected (\d+), got (\d+)\)",
+        "backward returns {0} things, one for each argument of forward after ctx, and not {1}: None for a number.",
+    ),
+    (
+        r"returned a gradient different than None at position (\d+), but the corresponding forward input was not",
+        "Argument {0} of forward (after ctx) is no tensor and has no gradient: backward returns None in its place.",
+    ),
+    (
+        r"'\w+Backward' object has no attribute '(\w+)'",
+        "Backward finds on ctx only what forward has left there: ctx.{0} = … in forward?",
     ),
     (
         r"Can't call numpy\(\) on Tensor that requires grad|Cannot use numpy on tensor that requires grad",
@@ -361,6 +378,10 @@ _SAYINGS = [
         lambda found, place: _tensor_wanted(*found.groups()),
     ),
     (
+        r"expected Tensor as element (\d+) in argument \d+, but got tuple",
+        "Entry {0} of the list is a tuple and no tensor. torch.autograd.grad gives a tuple, one for each input: [0]?",
+    ),
+    (
         r"assignment destination is read-only",
         (
             "This array only shows numbers that belong to another (a broadcast or "
@@ -379,6 +400,15 @@ def _kinds(one: str, other: str) -> str:
             " Make both alike: .float() for float32, .double() for float64?"
         )
     return f"{one} meets {other}, and here both must be of one kind: .float() for the data, .long() for labels?"
+
+
+def _of_several(place: Place | None) -> str:
+    """A gradient of several numbers at once was asked, of backward() or of torch.autograd.grad."""
+    node = place.node if place else None
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("grad"):
+        fact = "grad starts at one number, and this has several"
+        return f"{fact}: is a .sum() missing, or is each of them meant, one after the other (.flatten())?"
+    return "backward() starts at one number, and this has several: is a .mean() or .sum() missing?"
 
 
 def _no_gradient(place: Place | None) -> str:

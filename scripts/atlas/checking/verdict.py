@@ -40,6 +40,8 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
         return FAILED, first, [*more, *where, *called_with(run.call_of(None)), *told]
     if inspect.isclass(given) and given.__name__ in first and isinstance(error, _INTERFACE):
         return FAILED, f"the check uses your {given.__name__}, and that fails", [first, *told]
+    if in_its_library(error, given):
+        return FAILED, first, [*more, *called_with(run.call_of(None)), *told]
     if run.calls and isinstance(error, _INTERFACE):
         call, code = run.calls[-1], Written(given)
         shown = [*called_with(call), f"yours    {summary(call.result)}"]
@@ -71,6 +73,18 @@ def _in_the_call(error: BaseException) -> bool:
     files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
     kits = [file for file in files if file.startswith(_ENGINE) or file.endswith("checks.py")]
     return kits[-1:] == [learner.__file__]
+
+
+def in_its_library(error: BaseException, given: Any) -> bool:
+    """Whether it arose in the library that the learner's class is made with, as where torch takes over what a Function
+    of the learner's saved or returned: none of the learner's lines is running then."""
+    packages = {"torch.autograd"} if Written(given).has("apply") else set()
+    if inspect.isclass(given):
+        modules = {base.__module__ for base in given.__mro__} - {"builtins", given.__module__}
+        packages = {module.rpartition(".")[0] or module for module in modules}
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    here = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return any(here == package or here.startswith(f"{package}.") for package in packages)
 
 
 _ENGINE = str(Path(learner.__file__).parent)

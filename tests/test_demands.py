@@ -157,9 +157,10 @@ def test_a_generator_that_governs_passes():
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda x: x.numpy(), "Stay in torch"),
+        (lambda x: x.numpy(), "torch.from_numpy(…) makes a tensor of it"),
         (lambda x: float(x.sum()), "take the number out of torch"),
         (lambda x: list(x), "torch.stack or torch.cat"),
+        (lambda x: x.tolist(), "torch.tensor(…) makes a tensor of its numbers"),
         (lambda x: (x, x), "Several results come back"),
     ],
 )

@@ -221,6 +221,19 @@ SLIPS = {
         "def f(x):\n    rows = (r for r in x)\n    return rows[0]",
         "`rows` is a generator, not a value",
     ),
+    "a generator stacked": (
+        "def f(x): return torch.stack(torch.tensor(r) for r in x)",
+        "is a generator, not a value",
+    ),
+    "a size that is a number": (
+        "def f(x):\n    g = torch.Generator()\n    return torch.randint(2 * 3, 5, generator=g)",
+        "The size is a tuple, (B,) and not B",
+    ),
+    "torch's generator by position": (
+        "def f(x):\n    g = torch.Generator()\n    return torch.randint(6, (5,), g)",
+        "A generator is handed on by its name: generator=…",
+    ),
+    "a shape that is a number": ("def f(x): return torch.full(3, 1.0)", "`size` is several whole numbers in parenth"),
     "a coroutine used": (
         """
         async def g(x): return x
@@ -274,6 +287,27 @@ SLIPS = {
     ),
     "an array as a key": ("def f(x): return {x: 1}", "An array can be changed, and so it is no key of a dict"),
     # the rest of Python
+    "booleans subtracted": ("def f(x): return (x > 0) - (x > 1)", "a != b tells where they differ"),
+    "boolean tensors subtracted": (
+        "def f(x):\n    t = torch.tensor(x) > 0\n    return t - t",
+        "a != b tells where they differ",
+    ),
+    "a raise in an except": (
+        """
+        def f(x):
+            try:
+                return [1, 2].index(3)
+            except ValueError as error:
+                raise RuntimeError("broken") from error
+        """,
+        "looked for in a list that does not have it",
+    ),
+    "an entry looked for": ("def f(x): return [1, 2].index(3)", "looked for in a list that does not have it"),
+    "an entry removed": ("def f(x): return [1, 2].remove(3)", "was it taken out before?"),
+    "a path as text": (
+        "def f(x): return '/tmp'.iterdir()",
+        "A Path has .iterdir, and this is text: Path(…) of it first?",
+    ),
     "a power by ^": ("def f(x): return x ^ 2", "`^` compares bits in Python (exclusive or); a power is **."),
     "recursion": ("def f(x): return f(x - 1)", "f calls itself without end"),
     "recursion of two": ("def g(x): return f(x)\ndef f(x): return g(x)", "call one another without end"),
@@ -364,6 +398,10 @@ SLIPS = {
     "an index of a number": (
         "def f(x): return torch.tensor(1.0)[0]",
         "It is a single number and has no entries to pick",
+    ),
+    "a slice with arrays": (
+        "def f(x):\n    k = np.array([0, 1])\n    return x[:, k : k + 2]",
+        "or an index array (start[:, None] + arange(length))",
     ),
     "a fraction as index": ("def f(x): return x[1.0]", "An index is a whole number"),
     "fractions as indices": ("def f(x): return x[np.ones(2)]", "Its entries are fractions: an index is whole numbers"),

@@ -7,6 +7,7 @@ that two can run side by side. What is measured is computing: the clock says how
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -113,7 +114,8 @@ def starter_script(workshop: Workshop) -> Run:
         ended = _python([workshop.script, *workshop.script_test], folder, PATIENCE * SECONDS, NO_WINDOW)
     last = ended.output.strip().rpartition("\n")[2]
     names = [exercise.name for exercise in workshop.exercises if exercise.where == workshop.script]
-    good = ended.code and last.partition(".")[0] in {f"NotImplementedError: {name}" for name in names}
+    kind, _, missing = last.partition(": ")
+    good = ended.code and kind == "NotImplementedError" and re.match(r"\w*", missing)[0] in names
     run = _run(workshop, "starter script", workshop.folder / workshop.script, ended)
     return _judged(run, ended, "" if good else _instead(f"NotImplementedError: {' or '.join(names)}", [last], ended))
 

@@ -182,6 +182,11 @@ _SAYINGS = [
         ),
     ),
     (r"only integers, slices .* are valid indices", "An index is a whole number: // for /, or int(…)?"),
+    (
+        r"only integer (tensors of a single element|scalar arrays) can be converted",
+        "One number is wanted, as on both sides of a slice's colon, and an array has several: a loop over its entries,"
+        " or an index array (start[:, None] + arange(length)) in the place of the slice?",
+    ),
     # kinds of numbers
     (
         (
@@ -374,6 +379,18 @@ _SAYINGS = [
         "A length is a whole number, and / gives a fraction: // or int(…)?",
     ),
     (
+        r"randint\(\) received an invalid combination of arguments - got \(int(?:, int)+(?:, generator=[\w.]+)?\)",
+        "The size is a tuple, (B,) and not B: is a number there in its place?",
+    ),
+    (
+        r"argument '(\w+)' \(position \d+\) must be tuple of ints, not int",
+        "`{0}` is several whole numbers in parentheses, one alone (n,), and gets a number.",
+    ),
+    (
+        r"received an invalid combination of arguments - got \([^()=]*, torch\._C\.Generator\)",
+        "A generator is handed on by its name: generator=…",
+    ),
+    (
         r"(\w+)\(\): argument '\w+' \(position \d+\) must be Tensor, not ([\w.]+)",
         lambda found, place: _tensor_wanted(*found.groups()),
     ),
@@ -388,7 +405,15 @@ _SAYINGS = [
             "a view): .copy() makes one that can be written to."
         ),
     ),
-    (r"list\.remove\(x\)|is not in list", "The value is not in the list: was it taken out before?"),
+    (r"list\.remove\(x\)", "The value is not in the list: was it taken out before?"),
+    (
+        r"is not in list",
+        "It is looked for in a list that does not have it: can it be missing, or is it written otherwise?",
+    ),
+    (
+        r"images do not match|bad transparency mask",
+        "Both pictures have to be of one mode, and not every file has an opacity: .convert('RGBA') first?",
+    ),
 ]
 """What the text of an exception matches → the sentence, or what makes it from the match and the place."""
 

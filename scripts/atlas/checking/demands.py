@@ -12,7 +12,7 @@ import numpy as np
 
 from atlas.checking.advice import advice
 from atlas.checking.expectations import expect
-from atlas.checking.values import array, same, summary
+from atlas.checking.values import array, is_array, same, summary
 from atlas.checking.vocabulary import Complaint
 
 _CUT = (
@@ -182,12 +182,17 @@ def tensor(yours: Any, why: str) -> None:
     """Demand a tensor of torch."""
     import torch
 
-    expect.kind(yours, torch.Tensor, f"{why}: a tensor", likely=_NO_TENSOR.get(type(yours).__name__, ""))
+    likely = _NO_TENSOR.get(type(yours).__name__, "")
+    if isinstance(yours, list) and any(map(is_array, yours)):
+        likely = "A list: torch.stack or torch.cat makes one tensor of several."
+    expect.kind(yours, torch.Tensor, f"{why}: a tensor", likely=likely)
 
 
 _NO_TENSOR = {
-    "ndarray": "Stay in torch: NumPy knows no gradients.",
+    "ndarray": (
+        "It is an array of NumPy: torch.from_numpy(…) makes a tensor of it. Where gradients are to flow, stay in torch."
+    ),
     "float": "float() and .item() take the number out of torch, and gradients with it.",
-    "list": "A list: torch.stack or torch.cat makes one tensor of several.",
+    "list": "It is a list: torch.tensor(…) makes a tensor of its numbers.",
     "tuple": "Several results come back where one is asked for.",
 }

@@ -1,5 +1,6 @@
 """The verdict on an exercise whose check was left by an exception: whose fault it is, where it arose, what it means."""
 
+import ast
 import inspect
 import traceback
 from pathlib import Path
@@ -9,7 +10,7 @@ from atlas.checking import learner, unnoticed
 from atlas.checking.advice import advice, said
 from atlas.checking.calls import Run, called_with
 from atlas.checking.limit import TimeUp
-from atlas.checking.place import file_name, learners_place
+from atlas.checking.place import Place, file_name, learners_place
 from atlas.checking.report import BROKEN, FAILED, UNTOUCHED
 from atlas.checking.values import summary
 from atlas.checking.vocabulary import Check
@@ -35,7 +36,11 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
     if isinstance(error, SystemExit):
         return FAILED, "your code ends Python: leave out exit() and quit()", where
     first, *more = said(error)
-    told = [advised] if (advised := known or advice(error, place, given)) else []
+    advised = known or advice(error, place, given)
+    if caught := _caught(error, place):
+        more.append(f"raised for {said(caught)[0]}")
+        advised = advised or advice(caught, None, given)
+    told = [advised] if advised else []
     if known or place or _in_the_call(error):
         return FAILED, first, [*more, *where, *called_with(run.call_of(None)), *told]
     if inspect.isclass(given) and given.__name__ in first and isinstance(error, _INTERFACE):
@@ -61,6 +66,11 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
         "the check itself failed",
         [first, at, "Please report this to the course. lab.catch_up lets you go on."],
     )
+
+
+def _caught(error: BaseException, place: Place | None) -> BaseException | None:
+    """What the learner's own `raise` was about: the exception that it stands in the `except` of."""
+    return error.__cause__ or error.__context__ if place and isinstance(place.node, ast.Raise) else None
 
 
 def came_out_of_a_call(error: BaseException) -> bool:

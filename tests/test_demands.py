@@ -136,6 +136,7 @@ def noise(learner, rng):
         "the global one": (shuffled, lambda x, rng: np.random.permutation(x), "the same seed gives the same"),
         "a new one": (shuffled, lambda x, rng: np.random.default_rng(0).permutation(x), "another seed gives something"),
         "not used": (shuffled, lambda x, rng: x[::-1], "another seed gives something else"),
+        "shown by its numbers": (shuffled, lambda x, rng: x[::-1] / 1.0, "float64 with 19.000 18.000 17.000 16.000 …"),
         "copied": (
             shuffled,
             lambda x, rng: __import__("copy").deepcopy(rng).permutation(x),

@@ -373,6 +373,11 @@ SLIPS = {
         "A tensor has .backward, and this is a plain number: is there an .item() or float(…) on the way?",
     ),
     # masks and indices
+    "cut where a mask is True, and it is nowhere": (
+        "def f(x):\n    k = np.argmax(x[0] > 99)\n    return np.argmin(x[0][:k])",
+        "It is empty here: can it be so, or is it never filled? (argmax of a mask in which nothing is True gives 0.)",
+    ),
+    "the least of nothing": ("def f(x): return min([])", "It is empty here: can it be so, or is it never filled?"),
     "a mask on the wrong axis": (
         "def f(x):\n    mask = x[0] > 1\n    return x[mask]",
         "A mask of length 5 meets axis 0, which has 3 entries; axis 1 has 5. Does the mask belong there, [:, mask]?",
@@ -719,6 +724,15 @@ CLASSES = {
             def run(self, x): return self.zzz * x
         """,
         "Where does self.zzz get its value",
+    ),
+    "a plain number for an object": (
+        """
+        class Model:
+            def __init__(self, data=0.0): self.data = data
+            def run(self, x): return self * 2.5
+            def __mul__(self, other): return self.data * other.data
+        """,
+        "Each Model has .data, and this is a plain number, 2.500: has a Model to be made of it first?",
     ),
     "the class for an object": (
         """

@@ -110,6 +110,13 @@ def _index(found: re.Match, place: Place | None) -> str:
     return f"Index {found[1]} runs past the end of axis {found[2]}, which has {length}: they begin at 0, {last}."
 
 
+def _empty(text: str, place: Place | None) -> str:
+    """Nothing to take the least or the last of: perhaps cut off at a place that argmax found where there was none."""
+    asked = "It is empty here: can it be so, or is it never filled?"
+    found = "argmax" not in text and any(code.has("argmax") for code in _codes(place))
+    return f"{asked} (argmax of a mask in which nothing is True gives 0.)" if found else asked
+
+
 # ------------------------------------------------------------------------------------------------ the table
 
 _FIT = "Print both .shape and write the shape beside each line, as in # (B, K)."
@@ -171,8 +178,8 @@ _SAYINGS = [
         "An index runs past the end: they begin at 0, and the last one is the length minus 1.",
     ),
     (
-        r"pop from empty|argument must be non-empty|arg is an empty sequence",
-        "It is empty here: can it be so, or is it never filled?",
+        r"pop from empty|argument must be non-empty|argument is empty|(arg is|of|from) an empty sequence",
+        lambda found, place: _empty(found.string, place),
     ),
     (
         r"(?:arrays|tensors) used as indices must be",

@@ -3,6 +3,7 @@
 torch is imported where one of them is used, not before.
 """
 
+import contextlib
 import random
 import sys
 from collections.abc import Callable, Mapping
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from atlas.checking.advice import advice
-from atlas.checking.expectations import expect
+from atlas.checking.expectations import difference, expect
+from atlas.checking.readings import number
 from atlas.checking.values import array, is_array, same, summary
 from atlas.checking.vocabulary import Complaint
 
@@ -164,7 +166,14 @@ def torch_generator(seed: int) -> Any:
 
 
 def _two(first: Any, second: Any) -> list[str]:
-    return [f"one      {summary(first)}", f"another  {summary(second)}"]
+    """Both, with the first of the numbers, which a shape alone would not tell apart."""
+    names = ("one", "another")
+    if not same(first, second):
+        return difference(first, second, names)
+    shown = summary(first)
+    with contextlib.suppress(TypeError):  # no numbers
+        shown = " ".join([shown, "with", *map(number, array(first).ravel()[:4]), "…"]) if is_array(first) else shown
+    return [f"{name:8} {shown}" for name in names]
 
 
 def _scramble() -> None:

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import difflib
+import dis
 import inspect
 import re
 import sys
@@ -374,7 +375,18 @@ def _attribute(error: AttributeError, text: str, place: Place | None, given: Any
             if near
             else f"Where does self.{name} get its value: in __init__, or in a method that has not run yet?"
         )
+    if isinstance(owner, int | float) and inspect.isclass(given) and _sets(given, name):
+        fact = f"Each {given.__name__} has .{name}, and this is a plain number, {summary(owner)}"
+        return f"{fact}: has a {given.__name__} to be made of it first?"
     return _of_data(name, owner)
+
+
+def _sets(kind: type, name: str) -> bool:
+    """Whether the __init__ of a class gives its objects this attribute."""
+    code = getattr(kind.__init__, "__code__", None)
+    return code is not None and any(
+        step.opname == "STORE_ATTR" and step.argval == name for step in dis.get_instructions(code)
+    )
 
 
 def _of_module(name: str, owner: types.ModuleType) -> str:

@@ -714,7 +714,8 @@ accuracy = []
 print(f"{'':8}" + "".join(f"{kind:>12}" for kind in KINDS))
 for name in NAMES:
     drawn = [draw(kind, shape, np.random.default_rng(1)) for kind in KINDS]
-    accuracy.append(np.max([train_side_by_side(drawn, name, rate) for rate in (0.002, 0.01)], axis=0))
+    found = [train_side_by_side(drawn, name, rate) for rate in (0.002, 0.01)]
+    accuracy.append(np.max(found, axis=0))
     print(f"{name:8}" + "".join(f"{value:12.1%}" for value in accuracy[-1]))
 accuracy = np.array(accuracy)  # (activations, initialisations)
 

@@ -18,7 +18,7 @@ from atlas import plot, program
 
 DEPTHS = (1, 2, 3)
 RATES = (0.003, 0.01, 0.03)
-ROUNDS = ((4_000, 1), (10_000, 2), (20_000, 3))  # pictures and epochs; after each the better half stays
+ROUNDS = ((3_000, 1), (8_000, 2), (15_000, 3))  # pictures and epochs; after each the better half stays
 SHAPE = (1, 28, 28)
 
 
@@ -90,7 +90,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--price", type=program.number(int, 50_000, 10**8), default=500_000, help="multiplications (500000)")
-    add("--epochs", type=program.number(int, 1, 100), default=4, help="of the finalists on all pictures (4)")
+    add("--epochs", type=program.number(int, 1, 100), default=3, help="of the finalists on all pictures (3)")
     add("--out", type=Path, default=Path("runs/price"), help="folder of the results")
     add("--seed", type=program.number(int, 0, 2**32 - 1), default=0, help="of weights and order (0)")
     add("--quick", action="store_true", help="a rehearsal: few pictures, two depths, one epoch")

@@ -18,7 +18,7 @@ from atlas import plot, program
 
 DEPTHS = (1, 2, 3)
 RATES = (0.003, 0.01, 0.03)
-ROUNDS = ((3_000, 1), (8_000, 2), (15_000, 3))  # pictures and epochs; after each the better half stays
+ROUNDS = ((10_000, 1), (15_000, 2), (20_000, 3))  # pictures and epochs; after each the better half stays
 SHAPE = (1, 28, 28)
 
 

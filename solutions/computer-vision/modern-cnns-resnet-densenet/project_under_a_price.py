@@ -78,10 +78,12 @@ def draw(path, told, rounds, results):
     left.set(xlabel="pictures × epochs", ylabel="validation accuracy (%)")
     left.set_title("The search: half of them go after each round", loc="left", size=11, weight="bold")
     left.legend(frameon=False)
-    right.barh(list(results), [each["test accuracy"] for each in results.values()], color=plot.COLOURS[:2])
-    low = min(each["test accuracy"] for each in results.values())
-    right.set(xlabel="test accuracy (%)", xlim=(low - 2, None))
-    right.set_title("The finalists, at one price", loc="left", size=11, weight="bold")
+    for name, each in results.items():
+        right.scatter(each["multiplications"] / 1e3, each["test accuracy"], s=60, label=name)
+    right.set(xlabel="thousand multiplications", ylabel="test accuracy (%)")
+    right.margins(0.5, 1)
+    right.legend(frameon=False)
+    right.set_title("The finalists", loc="left", size=11, weight="bold")
     with program.writing(path, "figure") as part:
         figure.savefig(part)
 

@@ -204,7 +204,7 @@ class ResidualBlock(nn.Module):
     nn.BatchNorm2d.
     skip: nn.Identity where stride is 1 and n_in = n_out; else nn.Sequential of nn.Conv2d 1×1
     (n_in to n_out, the stride, no padding, no bias) and nn.BatchNorm2d.
-    x is not changed.
+    All weights begin as PyTorch makes them. x is not changed.
     """
 
     def __init__(self, n_in, n_out, stride=1):
@@ -595,10 +595,11 @@ mbconv = restore("mbconv", network(MBConv, *TWO))
 reached["mbconv"] = accuracy(mbconv, x_test, y_test)
 print(f"EfficientNet's blocks, test images: {reached['mbconv']:.1%}")
 excite, seen = mbconv[8].branch[6], []
-hook = excite.up.register_forward_hook(lambda layer, given, out: seen.append(out.sigmoid()))
+hook = excite.register_forward_hook(lambda layer, given, out: seen.append(given[0].mean((2, 3))))
 predict(mbconv, x_val[:1000])
 hook.remove()
-gates = torch.cat(seen).cpu()  # (1000, 192)
+with torch.no_grad():
+    gates = excite.up(excite.down(torch.cat(seen)).relu()).sigmoid().cpu()  # (1000, 192)
 by_class = torch.stack([gates[y_val[:1000].cpu() == k].mean(0) for k in range(10)])
 telling = by_class.std(0).argsort(descending=True)[:40]
 telling = telling[by_class[:, telling].argmax(0).argsort()]
@@ -637,7 +638,7 @@ if SHIPPED:
 def fold_batch_norm(conv, norm):
     """One convolution that does what conv, then norm do in evaluation.
 
-    conv: nn.Conv2d, with or without bias, of any stride, padding, dilation and groups.
+    conv: nn.Conv2d, with or without bias, of any stride, padding (zeros), dilation and groups.
     norm: the nn.BatchNorm2d after it; its scale γ is norm.weight, its shift β norm.bias, ε
     norm.eps, and its statistics norm.running_mean and norm.running_var (σ²).
     Returns a new nn.Conv2d with bias, of the same dtype. conv and norm stay as they are.
@@ -896,23 +897,21 @@ def small_cnn(w=16):
 
 def count_macs(model):
     """Multiplications for one image: convolutions by your function, linear layers, attention."""
-    total, hooks = [], []
-
-    def count(layer, given, out):
-        if isinstance(layer, nn.Conv2d):
-            total.append(conv_macs(layer, *given[0].shape[2:]))
-        elif isinstance(layer, nn.Linear):
-            total.append(out.numel() * layer.in_features)
-        elif isinstance(layer, nn.MultiheadAttention):
-            tokens, width = out[0].shape[1:]
-            total.append(4 * tokens * width**2 + 2 * tokens**2 * width)
-
-    for layer in model.modules():
-        hooks.append(layer.register_forward_hook(count))
+    seen, total = [], 0
+    note = lambda layer, given, out: seen.append((layer, given[0].shape))  # noqa: E731
+    hooks = [layer.register_forward_hook(note) for layer in model.modules()]
     predict(model, x_test[:1])
     for hook in hooks:
         hook.remove()
-    return sum(total)
+    for layer, shape in seen:
+        if isinstance(layer, nn.Conv2d):
+            total += conv_macs(layer, *shape[2:])
+        elif isinstance(layer, nn.Linear):
+            total += shape[:-1].numel() * layer.weight.numel()
+        elif isinstance(layer, nn.MultiheadAttention):
+            tokens, width = shape[1:]
+            total += 4 * tokens * width**2 + 2 * tokens**2 * width
+    return total
 
 
 def separable_stage(n_in, n_out, stride):

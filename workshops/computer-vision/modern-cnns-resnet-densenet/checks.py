@@ -6,6 +6,7 @@ shapes of torch's own results.
 """
 
 import copy
+import inspect
 import re
 
 import numpy as np
@@ -105,6 +106,18 @@ def _learning(model, said):
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     likely = "requires_grad=False keeps them from learning: leave it out."
     expect.true(not frozen, f"all weights learn, {said}", f"frozen   {', '.join(frozen[:4])}", likely=likely)
+
+
+def _as_made(model, theirs, said):
+    """Demand that the weights begin as torch makes them: constant where torch's are, and only there."""
+    mine = model.state_dict()
+    for name, values in theirs.state_dict().items():
+        constant = values.numel() > 1 and bool((values == values.flatten()[0]).all())
+        alike = bool((mine[name] == (values.flatten()[0] if constant else mine[name].flatten()[0])).all())
+        likely = f"{name} is set anew in __init__: leave it as torch makes it."
+        expect.true(
+            alike == constant or values.numel() < 2, f"weights begin as PyTorch makes them, {said}", likely=likely
+        )
 
 
 def _apart(learner, *settings):
@@ -331,13 +344,15 @@ def ResidualBlock(learner, rng):
         for each, mine, theirs in zip(settings, *kinds, strict=True)
     ]
     expect.true(kinds[0] == kinds[1], "skip: where nn.Identity, where nn.Sequential", *lines, likely=_EITHER)
-    for (n_in, n_out, stride), model in made.items():
+    for n_in, n_out, stride in settings:
         said = f"n_in {n_in}, n_out {n_out}, stride {stride}"
         theirs = _Residual(n_in, n_out, stride).double()
+        model = learner(n_in, n_out, stride)
         _layers(model.branch, theirs.branch, f"branch, {said}")
         if isinstance(theirs.skip, nn.Sequential):
             _layers(model.skip, theirs.skip, f"skip, {said}")
         _same_weights(model, theirs, said)
+        _as_made(model, theirs, said)
         _same_module(model, theirs, _draw(rng, 4, n_in, 7, 10), rng, said)
     usual, why = learner(4, 4), "without a stride: 1"
     expect.kind(usual.skip, nn.Identity, why)
@@ -599,6 +614,9 @@ def _macs(
             ),
             "It counts additions too; wanted are multiplications.": lambda total, places, conv: 2 * total,
             "It gives a float: // of two ints gives an int.": lambda total, places, conv: float(total),
+            "32-bit numbers overflow above 2,147,483,647: Python's own int has no limit.": lambda total, places, conv: (
+                (total + 2**31) % 2**32 - 2**31
+            ),
         },
     ),
 )
@@ -615,10 +633,11 @@ def conv_macs(learner, rng):
         for bias in (False, True):
             conv = nn.Conv2d(n_in, n_out, kernel, stride, padding, groups=groups, bias=bias)
             examples.append((conv, int(rng.integers(6, 13)), int(rng.integers(14, 20))))
+    examples.append((nn.Conv2d(81, 99, 9, padding=4, bias=False), 61, 59))  # odd, and above 2^31
     given, expected = [], []
     for conv, height, width in examples:
-        with torch.no_grad():
-            out = conv(torch.zeros(1, conv.in_channels, height, width))
+        x, weight = torch.empty(1, conv.in_channels, height, width, device="meta"), conv.weight.to("meta")
+        out = nn.functional.conv2d(x, weight, None, conv.stride, conv.padding, 1, conv.groups)
         given.append(learner(conv, height, width))
         expected.append(out.numel() * conv.weight[0].numel())
         expect.kind(given[-1], (int, np.integer, float), "a plain number", likely="int(...) makes an int of it.")
@@ -627,8 +646,12 @@ def conv_macs(learner, rng):
         if mine != theirs:
             why = f"multiplications of {_layer(conv)} on {height} × {width}"
             lines = [f"yours    {mine:,}", f"expected {theirs:,}   ({source})"]
-            raise Complaint(why, lines, "", given)  # all of them tell one mistake from another
+            reading = _TOO_LARGE if theirs > 2**31 else ""  # the last, and all before it agree
+            raise Complaint(why, lines, reading, given)  # all of them tell one mistake from another
     expect.kind(given[0], (int, np.integer), "an int", likely="// of two ints gives an int; / gives a float.")
+
+
+_TOO_LARGE = "Only this large one differs: 32-bit numbers overflow, or are rounded; Python's own int has no limit."
 
 
 # ------------------------------------------------------------------------------------------------ separable
@@ -938,6 +961,7 @@ def fold_batch_norm(learner, rng):
             x = _draw(rng, 2, n_in, 9, 11)
             said = f"{_layer(conv)}, eps {eps}"
             before = [each.detach().clone() for each in (conv(x), norm(conv(x)))]
+            held = [sorted(each.state_dict()) for each in (conv, norm)]
             folded = learner(conv, norm)
             expect.kind(folded, nn.Conv2d, "a new nn.Conv2d")
             expect.true(folded is not conv, "a new convolution, not conv itself", likely="copy.deepcopy(conv)")
@@ -959,6 +983,14 @@ def fold_batch_norm(learner, rng):
             for name in ("weight", "bias"):
                 kept = isinstance(getattr(folded, name), nn.Parameter) and getattr(folded, name).is_leaf
                 expect.true(kept, f"{name} is a parameter of its own", likely=f"folded.{name} = nn.Parameter(...)")
+            why = f"conv and norm hold the same as before, {said}"
+            expect.equal(
+                [sorted(each.state_dict()) for each in (conv, norm)],
+                held,
+                why=why,
+                source="before",
+                likely=_GIVEN_A_BIAS,
+            )
             again = [each.detach() for each in (conv(x), norm(conv(x)))]
             expect.close(again[0], before[0], why="conv stays as it is", source="conv before", likely=_IN_PLACE)
             expect.close(again[1], before[1], why="norm stays as it is", source="norm before", likely=_IN_PLACE)
@@ -974,6 +1006,7 @@ def fold_batch_norm(learner, rng):
     expect.close(norm.running_mean, moved, why="the statistics stay as they are", source="norm before")
 
 
+_GIVEN_A_BIAS = "conv itself is given a bias, which it keeps: where conv.bias is None, take 0 for b instead."
 _IN_PLACE = "Work on a copy: copy.deepcopy(conv), and new tensors, no *= and no .data of the old ones."
 
 
@@ -1222,13 +1255,20 @@ def ViTEmbedding(learner, rng):
 def _why_not_normal(values):
     """What is wrong with positions as drawn, or ""."""
     mean, std = values.mean().item(), values.std().item()
-    if not std:
-        return "The positions are all alike: 0.02 * torch.randn(...)."
+    if not values.any(2).all():
+        return "One of the positions begins at 0, or all: the class token's is drawn too, 0.02 * torch.randn(...)."
+    if (values == values[:, :1]).all():
+        return "All positions begin alike, so tokens have no order: torch.randn(1, 1 + N, width) draws each by itself."
+    if (values == values[..., :1]).all():
+        return "All entries of a position begin alike: torch.randn(1, 1 + N, width) draws each by itself."
     peaked = (((values - mean) / std) ** 4).mean()  # 3 for a normal, 1.8 for a uniform distribution
     if peaked < 2.3:
         return "The positions look uniform: torch.randn is normal, torch.rand is not."
     if not 0.018 < std < 0.022:
-        return f"The standard deviation is about {std:.2g}, not 0.02: 0.02 * torch.randn(...)."
+        return (
+            f"The standard deviation is about {std:.2g}, not 0.02: 0.02 * torch.randn(...), or nn.init.normal_(..., "
+            "std=0.02), whose second argument is the mean."
+        )
     return "" if abs(mean) < 0.003 else f"The mean is about {mean:.2g}, not 0."
 
 
@@ -1386,11 +1426,24 @@ def build(learner, rng):
         expect.equal(len({id(part) for part in model}), len(model), why=f"each part is made anew, {said}", source="ids")
     usual, why = learner("plain", 4, 1), "without the last two arguments: one channel, ten classes"
     expect.equal([usual[0].in_channels, usual[-1].out_features], [1, 10], why=why, source="the first line")
-    for name in ("resnet", "Residual", ""):
+    blocks = inspect.unwrap(learner).__globals__.get("BLOCKS", BLOCKS)  # of the program, or the mistakes' here
+    why = "a block that is put into BLOCKS is built too"
+    blocks["added"] = _stub("Added")
+    try:
+        kinds = [type(part).__name__ for part in learner("added", 4, 1)]
+    except (ValueError, KeyError) as error:
+        expect.true(False, why, f"yours    {type(error).__name__}: {error}", likely=_OWN_NAMES)
+    finally:
+        del blocks["added"]
+    expect.true(kinds.count("Added") == 3, why, f"yours    {', '.join(kinds)}", likely=_OWN_NAMES)
+    for name in ("resnet", "Residual", "", "vit", "small-cnn"):
         why = f"ValueError for {name!r}, which is not in BLOCKS"
         expect.raises(
             ValueError, lambda n=name: learner(n, 4, 1), why, likely="if name not in BLOCKS: raise ValueError"
         )
+
+
+_OWN_NAMES = "Ask BLOCKS itself (if name not in BLOCKS), not a list of names of its own."
 
 
 def _expected(block, width, depth, channels, classes):

@@ -1631,6 +1631,9 @@ def _parts_agree(model, expected, channels, said):
     at = next((n for n, (a, b) in enumerate(zip(lines, expected, strict=False)) if a != b), None)
     if at is not None:
         shown = f"yours    part {at}: {lines[at]}", f"expected part {at}: {expected[at]}"
-        expect.true(False, f"each part in its place, {said}", *shown, f"all      {'; '.join(lines)}")
+        likely = "A stage stands as one nn.Sequential among the parts: put its blocks into the one list of parts."
+        nested = lines[at].startswith("Sequential")
+        why = f"each part in its place, {said}"
+        expect.true(False, why, *shown, f"all      {'; '.join(lines)}", likely=likely if nested else "")
     why = f"as many parts, {said}"
     expect.true(len(lines) == len(expected), why, f"yours    {len(lines)}", f"expected {len(expected)}")

@@ -199,6 +199,15 @@ SLIPS = {
         """,
         "`mask` is None here, as it was handed in (or left out)",
     ),
+    "an attribute of an argument that is None": (
+        """
+        class Line:
+            bias = None
+        def helper(line): return line.bias - 1
+        def f(x): return helper(Line())
+        """,
+        "`line.bias` is None here, as it was handed in (or left out)",
+    ),
     "no gradient yet": (
         """
         def f(x):
@@ -766,6 +775,29 @@ CLASSES = {
 def test_a_slip_in_a_class_is_named(slip):
     source, fragment = CLASSES[slip]
     assert fragment in message(source, "Model")
+
+
+def test_an_attribute_under_another_name_is_not_told_as_a_missing_return():
+    def check(learner, rng):
+        expect.kind(getattr(learner(), "layers", None), torch.nn.ModuleList, "layers is an nn.ModuleList")
+
+    def told(body):
+        source = f"class Model(nn.Module):\n    def __init__(self):\n        super().__init__()\n        {body}"
+        return run_check(exercise(hints=["."])(check), cell(source, "Model")).text()
+
+    named = told("self.blocks, self.scale = nn.ModuleList(), nn.Parameter(torch.ones(2))")
+    assert "It has blocks, scale: is it there under another name" in named and "`return`" not in named
+    assert "It has no attributes: " in told("layers = nn.ModuleList()")
+
+
+def test_a_result_of_an_instance_names_what_that_instance_was_made_with():
+    def check(learner, rng):
+        first, _ = learner(3), learner(5)
+        expect.equal(first.run(2), 2, why="it is handed on", source="x")
+
+    source = "class Model:\n    def __init__(self, n): self.n = n\n    def run(self, x): return x + self.n"
+    told = run_check(exercise(hints=["."])(check), cell(source, "Model")).text()
+    assert "for n 3" in told and "for n 5" not in told
 
 
 def test_a_saved_model_that_does_not_fit_is_told_line_by_line_and_not_without_end():

@@ -116,6 +116,13 @@ class OtherNames(nn.Module):
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.skip(x))
 
 
+@wrong("ResidualBlock", says="set anew in __init__")
+class ZeroGamma(_Block):
+    def __init__(self, n_in, n_out, stride=1):
+        super().__init__(n_in, n_out, stride)
+        nn.init.zeros_(self.branch[-1].weight)
+
+
 @right("ResidualBlock")
 class LayersAddedOneByOne(nn.Module):
     def __init__(self, n_in, n_out, stride=1):
@@ -321,6 +328,22 @@ def groups_twice(conv, height, width):
 def one_stride(conv, height, width):
     (kh, kw), s, (ph, pw) = conv.kernel_size, conv.stride[0], conv.padding
     return size(height, kh, s, ph) * size(width, kw, s, pw) * conv.weight.numel()
+
+
+@wrong("conv_macs", says="32-bit numbers overflow")
+def in_32_bits(conv, height, width):
+    factors = np.array([places(conv, height, width), *conv.weight.shape], dtype=np.int32)
+    return int(np.prod(factors, dtype=np.int32))
+
+
+@wrong("conv_macs", says="Only this large one differs")
+def in_32_bit_floats(conv, height, width):
+    return int(torch.tensor([places(conv, height, width), *conv.weight.shape], dtype=torch.float32).prod())
+
+
+@right("conv_macs")
+def by_calling_it(conv, height, width):
+    return conv(torch.zeros(1, conv.in_channels, height, width)).numel() * conv.weight[0].numel()
 
 
 @right("conv_macs")
@@ -580,6 +603,20 @@ def in_place(conv, norm):
     return conv
 
 
+@wrong("fold_batch_norm", says="conv itself is given a bias")
+def gives_conv_a_bias(conv, norm):
+    if conv.bias is None:
+        conv.bias = nn.Parameter(torch.zeros_like(norm.running_mean))
+    f = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return folded(conv, conv.weight * f.view(-1, 1, 1, 1), norm.bias + f * (conv.bias - norm.running_mean))
+
+
+@wrong("fold_batch_norm", says="as it was handed in")
+def not_thought_of_none(conv, norm):
+    f = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    return folded(conv, conv.weight * f.view(-1, 1, 1, 1), norm.bias + f * (conv.bias - norm.running_mean))
+
+
 @wrong("fold_batch_norm", says="32-bit")
 def usual_dtype(conv, norm):
     f = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -777,6 +814,27 @@ class LargePositions(_Embed):
         self.positions = nn.Parameter(torch.randn(1, 1 + (size // patch) ** 2, width))
 
 
+@wrong("ViTEmbedding", says="All positions begin alike")
+class OnePositionForAll(_Embed):
+    def __init__(self, channels, size, patch, width):
+        super().__init__(channels, size, patch, width)
+        self.positions = nn.Parameter((0.02 * torch.randn(1, 1, width)).repeat(1, 1 + (size // patch) ** 2, 1))
+
+
+@wrong("ViTEmbedding", says="All entries of a position begin alike")
+class OneNumberForAPosition(_Embed):
+    def __init__(self, channels, size, patch, width):
+        super().__init__(channels, size, patch, width)
+        self.positions = nn.Parameter((0.02 * torch.randn(1, 1 + (size // patch) ** 2, 1)).repeat(1, 1, width))
+
+
+@wrong("ViTEmbedding", says="One of the positions begins at 0")
+class NoPositionForTheClassToken(_Embed):
+    def __init__(self, channels, size, patch, width):
+        super().__init__(channels, size, patch, width)
+        nn.init.zeros_(self.positions.data[:, 0])
+
+
 @wrong("ViTEmbedding", says="begins at 0")
 class RandomClassToken(_Embed):
     def __init__(self, channels, size, patch, width):
@@ -870,6 +928,19 @@ def stride_everywhere(name, width, depth, channels=1, classes=10):
 def stride_for_all(name, width, depth, channels=1, classes=10):
     blocks = chain(known(name), width, depth, lambda s, n: 2 if s else 1)
     return nn.Sequential(*stem(channels, width), *blocks, *head(4 * width, classes))
+
+
+@wrong("build", says="a list of names of its own")
+def names_of_its_own(name, width, depth, channels=1, classes=10):
+    if name not in ("plain", "residual", "dense", "separable", "mbconv"):
+        raise ValueError(name)
+    return nn.Sequential(*stem(channels, width), *chain(BLOCKS[name], width, depth), *head(4 * width, classes))
+
+
+@wrong("build", says="ValueError for 'vit'")
+def others_become_residual(name, width, depth, channels=1, classes=10):
+    block = known("residual" if name in ("vit", "small-cnn") else name)
+    return nn.Sequential(*stem(channels, width), *chain(block, width, depth), *head(4 * width, classes))
 
 
 @wrong("build", says="KeyError")

@@ -272,6 +272,14 @@ _SAYINGS = [
         ),
     ),
     (
+        r"cannot assign '[\w.]+' as (parameter|buffer|child module) '(\w+)'",
+        "{1} is a {0} of the module, and what takes its place must be one too: nn.Parameter(…) around a tensor?",
+    ),
+    (
+        r"(?:'|\.)?(list|tuple|generator|type)'? is not a Module subclass",
+        "nn.Sequential takes layers one by one, nn.Sequential(*layers), each of them made: nn.ReLU(), not nn.ReLU.",
+    ),
+    (
         r"modified by an inplace operation",
         (
             "A tensor that backward() still needs was changed in place afterwards (+=, "

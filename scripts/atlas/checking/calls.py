@@ -23,7 +23,8 @@ class Run:
     """One run of a check: what is checked, its calls, the warnings, and what `expect` was shown of results so far.
 
     notices: what the watch noticed. remembers: what the code keeps between calls. to_the_end: complaints do not end the
-    run; they are kept in `seen` too.
+    run; they are kept in `seen` too. used: the instance whose method the check called last. gave: the last
+    result, of the function, the class or a method.
     """
 
     check: Check
@@ -34,12 +35,17 @@ class Run:
     to_the_end: bool = False
     notices: list[Complaint] = field(default_factory=list)
     remembers: list[str] = field(default_factory=list)
+    used: Any = None
+    gave: Any = None
 
     def call_of(self, value: Any) -> Call:
-        """The call that gave `value` or a part of it, else the last one."""
+        """The call that gave `value` or a part of it, else that which made the instance in use, else the last one."""
         for call in reversed(self.calls):
             parts = call.result if isinstance(call.result, tuple | list) else ()
             if call.result is value or any(part is value for part in parts):
+                return call
+        for call in reversed(self.calls):
+            if self.used is not None and call.result is self.used:
                 return call
         return self.calls[-1] if self.calls else Call({})
 

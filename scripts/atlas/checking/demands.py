@@ -194,6 +194,10 @@ def tensor(yours: Any, why: str) -> None:
     likely = _NO_TENSOR.get(type(yours).__name__, "")
     if isinstance(yours, list) and any(map(is_array, yours)):
         likely = "A list: torch.stack or torch.cat makes one tensor of several."
+    if isinstance(yours, torch.nn.Module):
+        likely = (
+            f"It is a layer, which nn.{type(yours).__name__}(…) makes: what it computes comes of calling that, …(x)."
+        )
     expect.kind(yours, torch.Tensor, f"{why}: a tensor", likely=likely)
 
 

@@ -1,6 +1,7 @@
 """What a check may demand of a result, and how a complaint about it reads."""
 
 import contextlib
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -284,7 +285,10 @@ def _of_unfilled(yours: Any, expected: Any) -> str:
 
 
 def _none(why: str) -> Complaint:
-    return Complaint(why, [*given_to(None), "yours    None"], unnoticed.of_nothing(_code()))
+    run = running.get(Run(None))
+    attribute = inspect.isclass(run.given) and isinstance(run.gave, run.given) and hasattr(run.gave, "__dict__")
+    reading = unnoticed.of_attribute(run.gave) if attribute else unnoticed.of_nothing(_code())
+    return Complaint(why, [*given_to(None), "yours    None"], reading)
 
 
 def _numbers(yours: Any, why: str, source: str, likely: Likely) -> np.ndarray:

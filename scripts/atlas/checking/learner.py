@@ -76,6 +76,7 @@ class Learner:
         inputs = self._by_name(args, kwargs)
         call = Call({name: kept(value) for name, value in inputs.items()})
         self._run.calls.append(call)
+        self._run.used = None
         call.result = result = self._called(self._given, call, inputs, args, kwargs)
         repeatable = not inspect.isclass(self._given) and not self._run.check.random
         if repeatable and all(map(plain, inputs.values())):
@@ -119,6 +120,7 @@ class Learner:
             except TypeError:
                 return method(instance, *args, **kwargs)  # which says what is wrong
             call = Call({name: kept(value) for name, value in inputs})
+            self._run.used = instance
             bound = functools.partial(method, instance)
             return self._called(bound, call, dict(inputs), args, kwargs)
 
@@ -147,7 +149,7 @@ class Learner:
         last = (self._last, kept(self._last)) if pure else None
         self._inside, changed = True, None
         try:
-            result = function(*args, **kwargs)
+            self._run.gave = result = function(*args, **kwargs)
         finally:
             self._inside = False
             for name, value in data.items():

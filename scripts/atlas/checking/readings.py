@@ -155,6 +155,7 @@ _SUMMED = (
     "any",
     "all",
 )
+_PRODUCTS = ("MatMult", "matmul", "mm", "bmm", "dot", "tensordot", "einsum")
 _AXIS = ("is an axis= missing or wrong in a sum, mean or max", _SUMMED)
 _INDEXED = ("an index too many", ("Subscript", "item"))
 _RETURN = ("is the return inside the loop", ("return in a loop",))
@@ -190,7 +191,7 @@ def of_shapes(yours: tuple, expected: tuple, inputs: Inputs, code: Written = _AN
     if len(yours) == len(expected):
         off = [axis for axis, (a, b) in enumerate(zip(yours, expected, strict=True)) if a != b]
         taken = [name for name, value in inputs.items() if len(off) == 1 and yours[off[0]] in value.shape]
-        if taken and yours[off[0]] > 1:
+        if taken and yours[off[0]] > 1 and code.has(*_SUMMED, *_PRODUCTS):
             axis = f"Axis {off[0]} is as long as one of {taken[0]}"
             return f"{axis}: should a sum or product have run over that one, and not over another?"
         if len(off) == 1 and abs(yours[off[0]] - expected[off[0]]) == 1:
@@ -694,7 +695,8 @@ def _where(case: _Case, good: np.ndarray) -> str:
                 ("is the index not used", ("For", "While")),
                 otherwise=".",
             )
-            return f"Only {name.lower()} {only} is right{asked}"
+            line = f"{name.lower()} {only}" if good.ndim == 2 else f"index {only} on axis {axis}"
+            return f"Only {line} is right{asked}"
         if len(wrong) < good.shape[axis] - 1:
             listed = ", ".join(map(str, wrong[:6])) + (" …" if len(wrong) > 6 else "")
             return (

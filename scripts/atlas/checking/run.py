@@ -143,7 +143,7 @@ def _attempt_of_mistake(
 ) -> tuple[Run, BaseException | None]:
     """As _attempt, and kept: mistakes stay as they are while learners try again. Of arrays only what is compared."""
     run, error = _attempt(check, mistake, seed, to_the_end=to_the_end)
-    run.calls, run.warned = [None] * len(run.calls), []
+    run.calls, run.warned, run.used, run.gave = [None] * len(run.calls), [], None, None
     return run, error and error.with_traceback(None)
 
 

@@ -214,7 +214,8 @@ def _none(error: Exception, text: str, place: Place | None, given: Any) -> str:
             return f"`{call}()` works in place and gives None: a line of its own for it?"
         return f"{fact}: does it forget its `return`?" if "(" in source else f"{fact}."
     stored = [statement for line, statement in place.stored(source) if line <= place.line]
-    if not stored and source in inspect.getargs(place.frame.f_code).args:
+    root, *attributes = source.split(".")
+    if not stored and root in inspect.getargs(place.frame.f_code).args and not (attributes and root == "self"):
         return f"{fact}, as it was handed in (or left out): which value holds then?"
     if stored and isinstance(stored[-1], ast.Assign) and isinstance(stored[-1].value, ast.Call):
         call = ast.unparse(stored[-1].value.func)

@@ -25,6 +25,15 @@ def of_nothing(code: Written) -> str:
     return "Is the `return` missing, or does one branch end without it?"
 
 
+def of_attribute(instance: Any) -> str:
+    """None stands where an attribute of the instance is looked for: what it holds instead."""
+    tables = [vars(instance).get(table, {}) for table in ("_modules", "_parameters", "_buffers")]  # torch's own
+    held = [name for table in (*tables, vars(instance)) for name in table if not name.startswith("_")]
+    names = [name for name in dict.fromkeys(held) if name != "training"]
+    there = f"It has {', '.join(names[:6])}" + (", …" if len(names) > 6 else "") if names else "It has no attributes"
+    return f"{there}: is it there under another name, or never made in __init__ (self. … = …)?"
+
+
 def of_result(yours: Any, code: Written) -> str:
     """What came back is of a kind that is rarely meant."""
     if hasattr(yours, "__next__"):

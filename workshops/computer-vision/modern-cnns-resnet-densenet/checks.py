@@ -6,6 +6,7 @@ shapes of torch's own results.
 """
 
 import copy
+import inspect
 import re
 
 import numpy as np
@@ -105,6 +106,18 @@ def _learning(model, said):
     frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
     likely = "requires_grad=False keeps them from learning: leave it out."
     expect.true(not frozen, f"all weights learn, {said}", f"frozen   {', '.join(frozen[:4])}", likely=likely)
+
+
+def _as_made(model, theirs, said):
+    """Demand that the weights begin as torch makes them: constant where torch's are, and only there."""
+    mine = model.state_dict()
+    for name, values in theirs.state_dict().items():
+        constant = values.numel() > 1 and bool((values == values.flatten()[0]).all())
+        alike = bool((mine[name] == (values.flatten()[0] if constant else mine[name].flatten()[0])).all())
+        likely = f"{name} is set anew in __init__: leave it as torch makes it."
+        expect.true(
+            alike == constant or values.numel() < 2, f"weights begin as PyTorch makes them, {said}", likely=likely
+        )
 
 
 def _apart(learner, *settings):
@@ -323,21 +336,31 @@ def ResidualBlock(learner, rng):
         said = f"n_in {n_in}, n_out {n_out}, stride {stride}"
         expect.kind(model, nn.Module, "a module")
         for name in ("branch", "skip"):
-            held = isinstance(getattr(model, name, None), nn.Module)
-            expect.true(held, f"the attribute {name} is a module, {said}", likely=f"self.{name} = nn. ... in __init__")
+            held = getattr(model, name, None)
+            likely = "nn.Sequential(*layers) makes a module of a list." if isinstance(held, list | tuple) else ""
+            likely = likely or f"self.{name} = nn. ... in __init__"
+            expect.true(isinstance(held, nn.Module), f"the attribute {name} is a module, {said}", likely=likely)
     kinds = [[type(m.skip).__name__ for m in each] for each in (made.values(), map(lambda e: _Residual(*e), settings))]
     lines = [
         f"n_in, n_out, stride {each}: yours {mine}, expected {theirs}"
         for each, mine, theirs in zip(settings, *kinds, strict=True)
     ]
-    expect.true(kinds[0] == kinds[1], "skip: where nn.Identity, where nn.Sequential", *lines, likely=_EITHER)
-    for (n_in, n_out, stride), model in made.items():
+    empty = any(isinstance(model.skip, nn.Sequential) and not len(model.skip) for model in made.values())
+    likely = (
+        "A bare convolution is no projection yet: nn.Sequential of it and batch norm." if "Conv2d" in kinds[0] else ""
+    )
+    likely = "An empty nn.Sequential passes on x too; here it has to be nn.Identity()." if empty else likely or _EITHER
+    why = "skip: where nn.Identity, where nn.Sequential" + (", not empty" if empty else "")
+    expect.true(kinds[0] == kinds[1], why, *lines, likely=likely)
+    for n_in, n_out, stride in settings:
         said = f"n_in {n_in}, n_out {n_out}, stride {stride}"
         theirs = _Residual(n_in, n_out, stride).double()
+        model = learner(n_in, n_out, stride)
         _layers(model.branch, theirs.branch, f"branch, {said}")
         if isinstance(theirs.skip, nn.Sequential):
             _layers(model.skip, theirs.skip, f"skip, {said}")
         _same_weights(model, theirs, said)
+        _as_made(model, theirs, said)
         _same_module(model, theirs, _draw(rng, 4, n_in, 7, 10), rng, said)
     usual, why = learner(4, 4), "without a stride: 1"
     expect.kind(usual.skip, nn.Identity, why)
@@ -420,6 +443,24 @@ def _cut(self, x):
     return x
 
 
+def _added(self, x):
+    for layer in self.layers:
+        x = x + layer(x)
+    return x
+
+
+def _added_to_the_new(self, x):
+    for layer in self.layers:
+        x = layer(x) + x
+    return x
+
+
+def _relu_after_each(self, x):
+    for layer in self.layers:
+        x = torch.cat([x, torch.relu(layer(x))], 1)
+    return x
+
+
 def _joined(axis):
     def joined(self, x):
         for layer in self.layers:
@@ -444,6 +485,9 @@ def _joined(axis):
             "x itself is not in the result: it comes first, then the new maps.": _the_new_only,
             "The new maps come in reverse order; the first layer's come first.": _reversed_maps,
             "What was made before is cut from the graph: no detach, no no_grad.": _cut,
+            "The maps are added; DenseNet concatenates: torch.cat([x, layer(x)], 1).": _added,
+            "The maps are added, new ones first; DenseNet concatenates: torch.cat([x, layer(x)], 1).": _added_to_the_new,
+            "The new maps go through another ReLU: they are concatenated as they are.": _relu_after_each,
             "Maps are concatenated along the rows (axis 2); channels are axis 1.": _joined(2),
             "Maps are concatenated along the last axis; channels are axis 1.": _joined(-1),
             "Maps are concatenated along the batch (axis 0); channels are axis 1.": _joined(0),
@@ -457,6 +501,9 @@ def _joined(axis):
             ),
             "There is a layer too many: count layers.": lambda self, n_in, growth, count: [
                 n_in + i * growth for i in range(count + 1)
+            ],
+            "Where count is 0 there is no layer.": lambda self, n_in, growth, count: [
+                n_in + i * growth for i in range(max(1, count))
             ],
             "A layer is missing: count layers.": lambda self, n_in, growth, count: [
                 n_in + i * growth for i in range(count - 1)
@@ -526,6 +573,7 @@ def _macs(
     height,
     width,
     *,
+    sides=lambda height, width: (height, width),
     window=lambda k: k,
     step=lambda s: s,
     frame=lambda p: p,
@@ -535,6 +583,7 @@ def _macs(
     end=lambda total, places, conv: total,
 ):
     k, s, p = window(conv.kernel_size), step(conv.stride), frame(conv.padding)
+    height, width = sides(height, width)
     places = size(height, k[0], s[0], p[0]) * size(width, k[1], s[1], p[1])
     return end(places * channels(conv) * area(k), places, conv)
 
@@ -557,6 +606,12 @@ def _macs(
                 c.out_channels * c.in_channels * c.groups
             ),
             "out_channels is missing: each of them is computed.": lambda c: c.in_channels // c.groups,
+            "weight.shape[1] is in_channels/groups already: it must not be divided by groups again.": lambda c: (
+                c.out_channels * (c.weight.shape[1] // c.groups)
+            ),
+            "in_channels stands where out_channels belongs: each output channel is computed.": lambda c: (
+                c.in_channels * (c.in_channels // c.groups)
+            ),
             "in_channels is missing: a window goes through in_channels/groups of them.": lambda c: c.out_channels,
         },
         size={
@@ -571,6 +626,13 @@ def _macs(
                 -(-(n + 2 * p - k) // s) + 1
             ),
             "The size is not rounded down: // of whole numbers.": lambda n, k, s, p: (n + 2 * p - k) / s + 1,
+            "It takes n/stride, rounded up, for the size; kernel and padding count too.": lambda n, k, s, p: -(-n // s),
+            "The padding is taken as kernel // 2; it is conv.padding.": lambda n, k, s, p: (
+                (n + k // 2 * 2 - k) // s + 1
+            ),
+            "The sizes are rounded to the nearest; they are rounded down, //.": lambda n, k, s, p: (
+                round((n + 2 * p - k) / s) + 1
+            ),
             "The stride is missing in the size.": lambda n, k, s, p: n + 2 * p - k + 1,
         },
         step={
@@ -580,6 +642,19 @@ def _macs(
         frame={
             "The paddings are swapped: the first is down, with the height.": lambda p: p[::-1],
             "It takes padding[0] for both axes.": lambda p: (p[0], p[0]),
+        },
+        sides={
+            "Height and width are swapped: the first of each pair goes with the height.": lambda h, w: (w, h),
+            "It takes the height for both sides: rows and columns are counted each.": lambda h, w: (h, h),
+        },
+        together={
+            "It takes entry [0] of kernel, stride and padding for both axes: each is a pair (rows, columns).": {
+                name: lambda pair: (pair[0], pair[0]) for name in ("window", "step", "frame")
+            },
+            "The product is rounded down; each side of the result is, by itself.": {
+                "size": lambda n, k, s, p: (n + 2 * p - k) / s + 1,
+                "end": lambda total, places, conv: int(total),
+            },
         },
         window={
             "The kernel's sides are swapped: the first is down, with the height.": lambda k: k[::-1],
@@ -599,6 +674,9 @@ def _macs(
             ),
             "It counts additions too; wanted are multiplications.": lambda total, places, conv: 2 * total,
             "It gives a float: // of two ints gives an int.": lambda total, places, conv: float(total),
+            "32-bit numbers overflow above 2,147,483,647: Python's own int has no limit.": lambda total, places, conv: (
+                (total + 2**31) % 2**32 - 2**31
+            ),
         },
     ),
 )
@@ -615,10 +693,11 @@ def conv_macs(learner, rng):
         for bias in (False, True):
             conv = nn.Conv2d(n_in, n_out, kernel, stride, padding, groups=groups, bias=bias)
             examples.append((conv, int(rng.integers(6, 13)), int(rng.integers(14, 20))))
+    examples.append((nn.Conv2d(81, 99, 9, padding=4, bias=False), 61, 59))  # odd, and above 2^31
     given, expected = [], []
     for conv, height, width in examples:
-        with torch.no_grad():
-            out = conv(torch.zeros(1, conv.in_channels, height, width))
+        x, weight = torch.empty(1, conv.in_channels, height, width, device="meta"), conv.weight.to("meta")
+        out = nn.functional.conv2d(x, weight, None, conv.stride, conv.padding, 1, conv.groups)
         given.append(learner(conv, height, width))
         expected.append(out.numel() * conv.weight[0].numel())
         expect.kind(given[-1], (int, np.integer, float), "a plain number", likely="int(...) makes an int of it.")
@@ -627,8 +706,12 @@ def conv_macs(learner, rng):
         if mine != theirs:
             why = f"multiplications of {_layer(conv)} on {height} × {width}"
             lines = [f"yours    {mine:,}", f"expected {theirs:,}   ({source})"]
-            raise Complaint(why, lines, "", given)  # all of them tell one mistake from another
+            reading = _TOO_LARGE if theirs > 2**31 else ""  # the last, and all before it agree
+            raise Complaint(why, lines, reading, given)  # all of them tell one mistake from another
     expect.kind(given[0], (int, np.integer), "an int", likely="// of two ints gives an int; / gives a float.")
+
+
+_TOO_LARGE = "Only this large one differs: 32-bit numbers overflow, or are rounded; Python's own int has no limit."
 
 
 # ------------------------------------------------------------------------------------------------ separable
@@ -663,6 +746,9 @@ _BY_ITSELF = "Each channel has a kernel of its own: groups=n_in in the first con
     ],
     mistakes=_separable.mistakes(
         first={
+            "The first convolution keeps n_in channels, nn.Conv2d(n_in, n_in, ..., groups=n_in); the second has no groups.": (
+                lambda n_in, n_out, k, s: nn.Conv2d(n_in, n_out, k, s, k // 2, groups=n_in, bias=False)
+            ),
             f"The first convolution mixes channels. {_BY_ITSELF}": lambda n_in, n_out, k, s: nn.Conv2d(
                 n_in, n_in, k, s, k // 2, bias=False
             ),
@@ -692,6 +778,11 @@ _BY_ITSELF = "Each channel has a kernel of its own: groups=n_in in the first con
             ),
             "The pointwise convolution has groups: it is there to mix all channels.": lambda n_in, n_out, k, s: (
                 nn.Conv2d(n_in, n_out, 1, groups=np.gcd(n_in, n_out).item(), bias=False)
+            ),
+        },
+        made={
+            "Two nn.Sequential stand in one, of three layers each; six in a row are asked for: nn.Sequential(*first, *second).": (
+                lambda layers: nn.Sequential(nn.Sequential(*layers[:3]), nn.Sequential(*layers[3:]))
             ),
         },
         order={
@@ -773,17 +864,34 @@ class _Squeeze(nn.Module):
                 x.shape[:2]
             ),
             "The mean is cut from the graph: no detach, no no_grad.": lambda self, x: x.mean((2, 3)).detach(),
+            "The mean runs over the channels (axis 1): rows and columns are axes 2 and 3.": lambda self, x: x.mean(1),
+            "The mean runs over the columns only: x.mean((2, 3)).": lambda self, x: x.mean(-1),
+            "The mean runs over the rows only: x.mean((2, 3)).": lambda self, x: x.mean(2),
+            "The sum is divided by H²; a map has H·W places: x.mean((2, 3)).": lambda self, x: (
+                x.sum((2, 3)) / x.shape[2] ** 2
+            ),
+            "The means go through ReLU before the first layer: it stands between the two.": lambda self, x: x.mean(
+                (2, 3)
+            ).relu(),
+            "squeeze() takes away the axis of the batch too where there is one image: x.mean((2, 3)).": lambda self, x: (
+                x.mean((2, 3), keepdim=True).squeeze()
+            ),
             "It takes the first place of each channel; squeeze is the mean of all.": lambda self, x: x[:, :, 0, 0],
         },
         inner={
             "The ReLU between the linear layers is missing.": lambda self, z: z,
             "Between the linear layers stands a sigmoid; it is ReLU.": lambda self, z: z.sigmoid(),
+            "Between the linear layers stands GELU; here it is ReLU.": lambda self, z: nn.functional.gelu(z),
             "Between the linear layers stands SiLU; here it is ReLU.": lambda self, z: nn.functional.silu(z),
         },
         gate={
             "The sigmoid is missing: gates lie between 0 and 1.": lambda self, z: z,
             "The gates come from softmax, so channels compete; each has its own sigmoid.": lambda self, z: z.softmax(1),
             "The gates come from ReLU; it is the sigmoid.": lambda self, z: z.relu(),
+            "The gates come from a hard sigmoid; it is torch.sigmoid.": lambda self, z: nn.functional.hardsigmoid(z),
+            "The gates are averaged over the batch: each image has its own.": lambda self, z: (
+                z.sigmoid().mean(0, keepdim=True).expand_as(z)
+            ),
             "The gates come from tanh; it is the sigmoid.": lambda self, z: z.tanh(),
             "There is a ReLU before the sigmoid: gates could not fall below one half.": lambda self, z: (
                 z.relu().sigmoid()
@@ -802,6 +910,20 @@ class _Squeeze(nn.Module):
             "The gates (B, C) meet the last axes of x: they need two more axes, [:, :, None, None].": (
                 lambda self, x, g: x * g
             ),
+        },
+        together={
+            "ReLU and sigmoid are exchanged: ReLU between the layers, the sigmoid at the end.": {
+                "inner": lambda self, z: z.sigmoid(),
+                "gate": lambda self, z: z.relu(),
+            },
+            "The sigmoid stands before `up`; it comes last, after it.": {
+                "inner": lambda self, z: z.relu().sigmoid(),
+                "gate": lambda self, z: z,
+            },
+            "ReLU and sigmoid both stand at the end: ReLU goes between the layers.": {
+                "inner": lambda self, z: z,
+                "gate": lambda self, z: z.relu().sigmoid(),
+            },
         },
         linear={
             "The linear layers have no bias; both have one.": lambda self, n_in, n_out: nn.Linear(
@@ -938,12 +1060,14 @@ def fold_batch_norm(learner, rng):
             x = _draw(rng, 2, n_in, 9, 11)
             said = f"{_layer(conv)}, eps {eps}"
             before = [each.detach().clone() for each in (conv(x), norm(conv(x)))]
+            held = [sorted(each.state_dict()) for each in (conv, norm)]
             folded = learner(conv, norm)
             expect.kind(folded, nn.Conv2d, "a new nn.Conv2d")
             expect.true(folded is not conv, "a new convolution, not conv itself", likely="copy.deepcopy(conv)")
             given = {name: value for name, value in _settings(folded).items() if value != _settings(conv)[name]}
             lines = [f"yours    {given}", f"expected { {name: _settings(conv)[name] for name in given} }"]
-            expect.true(not given, f"the settings of conv, {said}", *lines)
+            likely = f"{' and '.join(given)}: the new convolution has all settings of conv, as copy.deepcopy(conv) has."
+            expect.true(not given, f"the settings of conv, {said}", *lines, likely=likely)
             expect.true(
                 folded.bias is not None, f"it has a bias, {said}", likely="nn.Conv2d(..., bias=True), or folded.bias ="
             )
@@ -959,6 +1083,14 @@ def fold_batch_norm(learner, rng):
             for name in ("weight", "bias"):
                 kept = isinstance(getattr(folded, name), nn.Parameter) and getattr(folded, name).is_leaf
                 expect.true(kept, f"{name} is a parameter of its own", likely=f"folded.{name} = nn.Parameter(...)")
+            why = f"conv and norm hold the same as before, {said}"
+            expect.equal(
+                [sorted(each.state_dict()) for each in (conv, norm)],
+                held,
+                why=why,
+                source="before",
+                likely=_GIVEN_A_BIAS,
+            )
             again = [each.detach() for each in (conv(x), norm(conv(x)))]
             expect.close(again[0], before[0], why="conv stays as it is", source="conv before", likely=_IN_PLACE)
             expect.close(again[1], before[1], why="norm stays as it is", source="norm before", likely=_IN_PLACE)
@@ -974,6 +1106,7 @@ def fold_batch_norm(learner, rng):
     expect.close(norm.running_mean, moved, why="the statistics stay as they are", source="norm before")
 
 
+_GIVEN_A_BIAS = "conv itself is given a bias, which it keeps: where conv.bias is None, take 0 for b instead."
 _IN_PLACE = "Work on a copy: copy.deepcopy(conv), and new tensors, no *= and no .data of the old ones."
 
 
@@ -991,7 +1124,7 @@ def _patches(
     patch,
     *,
     refuse=_no_crop,
-    cut=lambda x, p: x.reshape(*x.shape[:2], x.shape[2] // p, p, x.shape[3] // p, p),
+    cut=lambda x, p: _six(x, p),
     order=(0, 2, 4, 1, 3, 5),
     flat=lambda x: x.flatten(3).flatten(1, 2),
 ):
@@ -999,9 +1132,23 @@ def _patches(
     return flat(cut(x, patch).permute(order))
 
 
-def _cropped(x, p):
-    x = x[:, :, : x.shape[2] // p * p, : x.shape[3] // p * p]
+def _six(x, p):
     return x.reshape(*x.shape[:2], x.shape[2] // p, p, x.shape[3] // p, p)
+
+
+def _cropped(x, p):
+    return _six(x[:, :, : x.shape[2] // p * p, : x.shape[3] // p * p], p)
+
+
+def _overlapping(x, patch):
+    """unfold without stride=patch moves by one pixel, so that patches overlap."""
+    return nn.functional.unfold(x, patch).transpose(1, 2)
+
+
+def _unfold_reshaped(x, patch):
+    """What unfold gives, (B, C·patch·patch, N), is reshaped, which mixes pixels: it needs .transpose(1, 2)."""
+    rows = nn.functional.unfold(x, patch, stride=patch)
+    return rows.reshape(len(x), rows.shape[2], rows.shape[1])
 
 
 @exercise(
@@ -1012,6 +1159,20 @@ def _cropped(x, p):
         "if H % p or W % p: raise ValueError(...)",
     ],
     mistakes=_patches.mistakes(
+        _overlapping,
+        _unfold_reshaped,
+        cut={
+            "H and W are exchanged in the six axes: rows come first.": lambda x, p: x.reshape(
+                *(*x.shape[:2], x.shape[3] // p, p, x.shape[2] // p, p)
+            ),
+            "The height stands for the width too: images need not be square.": lambda x, p: x.reshape(
+                *(*x.shape[:2], x.shape[2] // p, p, x.shape[2] // p, p)
+            ),
+            "Only the first channel is cut: a patch has the numbers of all channels.": lambda x, p: _six(x[:, :1], p),
+            "patch is taken as the number of patches in a row; it is the side of one, in pixels.": lambda x, p: (
+                x.reshape(*(*x.shape[:2], p, x.shape[2] // p, p, x.shape[3] // p))
+            ),
+        },
         order={
             "Patches go column by column; reading order is along the first row, then the next.": (0, 4, 2, 1, 3, 5),
             "The numbers of a patch are in the order (patch, patch, C); channels come first: (C, patch, patch).": (
@@ -1052,6 +1213,10 @@ def _cropped(x, p):
             "It looks at H·W; both H and W have to be multiples of patch.": lambda H, W, p: _no_crop(H * W, p, p),
         },
         together={
+            "Rows and columns are split as (patch, H/patch), so a patch has every n-th pixel: first H/patch, then patch.": {
+                "cut": lambda x, p: x.reshape(*x.shape[:2], p, x.shape[2] // p, p, x.shape[3] // p),
+                "order": (0, 3, 5, 1, 2, 4),
+            },
             "Where patches do not fill the image it cuts off the rest; it has to raise ValueError.": {
                 "refuse": lambda H, W, p: None,
                 "cut": _cropped,
@@ -1148,6 +1313,9 @@ def _patches_only(self, t):
             "The class token is added to the patches; it is a token of its own, before them.": lambda self, cls, t: (
                 torch.cat([cls.expand(len(t), -1, -1), t + cls], 1)
             ),
+            "torch.cat without an axis joins along axis 0, the batch; tokens are axis 1.": lambda self, cls, t: (
+                torch.cat([cls.expand(len(t), -1, -1), t])
+            ),
             "Class token and patches are concatenated along the width; tokens are axis 1.": lambda self, cls, t: (
                 torch.cat([cls.expand(*t.shape[:2], -1), t], 2)
             ),
@@ -1165,6 +1333,11 @@ def _patches_only(self, t):
             "The tokens are multiplied by the positions; these are added.": lambda self, t: t * self.positions,
             "All tokens get the first position: each has its own.": lambda self, t: t + self.positions[:, :1],
             "The positions are cut from the graph: they have to learn.": lambda self, t: t + self.positions.detach(),
+            "The class token gets the last position; it has the first.": lambda self, t: t + self.positions.roll(1, 1),
+            "The positions are added twice.": lambda self, t: t + 2 * self.positions,
+            "The tokens are multiplied by √width, as in some transformers for text; here nothing is.": lambda self, t: (
+                torch.cat([t[:, :1], t[:, 1:] * t.shape[2] ** 0.5], 1) + self.positions
+            ),
             "The positions are applied shifted by one: the first is the class token's.": lambda self, t: (
                 t + self.positions.roll(-1, 1)
             ),
@@ -1215,20 +1388,33 @@ def ViTEmbedding(learner, rng):
             why = "positions begin normal, with mean 0 and standard deviation 0.02"
             likely = _why_not_normal(model.positions.detach())
             expect.true(not likely, why, likely=likely)
-        _same_module(model, theirs, _draw(rng, 3, channels, size, size), rng, said)
+        x = _draw(rng, 3, channels, size, size)
+        try:
+            model.double()(x)
+        except ValueError as error:  # of the learner's own patchify
+            why, likely = f"images are cut by the patch given, {said}", "patch is an argument: keep it as self.patch."
+            expect.true(False, why, f"yours    ValueError: {error}", likely=likely)
+        _same_module(model, theirs, x, rng, said)
     _apart(learner, 1, 4, 2, 3)
 
 
 def _why_not_normal(values):
     """What is wrong with positions as drawn, or ""."""
     mean, std = values.mean().item(), values.std().item()
-    if not std:
-        return "The positions are all alike: 0.02 * torch.randn(...)."
+    if not values.any(2).all():
+        return "One of the positions begins at 0, or all: the class token's is drawn too, 0.02 * torch.randn(...)."
+    if (values == values[:, :1]).all():
+        return "All positions begin alike, so tokens have no order: torch.randn(1, 1 + N, width) draws each by itself."
+    if (values == values[..., :1]).all():
+        return "All entries of a position begin alike: torch.randn(1, 1 + N, width) draws each by itself."
     peaked = (((values - mean) / std) ** 4).mean()  # 3 for a normal, 1.8 for a uniform distribution
     if peaked < 2.3:
         return "The positions look uniform: torch.randn is normal, torch.rand is not."
     if not 0.018 < std < 0.022:
-        return f"The standard deviation is about {std:.2g}, not 0.02: 0.02 * torch.randn(...)."
+        return (
+            f"The standard deviation is about {std:.2g}, not 0.02: 0.02 * torch.randn(...), or nn.init.normal_(..., "
+            "std=0.02), whose second argument is the mean."
+        )
     return "" if abs(mean) < 0.003 else f"The mean is about {mean:.2g}, not 0."
 
 
@@ -1272,17 +1458,17 @@ def _build(
     stem=lambda C, w: [nn.Conv2d(C, w, 3, 2, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU()],
     stages=3,
     times=lambda depth, stage: depth,
-    out=lambda w, stage: w * 2**stage,
+    out=lambda w, stage, n, depth: w * 2**stage,
     step=lambda stage, n, depth: 2 if stage and not n else 1,
-    into=lambda before, n_out: before,
+    into=lambda before, n_out, stage: before,
     head=lambda n, K: [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n, K)],
     join=lambda parts: nn.Sequential(*parts),
 ):
     made, n_in, kind = stem(channels, width), width, block(name)
     for stage in range(stages):
         for n in range(times(depth, stage)):
-            n_out = out(width, stage)
-            made.append(kind(into(n_in, n_out), n_out, step(stage, n, depth)))
+            n_out = out(width, stage, n, depth)
+            made.append(kind(into(n_in, n_out, stage), n_out, step(stage, n, depth)))
             n_in = n_out
     return join([*made, *head(n_in, classes)])
 
@@ -1313,14 +1499,23 @@ def _conv_stem(C, w, **changed):
             ),
         },
         into={
-            "A block gets the channels that it gives; it gets those of the part before it.": lambda before, n_out: (
-                n_out
+            "A block gets the channels that it gives; it gets those of the part before it.": (
+                lambda before, n_out, stage: n_out
+            ),
+            "Within a stage a block gets the channels of the stage before: n_in = n_out after each block.": (
+                lambda before, n_out, stage: n_out // 2 if stage else n_out
             ),
         },
         out={
-            "The channels do not double from stage to stage: width·2^s.": lambda w, s: w,
-            "The channels double before the first stage: stage 0 gives width.": lambda w, s: w * 2 ** (s + 1),
-            "The channels are width·(s + 1); they double: width·2^s.": lambda w, s: w * (s + 1),
+            "The channels do not double from stage to stage: width·2^s.": lambda w, s, n, d: w,
+            "The channels double before the first stage: stage 0 gives width.": lambda w, s, n, d: w * 2 ** (s + 1),
+            "The channels are width·(s + 1); they double: width·2^s.": lambda w, s, n, d: w * (s + 1),
+            "The channels double in every block; they double from stage to stage.": lambda w, s, n, d: (
+                w * 2 ** ((s - 1) * d + n + 1) if s else w
+            ),
+            "The channels double in the last block of a stage; they do in the first of the next.": lambda w, s, n, d: (
+                w * 2 ** (s + (n == d - 1 and s < 2))
+            ),
         },
         stages={"There are two stages; wanted are three.": 2, "There are four stages; wanted are three.": 4},
         times={
@@ -1339,6 +1534,10 @@ def _conv_stem(C, w, **changed):
             "ReLU stands before batch norm in the stem.": lambda C, w: [_conv_stem(C, w)[n] for n in (0, 2, 1)],
         },
         head={
+            "The last linear layer is made for width channels; what comes out of stage 2 has 4·width.": lambda n, K: [
+                nn.AdaptiveAvgPool2d(1),
+                *(nn.Flatten(), nn.Linear(n // 4, K)),
+            ],
             "The mean over the places is missing: nn.AdaptiveAvgPool2d(1).": lambda n, K: [
                 nn.Flatten(),
                 nn.Linear(n, K),
@@ -1383,14 +1582,30 @@ def build(learner, rng):
         lines = f"yours    {_layer(model[0])}", f"expected {wanted}"
         expect.true(_layer(model[0]) == wanted, f"the stem's convolution, {said}", *lines)
         expect.true(model[-1].bias is not None, f"the last linear layer has a bias, {said}", likely="bias=True")
-        expect.equal(len({id(part) for part in model}), len(model), why=f"each part is made anew, {said}", source="ids")
+        apart = len({id(part) for part in model})
+        likely = "The same block stands in several places and shares its weights: make each one anew, in the loop."
+        why, source = f"each part is made anew, {said}", "as many different ones as there are parts"
+        expect.equal(apart, len(model), why=why, source=source, likely=likely)
     usual, why = learner("plain", 4, 1), "without the last two arguments: one channel, ten classes"
     expect.equal([usual[0].in_channels, usual[-1].out_features], [1, 10], why=why, source="the first line")
-    for name in ("resnet", "Residual", ""):
+    blocks = inspect.unwrap(learner).__globals__.get("BLOCKS", BLOCKS)  # of the program, or the mistakes' here
+    why = "a block that is put into BLOCKS is built too"
+    blocks["added"] = _stub("Added")
+    try:
+        kinds = [type(part).__name__ for part in learner("added", 4, 1)]
+    except (ValueError, KeyError) as error:
+        expect.true(False, why, f"yours    {type(error).__name__}: {error}", likely=_OWN_NAMES)
+    finally:
+        del blocks["added"]
+    expect.true(kinds.count("Added") == 3, why, f"yours    {', '.join(kinds)}", likely=_OWN_NAMES)
+    for name in ("resnet", "Residual", "", "vit", "small-cnn"):
         why = f"ValueError for {name!r}, which is not in BLOCKS"
         expect.raises(
             ValueError, lambda n=name: learner(n, 4, 1), why, likely="if name not in BLOCKS: raise ValueError"
         )
+
+
+_OWN_NAMES = "Ask BLOCKS itself (if name not in BLOCKS), not a list of names of its own."
 
 
 def _expected(block, width, depth, channels, classes):
@@ -1416,6 +1631,9 @@ def _parts_agree(model, expected, channels, said):
     at = next((n for n, (a, b) in enumerate(zip(lines, expected, strict=False)) if a != b), None)
     if at is not None:
         shown = f"yours    part {at}: {lines[at]}", f"expected part {at}: {expected[at]}"
-        expect.true(False, f"each part in its place, {said}", *shown, f"all      {'; '.join(lines)}")
+        likely = "A stage stands as one nn.Sequential among the parts: put its blocks into the one list of parts."
+        nested = lines[at].startswith("Sequential")
+        why = f"each part in its place, {said}"
+        expect.true(False, why, *shown, f"all      {'; '.join(lines)}", likely=likely if nested else "")
     why = f"as many parts, {said}"
     expect.true(len(lines) == len(expected), why, f"yours    {len(lines)}", f"expected {len(expected)}")

@@ -265,10 +265,10 @@ def linear_probe(X, y, folds, Cs):
 lab.check(linear_probe)
 
 # %% [markdown]
-# Beside it a baseline without transfer, tuned on the same folds: a support vector machine on the pixels. Six splits, for the spread.
+# Beside it a baseline without transfer, tuned on the same folds: a support vector machine on the pixels. Six splits, for the spread. (A machine that learned from as many of each class may do worse than one that always says *mammals*, of which the test has most.)
 
 # %%
-CS = (0.01, 0.1, 1, 10, 100)
+CS = (0.01, 0.1, 1, 10)
 
 
 def folds_of(rows):
@@ -302,13 +302,14 @@ print(f"probe on features {np.mean(reached):.1%} ± {np.std(reached):.1%}")
 print(f"SVM on pixels     {np.mean(by_pixels):.1%} ± {np.std(by_pixels):.1%}")
 print(f"always 'mammals'  {majority:.1%}")
 predicted = probes[0].predict(features[test])
-title = f"Split 0, {reached[0]:.0%} right; most errors are mammals taken for birds"
+wrong = [(y[i], k) for i, k in zip(test, predicted, strict=True) if y[i] != k]
+one, other = max(wrong, key=wrong.count)
+title = f"Split 0, {reached[0]:.0%} right; commonest error: {classes[one]} taken for {classes[other]}"
 _ = plot.confusion(y[test], predicted, classes, title=title)
 
 # %% tags=["instructor"]
 assert 0.8 < np.mean(reached) < 0.9
 assert np.mean(by_pixels) < majority < 0.5
-assert ((y[test] == 4) & (predicted == 0)).sum() > 4
 
 # %% [markdown]
 # Now feed the network what it was not trained on, and ask whether a probe that gets used to it can mend it. About 10 s.
@@ -365,7 +366,7 @@ assert abs(wrongly["0 to 1"][1] - right) < 0.05
 # **Break.**
 
 # %% [markdown]
-# ## 6 · Which layer's features? (5 min)
+# ## 6 · Which layer's features? (4 min)
 #
 # The last features were made for telling 1,000 classes of ImageNet apart. Earlier stages know less of ImageNet, and of everything else. Take the mean over all places of each stage's maps, and probe it with $C = 10$. Yosinski, Clune, Bengio and Lipson (2014) asked the same by training on from each layer.
 
@@ -396,14 +397,14 @@ ax = plot.curves(
     {"probe": (list(curve), means)},
     xlabel="stage whose features are probed",
     ylabel="test accuracy (%), three splits",
-    title="What these seven classes need is made late: the last six stages are nearly as good",
+    title="What these seven classes need is made late: the curve rises to the last stages",
 )
 
 # %% tags=["instructor"]
 assert means[:3].max() < 65 < 78 < means[14:].min() and means[14:].max() - means[17] < 4
 
 # %% [markdown]
-# ## 7 · Frozen, statistics too (9 min)
+# ## 7 · Frozen, statistics too (10 min)
 #
 # Next we train stages further. Most stay *frozen*: no gradient, so no step. But batch norm has a second way to change. In training mode it normalises by the batch and moves its running mean and variance towards it, gradient or not. With a dozen pictures in a batch that exchanges statistics of a million photographs for those of twelve. So when fine-tuning on few pictures, batch norm stays in evaluation mode *everywhere*; its scale and shift may learn.
 
@@ -433,7 +434,7 @@ def freeze(model, upto):
 lab.check(freeze)
 
 # %% [markdown]
-# Two copies, no gradient anywhere, four passes over the 84 training pictures. In one the weights alone are frozen. About 5 s.
+# Two copies, no gradient anywhere. In one the weights alone are frozen, and four passes over the 84 training pictures are made in training mode; in the other your `freeze` decides.
 
 
 # %%
@@ -445,10 +446,10 @@ def statistics(model):
 
 torch.manual_seed(0)
 drift, shifted = {}, {}
-for name in ("weights only", "by your freeze"):
+for name, passes in (("weights only", 4), ("by your freeze", 1)):
     model = load_network().requires_grad_(False)
     before = statistics(model)
-    for _ in range(4):
+    for _ in range(passes):
         if name == "weights only":
             model.train()
         else:
@@ -487,7 +488,7 @@ assert off.min() > 0.02
 # </details>
 
 # %% [markdown]
-# ## 8 · Rates that fall with depth (12 min)
+# ## 8 · Rates that fall with depth (13 min)
 #
 # Early stages are general, late ones special to ImageNet. So let late ones move more: the head with rate $\eta$, the last of $K$ stages with $\eta d$, the one before with $\eta d^2$, down to stage 0 with $\eta d^K$ (Howard and Ruder, 2018, called such rates *discriminative*). An optimizer takes them as *parameter groups*. By hand: $\eta = 0.1$, $d = 0.5$, three stages of which the first is frozen: head 0.1, stage 2 0.05, stage 1 0.025, stage 0 in no group.
 
@@ -518,7 +519,7 @@ lab.check(parameter_groups)
 # %% [markdown]
 # We fine-tune stages 13 to 17 and a head for our seven classes. Since stages 0 to 12 are frozen, what comes out of them never changes, and is computed *once*: maps of $192 \times 3 \times 3$ for each picture. An epoch then costs a third, at the price that pictures cannot be augmented.
 #
-# The head begins either at random or where the probe ended (*probe first*; Kumar, Raghunathan, Jones, Ma and Liang, 2022). Four recipes, three splits. About 35 s.
+# The head begins either at random or where the probe ended (*probe first*; Kumar, Raghunathan, Jones, Ma and Liang, 2022). Four recipes, three splits. About 30 s.
 
 # %%
 UPTO = 13
@@ -551,7 +552,7 @@ def measure(model, rows):
     return F.cross_entropy(z, labels[rows]).item(), right.item()
 
 
-def fine_tune(model, train, test, lr, decay, epochs=4, seed=0):
+def fine_tune(model, train, test, lr, decay, epochs=3, seed=0):
     """Train on. Returns (train loss, test loss, test accuracy), before and after each epoch."""
     torch.manual_seed(seed)
     freeze(model, 0)
@@ -600,7 +601,7 @@ for name, colour in zip(RECIPES, plot.COLOURS, strict=False):
     axes[0].plot(run[:, 1], "--", color=colour)
     axes[1].plot(100 * run[:, 2], "--o", color=colour, label=name, markersize=4)
 axes[0].set(xlabel="epoch", ylabel="cross-entropy (train: line, test: dashes)", ylim=(0, 2.2))
-axes[1].set(xlabel="epoch", ylabel="test accuracy (%)", xticks=range(5))
+axes[1].set(xlabel="epoch", ylabel="test accuracy (%)", xticks=range(4))
 axes[1].legend(frameon=False, fontsize=9)
 title = "Where the probe leaves little to learn, a high rate does harm, and falling rates do not"
 _ = fig.suptitle(title, size=11, weight="bold")
@@ -609,14 +610,15 @@ _ = fig.suptitle(title, size=11, weight="bold")
 ends = {name: np.mean([run[-1, 2] for run in runs[name]]) for name in RECIPES}
 assert ends["probe first, 1e-4"] > np.mean(reached[:3]) - 0.005
 assert ends["probe first, 1e-3"] < ends["probe first, 1e-3 falling"] - 0.01
+assert ends["random head, 1e-3"] < ends["probe first, 1e-4"]
 assert max(run[-1, 0] for name in RECIPES for run in runs[name]) < 0.4
 
 # %% [markdown]
-# **Question.** The best recipe gains about a point over the probe, and one split differs from the next by more. Is it worth it?
+# **Question.** The careful recipes gain a point or two over the probe, and one split differs from the next by more. Is it worth it?
 #
 # <details><summary>Answer</summary>
 #
-# With 84 pictures: hardly, and it can cost a lot if the rate is wrong. The difference is *paired* (same split, with and without), which is why it may be read at all; three splits do not settle it. Fine-tuning pays with more pictures, or where the pictures differ more from ImageNet's. Begin with the probe: it takes a second, and tells you what there is to beat.
+# With 84 pictures: hardly, and it costs points if the rate is wrong. The difference is *paired* (same split, with and without), which is why it may be read at all; three splits do not settle it, and the random head's row depends on its draw: try `torch.manual_seed(n + 10)`. Fine-tuning pays with more pictures, or where pictures differ more from ImageNet's. Begin with the probe: it takes a second, and tells you what there is to beat.
 #
 # </details>
 
@@ -652,13 +654,13 @@ ax.set(xlabel="training pictures a class", ylabel="test accuracy (%)", xscale="l
 ax.set_xticks(COUNTS, COUNTS, minor=False)
 ax.minorticks_off()
 ax.legend(frameon=False, loc="lower right")
-title = "One picture a class is luck; from the fourth on, doubling buys less each time"
+title = "One picture a class is luck; each doubling buys less than the one before"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
 means, spreads = few["probe on features"].mean(1), few["probe on features"].std(1)
 assert means[0] < 70 < means[2] < means[4] and spreads[0] > 2 * spreads[3]
-assert np.all(np.diff(means) > 0) and means[1] - means[0] > means[4] - means[3]
+assert np.all(np.diff(means) > 0) and np.all(np.diff(means[:4], 2) < 0)
 assert means[0] > few["SVM on pixels"].mean(1)[4]
 
 # %% [markdown]
@@ -713,19 +715,25 @@ def grad_cam(model, layer, image, label):
 lab.check(grad_cam)
 
 # %% [markdown]
-# The probe of split 0 as the head of the whole network, and larger pictures (192 pixels), so that the last maps have $6 \times 6$ places. Test pictures only; the right ones first, then all kinds of errors.
+# The last maps have $3 \times 3$ places at 96 pixels and $5 \times 5$ at 160, so we take larger pictures. Can the probe simply be kept? Test pictures only; right ones first, then the surest errors.
 
 # %%
+larger = torch.stack([preprocess(s, 160) for s in squares])
+larger = larger.to(device, memory_format=torch.channels_last)
+finer = extract_features(body, larger).cpu().numpy()
+kept = probes[0].score(finer[test], y[test])
+anew = linear_probe(finer[train], y[train], folds_of(train), CS)[0]
+print(f"probe of 96 pixels on features of 160: {kept:.1%}; fitted anew: ", end="")
+print(f"{anew.score(finer[test], y[test]):.1%}")
 whole = load_network()
-whole.head = head_of(probes[0]).to(device)
+whole.head = head_of(anew).to(device)
 whole.requires_grad_(False)
-large = torch.stack([preprocess(squares[i], 192) for i in test]).to(device)
-p = extract_features(whole, large).softmax(1).cpu()
+large = larger[torch.tensor(test)]
+p = torch.tensor(anew.predict_proba(finer[test]))
 sure, said = p.max(1)
 hits = [n for n in range(len(test)) if said[n] == y[test[n]]]
 misses = [n for n in range(len(test)) if said[n] != y[test[n]]]
 misses.sort(key=lambda n: -sure[n])
-print(f"at 192 pixels {len(hits) / len(test):.1%} are right; {len(misses)} errors")
 step = len(hits) // 6
 chosen = [*hits[step // 2 :: step][:6], *misses[:6]]
 fig, axes = plt.subplots(2, 6, figsize=(9, 3.6), layout="constrained")
@@ -733,26 +741,35 @@ for ax, n in zip(axes.flat, chosen, strict=True):
     evidence = grad_cam(whole, whole.features[-1], large[n], int(said[n])).cpu()
     spread = F.interpolate(evidence[None, None], (160, 160), mode="bilinear")[0, 0]
     ax.imshow(Image.fromarray(squares[test[n]]).resize((160, 160)))
-    ax.imshow(spread, cmap="inferno", alpha=0.5)
+    ax.imshow(spread, cmap="Reds", vmin=-1, vmax=0.01, alpha=(0.8 * spread / spread.max()).numpy())
     ax.set(xticks=[], yticks=[])
     ax.set_title(f"{names[test[n]][:14]}:\n{classes[said[n]]} {100 * sure[n]:.0f} %", size=8)
-title = "Evidence for the answer (bright): right ones above, the surest errors below"
+title = "Evidence for the answer (red): right ones above, the surest errors below"
 _ = fig.suptitle(title, size=11, weight="bold")
 
 # %% tags=["instructor"]
-assert len(hits) / len(test) > 0.8
+assert len(hits) / len(test) > 0.8 > kept + 0.1
+assert torch.equal(extract_features(whole, large[:9]).argmax(1).cpu(), said[:9])
 
 # %% [markdown]
-# **Question.** A map is bright on the thing itself, and the answer is wrong. What does Grad-CAM tell you, and what does it not?
+# **Question.** Features of the same network, and yet the probe of 96 pixels is lost at 160. Why?
 #
 # <details><summary>Answer</summary>
 #
-# It says where the evidence for *one* class lies, not whether it is good evidence, nor why. It finds one kind of failure, that a network looks at something beside the thing: background, a watermark, the hand that holds it. Here the things are cut out, so errors are of the other kind: a thing of an unusual shape or colour, or a label that is a matter of opinion.
+# A convolution knows windows of so many pixels. At 160 pixels a feather is larger, and other channels answer to it; the mean over all places forgets where, not how large. Size is part of the preprocessing: fit the head at the size at which it will be used.
+#
+# </details>
+#
+# **Question.** A map is red on the thing itself, and the answer is wrong. What does Grad-CAM tell you, and what does it not?
+#
+# <details><summary>Answer</summary>
+#
+# It says where the evidence for *one* class lies, not whether it is good evidence, nor why. It finds one kind of failure, that a network looks at something beside the thing: background, a watermark, the hand that holds it. Here the things are cut out, so errors are of the other kind: an animal of the sea whose fins look like wings, or a label that is a matter of opinion.
 #
 # </details>
 
 # %% [markdown]
-# ## 11 · When not to transfer (8 min)
+# ## 11 · When not to transfer (6 min)
 #
 # Two tasks far from ImageNet: clothes in grey (Fashion-MNIST, MIT) and handwritten digits (MNIST, CC BY-SA 3.0), 300 pictures each to train on. And a third, to be solved on Fashion-MNIST's shoes, all of which point to the left: *has this picture been mirrored?* About 25 s.
 
@@ -790,7 +807,7 @@ ax = plot.curves(
     {name: (list(k), s) for name, (k, s) in curves.items()},
     xlabel="stage whose features are probed",
     ylabel="accuracy on unseen pictures (%)",
-    title="The farther the task, the earlier the best stage; what training ignored is lost",
+    title="Farther tasks, earlier stages; and what training ignored is lost",
 )
 
 # %% tags=["instructor"]

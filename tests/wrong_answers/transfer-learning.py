@@ -68,7 +68,7 @@ def sides_swapped(image, size):
     return torch.tensor((x[top : top + size, left : left + size] - 127) / 128).permute(2, 0, 1)
 
 
-@wrong("preprocess", says="64-bit floats")
+@wrong("preprocess", says="32-bit floats")
 def doubles(image, size):
     return torch.tensor((middle(image, size).astype(float) - 127) / 128).permute(2, 0, 1)
 
@@ -214,6 +214,28 @@ def whole_groups_in_train(labels, groups, per_class, rng):
     def pick(own, g):
         drawn = rng.choice(np.unique(g[own]), per_class, replace=False)
         return np.flatnonzero(np.isin(g, drawn))
+
+    return by_class(labels, groups, per_class, rng, pick, without_groups)
+
+
+@wrong("few_shot_split", says="need not be 0, 1, 2")
+def classes_counted(labels, groups, per_class, rng):
+    labels, groups = np.asarray(labels), np.asarray(groups)
+    drawn = []
+    for c in range(len(set(labels.tolist()))):
+        own = np.unique(groups[labels == c])
+        if len(own) <= per_class:
+            raise ValueError(f"class {c} is too small")
+        drawn += list(rng.choice(own, per_class, replace=False))
+    train = np.array([np.flatnonzero(groups == g)[0] for g in drawn])
+    return train, without_groups(train, labels, groups)
+
+
+@wrong("few_shot_split", says="Never drawn")
+def only_from_the_first(labels, groups, per_class, rng):
+    def pick(own, g):
+        kept = np.unique(g[own])[: per_class + 1]  # one more than is drawn: the generator seems to decide
+        return [np.flatnonzero(g == d)[0] for d in rng.permutation(kept)[:per_class]]
 
     return by_class(labels, groups, per_class, rng, pick, without_groups)
 
@@ -763,6 +785,18 @@ def needs_weights_that_learn(model, layer, image, label):
 def sum_of_slopes(model, layer, image, label):
     A, slope = maps_and_slope(model, layer, image, label)
     return torch.einsum("c,chw->hw", slope[0].sum((1, 2)), A[0]).relu().detach()
+
+
+@wrong("grad_cam", says="a copy of it")
+def the_image_itself(model, layer, image, label):
+    kept = []
+    handle = layer.register_forward_hook(lambda m, i, output: kept.append(output))
+    try:
+        z = model(image.requires_grad_()[None])
+    finally:
+        handle.remove()
+    (slope,) = torch.autograd.grad(z[0, label], kept[0])
+    return (slope.mean((2, 3), keepdim=True) * kept[0]).sum(1)[0].relu().detach()
 
 
 @wrong("grad_cam", says="each channel")

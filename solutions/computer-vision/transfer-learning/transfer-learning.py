@@ -304,7 +304,7 @@ print(f"always 'mammals'  {majority:.1%}")
 predicted = probes[0].predict(features[test])
 wrong = [(y[i], k) for i, k in zip(test, predicted, strict=True) if y[i] != k]
 one, other = max(wrong, key=wrong.count)
-title = f"Split 0, {reached[0]:.0%} right; commonest error: {classes[one]} taken for {classes[other]}"
+title = f"{reached[0]:.0%} right; the commonest error: {classes[one]} taken for {classes[other]}"
 _ = plot.confusion(y[test], predicted, classes, title=title)
 
 # %% tags=["instructor"]
@@ -614,7 +614,7 @@ assert ends["random head, 1e-3"] < ends["probe first, 1e-4"]
 assert max(run[-1, 0] for name in RECIPES for run in runs[name]) < 0.4
 
 # %% [markdown]
-# **Question.** The careful recipes gain a point or two over the probe, and one split differs from the next by more. Is it worth it?
+# **Question.** The careful recipes gain a point or two over the probe here, with other splits nothing, and one split differs from the next by more. Is it worth it?
 #
 # <details><summary>Answer</summary>
 #
@@ -694,7 +694,7 @@ def grad_cam(model, layer, image, label):
     model: in evaluation mode, maps (B, 3, H, W) to logits (B, K); its parameters may all be frozen.
     layer: a module of it with output (B, C, H', W'). image: (3, H, W). label: a class.
     Returns M of the formula, (H', W'), without gradient, of the image's dtype. The hook is gone
-    afterwards, also where the model raises an error, and no .grad is changed.
+    afterwards, also where the model raises an error; image and .grad stay as they are.
     """
     # TODO: hook, forward of image[None], torch.autograd.grad of the logit to what was kept.
     # Where all weights are frozen there is no graph, unless a copy of the image needs a gradient.

@@ -114,7 +114,7 @@ _FORMULA = "It takes (x - 127) / 128 here: the numbers of the network that the w
             "It scales to 0...1 and then takes (x - 127) / 128 of that: x is 0 to 255.": (
                 lambda pixels: (_float32(pixels) / 255 - 127) / 128
             ),
-            "The result has 64-bit floats; the network has 32-bit ones: dtype=torch.float32.": (
+            "The result is to have 32-bit floats, as the network's weights have: dtype=torch.float32.": (
                 lambda pixels: (_float32(pixels).double() - 127) / 128
             ),
         },
@@ -218,7 +218,14 @@ def _why_split(train, test, labels, groups, per_class):
 )
 def few_shot_split(learner, rng):
     def draw(labels, groups, per_class, seed):
-        given = learner(labels, groups, per_class, np.random.default_rng(seed))
+        try:
+            given = learner(labels, groups, per_class, np.random.default_rng(seed))
+        except ValueError as error:
+            likely = (
+                "Classes need not be 0, 1, 2, ...: np.unique(labels). Or is the comparison with per_class too strict?"
+            )
+            details = [f"yours    ValueError: {error}", f"classes {np.unique(labels)}, groups enough in each"]
+            raise Complaint(f"a split with {per_class} of each class", details, likely, "refused") from None
         train, test = expect.parts(given, ("train", "test"), "two results")
         for name, numbers in (("train", train), ("test", test)):
             expect.dtype(
@@ -254,10 +261,16 @@ def few_shot_split(learner, rng):
         own = {g: n for g, n in counts.items() if g.startswith(f"{c}/")}
         good = chisquare(list(own.values())).pvalue > 1e-7
         sizes = {g: groups.count(g) for g in own}
-        often = np.mean([own[g] for g in own if sizes[g] > 1]) > 1.1 * np.mean([own[g] for g in own if sizes[g] == 1])
+        never = [g for g, n in own.items() if not n]
+        often = not never and np.mean([own[g] for g in own if sizes[g] > 1]) > 1.1 * np.mean(
+            [own[g] for g in own if sizes[g] == 1]
+        )
         likely = "Groups with several pictures are drawn more often: draw among the different groups (np.unique)."
         shown = f"drawn in {times} splits: {own}", f"pictures in the group: {sizes}"
-        expect.true(good, "all groups of a class are equally likely", *shown, likely=likely if often else "")
+        likely = (
+            f"Never drawn: {', '.join(never)}. Draw from all groups of the class." if never else likely * bool(often)
+        )
+        expect.true(good, "all groups of a class are equally likely", *shown, likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ extract_features
@@ -460,7 +473,9 @@ def _compare(learner, authority, X, y, folds, Cs, said, kind):
     given = learner(X, y, folds, Cs)
     probe, scores = expect.parts(given, ("probe", "scores"), "two results")
     theirs, wanted = authority(X, y, folds, Cs)
-    expect.kind(probe, kind, "the first result is the fitted probe", likely="Return probe, scores, in this order.")
+    pipeline = "A pipeline changes X first; every fit is a LogisticRegression on X as it is."
+    likely = pipeline if type(probe).__name__ == "Pipeline" else "Return probe, scores, in this order."
+    expect.kind(probe, kind, "the first result is the fitted probe", likely=likely)
     if not hasattr(probe, "coef_"):
         raise Complaint(
             "the probe is fitted", ["yours    a LogisticRegression that was not fitted"], "Call .fit(X, y)."
@@ -979,6 +994,8 @@ def grad_cam(learner, rng):
             expected = authority(model[: cut + 1], model[cut + 1 :], image, label)
             expect.close(given, expected, why=f"the evidence for the class, {said}", source=source, dtype=image)
             expect.true(not given.requires_grad, f"the map has no gradient, {said}", likely=".detach() it at the end.")
+            likely = "The image itself was made to need a gradient, and keeps that: a copy of it, image.clone(), may."
+            expect.true(not image.requires_grad, f"the image stays as it is, {said}", likely=likely)
             _demand_clean(model, f"the hook is gone afterwards, {said}")
             good = all(p.grad is None for p in model.parameters())
             likely = "backward() leaves .grad on all weights; torch.autograd.grad leaves nothing."

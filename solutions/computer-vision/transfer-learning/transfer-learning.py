@@ -741,7 +741,8 @@ for ax, n in zip(axes.flat, chosen, strict=True):
     evidence = grad_cam(whole, whole.features[-1], large[n], int(said[n])).cpu()
     spread = F.interpolate(evidence[None, None], (160, 160), mode="bilinear")[0, 0]
     ax.imshow(Image.fromarray(squares[test[n]]).resize((160, 160)))
-    ax.imshow(spread, cmap="Reds", vmin=-1, vmax=0.01, alpha=(0.8 * spread / spread.max()).numpy())
+    red = (0.7 * spread / spread.max()).numpy()  # how much of it
+    ax.imshow(0 * red, cmap="autumn", alpha=red)
     ax.set(xticks=[], yticks=[])
     ax.set_title(f"{names[test[n]][:14]}:\n{classes[said[n]]} {100 * sure[n]:.0f} %", size=8)
 title = "Evidence for the answer (red): right ones above, the surest errors below"

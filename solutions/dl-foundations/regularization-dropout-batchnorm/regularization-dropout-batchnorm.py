@@ -28,7 +28,7 @@ fashion
 # %%
 device = lab.device
 torch.set_num_threads(1)  # layers of 256 are too small to be shared between cores
-images = torch.tensor(fashion.x_train[:53_000], dtype=torch.float32, device=device)  # (53000, 28, 28)
+images = torch.tensor(fashion.x_train[:53_000], dtype=torch.float32, device=device)  # (N, 28, 28)
 labels = torch.tensor(fashion.y_train, device=device)
 MEAN, SPREAD = images[:1000].mean(), images[:1000].std()  # of training images only
 images = (images - MEAN) / SPREAD

@@ -412,7 +412,7 @@ fig.colorbar(ax.imshow(used, cmap="viridis", vmin=0), label="|γ|·|weight| / it
 ax.set_xticks(range(4), ["input", "layer 1", "layer 2", "layer 3"])
 ax.set_yticks(range(4), [f"layer {n}" for n in range(1, 5)])
 ax.set(xlabel="maps of", ylabel="used by")
-title = "Each layer uses the newest maps most, and all the others too"
+title = "The newest maps are used most, and all others too"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
@@ -470,9 +470,9 @@ lab.check(conv_macs)
 def separable(n_in, n_out, kernel=3, stride=1):
     """A depthwise separable convolution: (B, n_in, H, W) to (B, n_out, H', W').
 
-    kernel: odd. Returns an nn.Sequential of six, without names: nn.Conv2d kernel×kernel (depthwise, with the
-    stride and padding kernel//2), nn.BatchNorm2d, nn.ReLU, nn.Conv2d 1×1 (pointwise),
-    nn.BatchNorm2d, nn.ReLU. The convolutions have no bias.
+    kernel: odd. Returns an nn.Sequential of six, without names: nn.Conv2d kernel×kernel
+    (depthwise, with the stride and padding kernel//2), nn.BatchNorm2d, nn.ReLU, nn.Conv2d 1×1
+    (pointwise), nn.BatchNorm2d, nn.ReLU. The convolutions have no bias.
     """
     # TODO: six layers.
     ### BEGIN SOLUTION

@@ -159,6 +159,7 @@ def test_a_generator_that_governs_passes():
     ("answer", "words"),
     [
         (lambda x: x.numpy(), "torch.from_numpy(…) makes a tensor of it"),
+        (lambda x: torch.nn.ReLU(), "It is a layer, which nn.ReLU(…) makes: what it computes comes of calling that"),
         (lambda x: float(x.sum()), "take the number out of torch"),
         (lambda x: list(x), "torch.stack or torch.cat"),
         (lambda x: x.tolist(), "torch.tensor(…) makes a tensor of its numbers"),

@@ -508,6 +508,18 @@ SLIPS = {
         """,
         "or the way is cut: by torch.no_grad()?",
     ),
+    "a tensor in a parameter's place": (
+        "def f(x):\n    layer = nn.Linear(2, 2)\n    layer.weight = layer.weight * 2",
+        "weight is a parameter of the module, and what takes its place must be one too: nn.Parameter(…)",
+    ),
+    "a list for nn.Sequential": (
+        "def f(x):\n    return nn.Sequential([nn.ReLU(), nn.ReLU()])",
+        "nn.Sequential takes layers one by one, nn.Sequential(*layers)",
+    ),
+    "a class for a layer": (
+        "def f(x):\n    return nn.Sequential(nn.Linear(2, 2), nn.ReLU)",
+        "each of them made: nn.ReLU(), not nn.ReLU",
+    ),
     "a parameter changed in place": (
         "def f(x):\n    w = torch.ones(2, requires_grad=True)\n    w -= 1",
         "`with torch.no_grad():` around an update",

@@ -377,6 +377,10 @@ def integer_division(x):
     return (x[:, 0] // 1).astype(int)
 
 
+def first_part(x):
+    return x * 3.7
+
+
 def cast(x):
     return x[:, 0].astype(int)
 
@@ -394,6 +398,7 @@ POSITIVE = np.array([[1.5, 2.25], [3.75, 4.5], [5.3, 0.7]])
         (with_item, lambda x: x[:, 0] * 3.7, "It is a single number: an index too many?", "axis="),
         (integer_division, lambda x: x[:, 0], "is an integer array, or // for /?", "astype"),
         (cast, lambda x: x[:, 0], "is an integer array?", "//"),
+        (first_part, lambda x: np.hstack([x, x**2, x**3]), "Write the shape of each", "should a sum or product"),
     ],
 )
 def test_a_way_of_writing_is_named_only_where_it_is_in_the_code(wrong, right, said, unsaid):

@@ -276,7 +276,7 @@ _SAYINGS = [
         "{1} is a {0} of the module, and what takes its place must be one too: nn.Parameter(…) around a tensor?",
     ),
     (
-        r"(?:'|\.)?(list|tuple|generator|type)'? is not a Module subclass",
+        r"is not a Module subclass",
         "nn.Sequential takes layers one by one, nn.Sequential(*layers), each of them made: nn.ReLU(), not nn.ReLU.",
     ),
     (

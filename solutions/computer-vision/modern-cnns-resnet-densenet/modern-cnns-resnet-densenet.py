@@ -56,7 +56,7 @@ def accuracy(model, x, y):
     return predict(model, x).argmax(1).eq(y).float().mean().item()
 
 
-def train(model, steps, rate, seed=0, batch_size=64):
+def train(model, steps, rate, seed=0, batch_size=48):
     """AdamW with one-cycle on the training images. Returns the loss of each step."""
     torch.manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
@@ -93,7 +93,7 @@ def plain(layers, seed=0):
 
 
 # %% [markdown]
-# Same images, same order, same rate, same number of steps. Only the depth differs. About 12 s.
+# Same images, same order, same rate, same number of steps. Only the depth differs. About 10 s.
 
 # %%
 DEPTHS = (6, 14, 30)
@@ -234,7 +234,7 @@ class ResidualBlock(nn.Module):
 lab.check(ResidualBlock)
 
 # %% [markdown]
-# The experiment of section 1 with your block: same depths, same images, same rate. About 12 s.
+# The experiment of section 1 with your block: same depths, same images, same rate. About 10 s.
 
 
 # %%

@@ -7,6 +7,7 @@ test pictures are looked at once, at the end. Writes price.{json,png} to --out.
 """
 
 import argparse
+import bisect
 import json
 import time
 from pathlib import Path
@@ -24,13 +25,13 @@ SHAPE = (1, 28, 28)
 
 def candidate(network, depth, price, lr=0.01):
     """The configuration of the widest network of this kind within the price, or None where none is."""
-    best = None
-    for width in range(4, 257):
-        config = arch.CONFIG | {"network": network, "depth": depth, "width": width, "lr": lr}
-        if arch.count_macs(arch.make_model(config, SHAPE, 10), SHAPE) > price:
-            return best
-        best = config
-    return best
+    fixed = arch.CONFIG | {"network": network, "depth": depth, "lr": lr}
+
+    def costs(width):
+        return arch.count_macs(arch.make_model(fixed | {"width": width}, SHAPE, 10), SHAPE)
+
+    width = bisect.bisect_right(range(4, 257), price, key=costs) + 3  # costs grow with the width
+    return fixed | {"width": width} if width >= 4 else None
 
 
 def name_of(config):

@@ -7,7 +7,7 @@ import pytest
 
 from atlas.authoring import runs
 
-pytest_plugins = ["made_up", "proof_summary", "parts", "costs"]
+pytest_plugins = ["made_up", "proof_summary", "parts", "costs", "solved_script"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

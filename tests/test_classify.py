@@ -1,6 +1,5 @@
 """The script of pytorch-basics: one file for three commands; what all scripts promise is in test_scripts.py."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -10,24 +9,9 @@ from atlas import course
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("pytorch-basics").solution_folder / "classify.py"
 SMALL = ["--limit", "1000", "--width", "16", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("classify", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random = torch.get_rng_state()
-    yield
-    torch.set_rng_state(random)
 
 
 def test_what_one_process_saves_another_loads_by_torch_alone(script):

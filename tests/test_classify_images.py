@@ -19,6 +19,7 @@ from atlas.collect import collect
 torch = pytest.importorskip("torch")
 
 WORKSHOP = course.find("cnn-basics")
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 CHECKPOINTS = WORKSHOP.folder / "checkpoints"
 
 
@@ -33,14 +34,6 @@ def module(name):
 def script():
     yield module("classify_images")
     del sys.modules["classify_images"]
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random = torch.get_rng_state()
-    yield
-    torch.set_rng_state(random)
 
 
 @pytest.mark.parametrize("name", ["cnn", "cnn-mean", "cnn-shift"])

@@ -72,7 +72,6 @@ def test_a_workshop_that_computes_more_than_its_share_makes_the_run_fail(run, ho
 @pytest.mark.parametrize("load", [0.1, 9.5])
 def test_what_a_busy_machine_may_have_added_is_told_and_does_not_fail(load, monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
-    monkeypatch.setattr(runs, "pace", lambda: 1)
     account = costs.Account()
     account._seconds["cnn-basics"]["proofs"] = 1.3 * runs.WORKSHOP_SECONDS
     account._seconds[costs.KIT][""] = 9 * runs.WORKSHOP_SECONDS

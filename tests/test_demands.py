@@ -136,6 +136,7 @@ def noise(learner, rng):
         "the global one": (shuffled, lambda x, rng: np.random.permutation(x), "the same seed gives the same"),
         "a new one": (shuffled, lambda x, rng: np.random.default_rng(0).permutation(x), "another seed gives something"),
         "not used": (shuffled, lambda x, rng: x[::-1], "another seed gives something else"),
+        "shown by its numbers": (shuffled, lambda x, rng: x[::-1] / 1.0, "float64 with 19.000 18.000 17.000 16.000 …"),
         "copied": (
             shuffled,
             lambda x, rng: __import__("copy").deepcopy(rng).permutation(x),
@@ -157,9 +158,10 @@ def test_a_generator_that_governs_passes():
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda x: x.numpy(), "Stay in torch"),
+        (lambda x: x.numpy(), "torch.from_numpy(…) makes a tensor of it"),
         (lambda x: float(x.sum()), "take the number out of torch"),
         (lambda x: list(x), "torch.stack or torch.cat"),
+        (lambda x: x.tolist(), "torch.tensor(…) makes a tensor of its numbers"),
         (lambda x: (x, x), "Several results come back"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from atlas.checking import exercise, expect, run_check
+from atlas.checking import exercise, expect, place, run_check
 from atlas.checking.advice import advice, said
 
 CELLS = iter(range(1_000_000))
@@ -221,6 +221,19 @@ SLIPS = {
         "def f(x):\n    rows = (r for r in x)\n    return rows[0]",
         "`rows` is a generator, not a value",
     ),
+    "a generator stacked": (
+        "def f(x): return torch.stack(torch.tensor(r) for r in x)",
+        "is a generator, not a value",
+    ),
+    "a size that is a number": (
+        "def f(x):\n    g = torch.Generator()\n    return torch.randint(2 * 3, 5, generator=g)",
+        "The size is a tuple, (B,) and not B",
+    ),
+    "torch's generator by position": (
+        "def f(x):\n    g = torch.Generator()\n    return torch.randint(6, (5,), g)",
+        "A generator is handed on by its name: generator=…",
+    ),
+    "a shape that is a number": ("def f(x): return torch.full(3, 1.0)", "`size` is several whole numbers in parenth"),
     "a coroutine used": (
         """
         async def g(x): return x
@@ -274,6 +287,27 @@ SLIPS = {
     ),
     "an array as a key": ("def f(x): return {x: 1}", "An array can be changed, and so it is no key of a dict"),
     # the rest of Python
+    "booleans subtracted": ("def f(x): return (x > 0) - (x > 1)", "a != b tells where they differ"),
+    "boolean tensors subtracted": (
+        "def f(x):\n    t = torch.tensor(x) > 0\n    return t - t",
+        "a != b tells where they differ",
+    ),
+    "a raise in an except": (
+        """
+        def f(x):
+            try:
+                return [1, 2].index(3)
+            except ValueError as error:
+                raise RuntimeError("broken") from error
+        """,
+        "looked for in a list that does not have it",
+    ),
+    "an entry looked for": ("def f(x): return [1, 2].index(3)", "looked for in a list that does not have it"),
+    "an entry removed": ("def f(x): return [1, 2].remove(3)", "was it taken out before?"),
+    "a path as text": (
+        "def f(x): return '/tmp'.iterdir()",
+        "A Path has .iterdir, and this is text: Path(…) of it first?",
+    ),
     "a power by ^": ("def f(x): return x ^ 2", "`^` compares bits in Python (exclusive or); a power is **."),
     "recursion": ("def f(x): return f(x - 1)", "f calls itself without end"),
     "recursion of two": ("def g(x): return f(x)\ndef f(x): return g(x)", "call one another without end"),
@@ -339,6 +373,11 @@ SLIPS = {
         "A tensor has .backward, and this is a plain number: is there an .item() or float(…) on the way?",
     ),
     # masks and indices
+    "cut where a mask is True, and it is nowhere": (
+        "def f(x):\n    k = np.argmax(x[0] > 99)\n    return np.argmin(x[0][:k])",
+        "It is empty here: can it be so, or is it never filled? (argmax of a mask in which nothing is True gives 0.)",
+    ),
+    "the least of nothing": ("def f(x): return min([])", "It is empty here: can it be so, or is it never filled?"),
     "a mask on the wrong axis": (
         "def f(x):\n    mask = x[0] > 1\n    return x[mask]",
         "A mask of length 5 meets axis 0, which has 3 entries; axis 1 has 5. Does the mask belong there, [:, mask]?",
@@ -364,6 +403,10 @@ SLIPS = {
     "an index of a number": (
         "def f(x): return torch.tensor(1.0)[0]",
         "It is a single number and has no entries to pick",
+    ),
+    "a slice with arrays": (
+        "def f(x):\n    k = np.array([0, 1])\n    return x[:, k : k + 2]",
+        "or an index array (start[:, None] + arange(length))",
     ),
     "a fraction as index": ("def f(x): return x[1.0]", "An index is a whole number"),
     "fractions as indices": ("def f(x): return x[np.ones(2)]", "Its entries are fractions: an index is whole numbers"),
@@ -475,6 +518,18 @@ SLIPS = {
         "def f(x): return torch.ones(2, requires_grad=True).exp().backward()",
         "backward() starts at one number, and this has several",
     ),
+    "grad of many": (
+        "def f(x):\n    w = torch.ones(2, requires_grad=True)\n    return torch.autograd.grad(w.exp(), w)",
+        "grad starts at one number, and this has several: is a .sum() missing, or is each of them meant",
+    ),
+    "tuples of gradients": (
+        """
+        def f(x):
+            w = torch.ones(2, requires_grad=True)
+            return torch.stack([torch.autograd.grad(n, w, retain_graph=True) for n in w * 2])
+        """,
+        "Entry 0 of the list is a tuple and no tensor. torch.autograd.grad gives a tuple, one for each input: [0]?",
+    ),
     "NumPy of a gradient": (
         "def f(x): return np.exp(torch.ones(2, requires_grad=True))",
         "NumPy cannot take a tensor that records gradients",
@@ -534,6 +589,64 @@ def test_what_the_learners_own_raise_says_is_not_read_as_a_none_of_python():
 def test_a_slip_is_named_with_what_is_in_the_cell(slip):
     source, fragment = SLIPS[slip]
     assert fragment in message(source)
+
+
+FUNCTIONS = {
+    "ctx.save_for_backward(x, k); return x * k | return g * 2, None": "argument 1 (counted from 0) is float: ctx.",
+    "ctx.k = k; return x * k | return g * ctx.k": "backward returns 2 things, one for each argument of forward",
+    "ctx.k = k; return x * k | return g * ctx.k, g.sum()": "Argument 2 of forward (after ctx) is no tensor",
+    "return x * k | return g * ctx.k, None": "ctx.k = … in forward?",
+    "return x * k | return g.sum()[None], None": "RuntimeError: Function FBackward returned an invalid gradient",
+    "return x * k | return 2.0, None": "RuntimeError: expected Variable or None (got float)",
+}
+
+
+@pytest.mark.parametrize("lines", FUNCTIONS)
+def test_what_torch_says_of_a_function_of_the_learners_is_never_laid_to_the_check(lines, monkeypatch):
+    """Torch takes over what forward saved and backward returned when none of the learner's lines is running."""
+    monkeypatch.setattr(place, "is_learners", lambda file: "ipykernel" in file)
+    forward, backward = lines.split(" | ")
+    source = f"""
+        class F(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x, k):
+                {forward}
+            @staticmethod
+            def backward(ctx, g):
+                {backward}
+        def f(x):
+            return F.apply(x, 2.0)
+        """
+
+    def check(learner, rng):
+        x = torch.ones(3, requires_grad=True)
+        torch.autograd.grad((learner.apply(x, 2.0) if name == "F" else learner(x)).sum(), x)
+
+    for name in ("F", "f"):
+        outcome = run_check(exercise(hints=["."])(check), cell(source, name))
+        assert outcome.status == "failed" and FUNCTIONS[lines] in outcome.text(), outcome.text()
+
+
+def test_a_check_that_breaks_in_torch_is_broken_though_a_module_is_checked(monkeypatch):
+    monkeypatch.setattr(place, "is_learners", lambda file: "ipykernel" in file)
+
+    def check(learner, rng):
+        learner()
+        torch.nn.functional.cross_entropy(torch.ones(2, 3), torch.ones(3))
+
+    model = cell("class Model(nn.Module):\n    def forward(self, x): return x", "Model")
+    assert "the check itself failed" in run_check(exercise(hints=["."])(check), model).text()
+
+
+def test_a_gradient_that_the_first_call_left_is_no_chance():
+    """backward() twice on the same input gives twice as much, and nothing has been drawn."""
+
+    def check(learner, rng):
+        learner(torch.ones(3, requires_grad=True))
+
+    function = cell("def f(x):\n    (x**2).sum().backward()\n    return x.grad.clone()")
+    told = run_check(exercise(hints=["."])(check), function).text()
+    assert "backward() adds to .grad, where the first call left its own" in told and "random" not in told
 
 
 CLASSES = {
@@ -611,6 +724,15 @@ CLASSES = {
             def run(self, x): return self.zzz * x
         """,
         "Where does self.zzz get its value",
+    ),
+    "a plain number for an object": (
+        """
+        class Model:
+            def __init__(self, data=0.0): self.data = data
+            def run(self, x): return self * 2.5
+            def __mul__(self, other): return self.data * other.data
+        """,
+        "Each Model has .data, and this is a plain number, 2.500: has a Model to be made of it first?",
     ),
     "the class for an object": (
         """

@@ -1,11 +1,14 @@
 """What a check may demand, and how the complaint about it reads."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from atlas.checking import FAILED, array, exercise, expect, run_check
 from atlas.checking.expectations import difference, side_by_side
+from atlas.checking.values import summary
 
 
 def check_of(function, **options):
@@ -377,6 +380,10 @@ def test_of_two_long_lists_of_text_the_item_that_differs_is_shown():
 
     said = told(lambda: list("abcdefgXij"), tokens)
     assert "in entry 7 of the list:" in said and "yours    'X'" in said and "expected 'h'" in said
+
+
+def test_a_path_is_shown_with_its_text_and_told_from_text():
+    assert summary(Path("dogs/a.png")) == "Path('dogs/a.png')" != summary("dogs/a.png")
 
 
 def test_braces_that_are_not_filled_in_are_told():

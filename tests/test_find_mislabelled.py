@@ -1,7 +1,6 @@
 """The script of tensors-and-autograd finds planted labels; what it has in common with others is in test_scripts.py."""
 
 import csv
-import importlib.util
 
 import pytest
 
@@ -9,24 +8,9 @@ from atlas import course
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("tensors-and-autograd").solution_folder / "find_mislabelled.py"
 SMALL = ["--limit", "1000", "--epochs", "2", "--device", "cpu", "--plant", "0.03"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("find_mislabelled", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random = torch.get_rng_state()
-    yield
-    torch.set_rng_state(random)
 
 
 def lines(path):

@@ -1,30 +1,13 @@
 """The script of initialization-and-activations: its verdicts are right, the repair heals, a checkpoint is examined."""
 
-import importlib.util
-
 import pytest
 
 from atlas import course
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("initialization-and-activations").solution_folder / "init_doctor.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("init_doctor", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random = torch.get_rng_state()
-    yield
-    torch.set_rng_state(random)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The script of optimization-sgd-adam finds a rate; what it has in common with others is in test_scripts.py."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -9,24 +7,9 @@ from atlas import course
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("optimization-sgd-adam").solution_folder / "lr_finder.py"
 SMALL = ["--limit", "1000", "--width", "16", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("lr_finder", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random = torch.get_rng_state()
-    yield
-    torch.set_rng_state(random)
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "momentum", "adam", "adamw"])

@@ -212,7 +212,7 @@ def test_a_mistake_that_raises_is_named_where_the_learners_code_raises_the_same(
     assert run_check(check, lambda x, n: x[n - 1]).passed
 
 
-def test_one_that_raises_in_a_method_which_a_library_calls_is_named_and_a_break_in_the_checks_own_lines_is_not(monkeypatch):
+def test_one_that_raises_in_a_called_back_method_is_named_and_a_break_in_the_checks_own_lines_is_not(monkeypatch):
     import torch
 
     class Parts(torch.nn.Module):

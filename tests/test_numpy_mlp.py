@@ -1,7 +1,5 @@
 """The script of backpropagation: its engine is right, and it reads image files. The rest is in test_scripts.py."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 
@@ -9,21 +7,9 @@ from atlas import course
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("backpropagation").solution_folder / "numpy_mlp.py"
 SMALL = ["--limit", "1000", "--width", "16"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("numpy_mlp", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def test_every_operation_of_its_engine_has_the_gradients_of_autograd(script):

@@ -1,6 +1,5 @@
 """The script of datasets-and-dataloaders packs a folder; what is common to all is in test_scripts.py."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -10,14 +9,6 @@ from PIL import Image
 from atlas import course
 
 SOURCE = course.find("datasets-and-dataloaders").solution_folder / "pack_folder.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("pack_folder", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

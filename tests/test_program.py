@@ -112,3 +112,13 @@ def test_ctrl_c_promises_no_checkpoint_that_is_not_there(tmp_path, capsys, kept,
     said = capsys.readouterr().err
     assert ended.value.code == 130
     assert said.endswith(says) and ("kept.npz" in said) == kept
+
+
+def test_an_open_todo_ends_the_program_with_a_sentence_and_what_a_framework_lacks_does_not():
+    def main(text):
+        raise NotImplementedError(text)
+
+    with pytest.raises(SystemExit, match=r"NotImplementedError: near_duplicates is not written yet\. Its TODO"):
+        program.run(lambda: main("near_duplicates"))
+    with pytest.raises(NotImplementedError, match="not for sparse"):
+        program.run(lambda: main("not for sparse tensors"))

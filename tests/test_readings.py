@@ -6,6 +6,7 @@ import re
 import hypothesis
 import numpy as np
 import pytest
+import torch
 from hypothesis import strategies
 
 from atlas.checking import exercise, expect, readings, run_check
@@ -104,6 +105,48 @@ def never_filled(z):
     return np.zeros_like(z)
 
 
+def products_of_rows(x):
+    return x[:, None] * np.arange(1.0, 4.0)[:, None]
+
+
+def added_up_in_a_loop(x):
+    total, rows = 0, []
+    for row in products_of_rows(x):
+        total = total + row
+        rows.append(total)
+    return np.array(rows)
+
+
+def added_up_in_grad(x):
+    w, rows = torch.ones(3, 4, requires_grad=True), []
+    for row in products_of_rows(x):
+        (w * torch.tensor(row)).sum().backward()
+        rows.append(w.grad.numpy().copy())
+    return np.array(rows)
+
+
+def of_another_tensor(x):
+    w, other = (torch.ones(5, 3, 4, requires_grad=True) for _ in range(2))
+    return torch.autograd.grad((other**2).sum(), w, materialize_grads=True)[0].numpy()
+
+
+def nothing_in_front(x):
+    return products_of_rows(x)[:0]
+
+
+def filtered_away(x):
+    return products_of_rows(x)[x[:, 0] > 1e9]
+
+
+def rounds(x):
+    n = 0
+    while n < 9:
+        n += 1
+        if n == 2:
+            break
+    return n
+
+
 def all_pairs(a, b):
     return ((a - b[:, None]) ** 2).mean()
 
@@ -174,6 +217,12 @@ UNFORESEEN = {
     "broadcast to a square": (row_wise, lambda x: np.add.outer(row_wise(x) / 2, row_wise(x) / 2), (X,), "diagonal"),
     "repeated": (row_wise, lambda x: np.full(5, row_wise(x)[0]), (X,), "Every entry is the same"),
     "first only right": (row_wise, lambda x: row_wise(x) * [1, 2, 2, 2, 2], (X,), "4 of 5 entries"),
+    "adds up in a loop": (products_of_rows, added_up_in_a_loop, (X,), "axis 0: is something not set back"),
+    "adds up in .grad": (products_of_rows, added_up_in_grad, (X,), "along axis 0: is .grad not cleared"),
+    "gradient of another tensor": (products_of_rows, of_another_tensor, (X,), "0: does what is differentiated depend"),
+    "empty": (products_of_rows, nothing_in_front, (X,), "It is empty: print each .shape"),
+    "filtered away": (products_of_rows, filtered_away, (X,), "It is empty: is a filter too strict?"),
+    "a round too few": (lambda x: 3, rounds, (X,), "does the loop end a round too early?"),
     "pairs of all": (mse, all_pairs, (B, W[:, 0]), ""),
 }  # fmt: skip
 
@@ -483,7 +532,9 @@ FACTS = {
     r"It is the right result without its signs": lambda y, e, i, f: fits(y, np.abs(e)) and (e < 0).any(),
     r"It is the right result with its negative": lambda y, e, i, f: fits(y, np.maximum(e, 0)) and (e < 0).any(),
     r"It is the sign": lambda y, e, i, f: fits(y, np.sign(e)),
-    r"It is the running sum": lambda y, e, i, f: fits(y, np.cumsum(e, -1)),
+    r"It is the running sum of the right result(?: along axis (\d))?": lambda y, e, i, f: fits(
+        y, np.add.accumulate(e, int(f[1] or 0))
+    ),
     r"It is the right result with −1 and \+1": lambda y, e, i, f: (
         np.isin(e, (-1, 1)).all() and np.isin(y, (0, 1)).all()
     ),
@@ -519,6 +570,7 @@ WAYS = [
     lambda e, x, k: e + e.mean(-1, keepdims=True),
     lambda e, x, k: e * np.arange(1, len(e) + 1).reshape([-1] + [1] * (e.ndim - 1)),
     lambda e, x, k: np.cumsum(e, -1),
+    lambda e, x, k: np.cumsum(e, 0),
     lambda e, x, k: np.exp(e),
     lambda e, x, k: e**2,
     lambda e, x, k: e / e.sum(0),

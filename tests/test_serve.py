@@ -1,7 +1,6 @@
 """The script of pytorch-model-export-deployment serves; what it has in common with others is in test_scripts.py."""
 
 import asyncio
-import importlib.util
 import json
 import signal
 import socket
@@ -19,15 +18,6 @@ pytest.importorskip("onnxruntime")
 
 SOURCE = course.find("pytorch-model-export-deployment").solution_folder / "serve.py"
 CLASSES = ["ant", "bee", "cat"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("serve_under_test", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from atlas.authoring.offline import without_network
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("training-loops").solution_folder / "train.py"
 SMALL = ["--limit", "600", "--width", "16", "--device", "cpu", "--epochs", "3", "--every", "4"]  # 6 steps an epoch
 STEPS = 18
@@ -28,23 +29,11 @@ fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
-def script():
+def script(script):
     """The script, with what it imports and reads there already, so that its forks need not wait for it."""
-    spec = importlib.util.spec_from_file_location("train", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     importlib.import_module("torch._dynamo")  # what the first optimizer imports
-    module.read = functools.cache(module.load_data)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random, threads = torch.get_rng_state(), torch.get_num_threads()
-    yield
-    torch.set_rng_state(random)
-    torch.set_num_threads(threads)
+    script.read = functools.cache(script.load_data)
+    return script
 
 
 @pytest.fixture(scope="module")

@@ -1,32 +1,14 @@
 """The script of regularization-dropout-batchnorm keeps the best; what is common to all is in test_scripts.py."""
 
-import importlib.util
-
 import pytest
 
 from atlas import course
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("regularization-dropout-batchnorm").solution_folder / "train_few.py"
 SMALL = ["--images", "201", "--width", "16", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_few", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random, threads = torch.get_rng_state(), torch.get_num_threads()
-    yield
-    torch.set_rng_state(random)
-    torch.set_num_threads(threads)
 
 
 def states(name):

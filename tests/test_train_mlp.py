@@ -1,7 +1,5 @@
 """The script of perceptron-and-mlp reads image files; what it has in common with others is in test_scripts.py."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,24 +8,9 @@ from atlas import course, data
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SOURCE = course.find("perceptron-and-mlp").solution_folder / "train_mlp.py"
 SMALL = ["--limit", "1000", "--width", "32", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("train_mlp", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    random = torch.get_rng_state()
-    yield
-    torch.set_rng_state(random)
 
 
 @pytest.fixture(scope="module")

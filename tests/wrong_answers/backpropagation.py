@@ -110,7 +110,7 @@ class Overwrites(Base):
         return self.make(self.data * other.data, (self, other), push)
 
 
-@wrong("Value", says="Is the line `out.push = push` missing?")
+@wrong("Value", says="The line `out.push = push` is missing")
 class PushNotKept(Base):
     def __mul__(self, other):
         other = self.lift(other)
@@ -121,6 +121,74 @@ class PushNotKept(Base):
             other.grad += self.data * out.grad
 
         return out
+
+
+@wrong("Value", says="is out.grad, 0 until then, read before push runs?")
+class ReadsOutGradTooEarly(Base):
+    def __mul__(self, other):
+        other = self.lift(other)
+        out = type(self)(self.data * other.data, (self, other))
+        shares = other.data * out.grad, self.data * out.grad
+
+        def push():
+            self.grad += shares[0]
+            other.grad += shares[1]
+
+        out.push = push
+        return out
+
+
+@wrong("Value", says="A gradient that arrives may be negative, and passes")
+class CutsTheGradientThatArrives(Base):
+    def relu(self):
+        def push(out):
+            self.grad += max(0.0, out.grad) if self.data > 0 else 0.0
+
+        return self.make(max(0.0, self.data), (self,), push)
+
+
+@wrong("Value", says="counts with its sign")
+class TakesTheSizeOfWhatArrives(Base):
+    def exp(self):
+        def push(out):
+            self.grad += out.data * abs(out.grad)
+
+        return self.make(math.exp(self.data), (self,), push)
+
+
+@wrong("Value", says="A plain number is no parent")
+class ExponentAsAParent(Base):
+    def __pow__(self, n):
+        def push(out):
+            self.grad += n * self.data ** (n - 1) * out.grad
+
+        return self.make(self.data**n, (self, n), push)
+
+
+@wrong("Value", says="n is a plain number, and no parent")
+class ExponentAsAParentOfItsOwnMaking(Base):
+    def __pow__(self, n):
+        def push(out):
+            self.grad += n * self.data ** (n - 1) * out.grad
+
+        return self.make(self.data**n, (self, self.lift(n)), push)
+
+
+@wrong("Value", says="math.tanh(x) needs no such power")
+class TanhByPowers(Base):
+    def tanh(self):
+        e = math.exp(2 * self.data)
+        return self.unary((e - 1) / (e + 1), lambda out: 1 - out.data**2)
+
+
+@wrong("Value", says="other = as_value(other) first")
+class NoPlainFactor(Base):
+    def __mul__(self, other):
+        def push(out):
+            self.grad += other.data * out.grad
+            other.grad += self.data * out.grad
+
+        return self.make(self.data * other.data, (self, other), push)
 
 
 @wrong("Value", says="push, without parentheses")
@@ -135,7 +203,7 @@ class PushCalledAtOnce(Base):
         return out
 
 
-@wrong("Value", says="add (+=), and to read out.grad when it runs")
+@wrong("Value", says="it gets both shares")
 class AddsOnlyOnceWhereBothAreOne(Base):
     def __mul__(self, other):
         other = self.lift(other)
@@ -208,8 +276,9 @@ class WithNumPy(Base):
 @right("Value")
 class PutTogether(Base):
     def tanh(self):
-        e = (2 * self).exp()
-        return (e - 1) / (e + 1)
+        sign = math.copysign(2, self.data)
+        e = (self * -sign).exp()  # of a negative number: it does not overflow
+        return (1 - e) / (1 + e) * (sign / 2)
 
     def relu(self):
         return self * float(self.data > 0)

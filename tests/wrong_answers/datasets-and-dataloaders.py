@@ -99,7 +99,7 @@ class opacity_dropped(Folder):
             raise ValueError(str(path)) from error
 
 
-@wrong("FolderDataset", says="Any mode")
+@wrong("FolderDataset", says="any mode first becomes")
 class opacity_of_rgba_only(Folder):
     def read(self, path):
         try:
@@ -280,6 +280,85 @@ class counted_from_the_front(Folder):
         return super().__getitem__(i)
 
 
+@wrong("FolderDataset", says="a file whose pixels cannot be unpacked")
+class verified_and_then_read(Folder):
+    def read(self, path):
+        try:
+            Image.open(path).verify()
+        except Exception as error:
+            raise ValueError(f"broken: {path}") from error
+        return on_white(Image.open(path))
+
+
+@wrong("FolderDataset", says="by permute(2, 0, 1), not by reshape")
+class reshaped(Folder):
+    def read(self, path):
+        picture = super().read(path)
+        return picture.permute(1, 2, 0).reshape(picture.shape)
+
+
+@wrong("FolderDataset", says="classes are their names: each.name")
+class classes_as_paths(Folder):
+    def find_classes(self):
+        return sorted(each for each in self.root.iterdir() if each.is_dir())
+
+
+@wrong("FolderDataset", says="outside of the try, for no file is broken there")
+class index_inside_the_try(Folder):
+    def __getitem__(self, i):
+        try:
+            path = self.paths[i]
+            image = on_white(Image.open(path))
+        except Exception as error:
+            raise ValueError(f"broken: {self.paths[i] if i < len(self) else i}") from error
+        return (self.transform(image) if self.transform else image), self.labels[i]
+
+
+@wrong("FolderDataset", says="torch.from_numpy(…) makes a tensor of it")
+class arrays(Folder):
+    def read(self, path):
+        return super().read(path).numpy()
+
+
+@wrong("FolderDataset", says="It returns None in the except")
+class none_for_broken(Folder):
+    def __getitem__(self, i):
+        path = self.paths[i]
+        try:
+            image = on_white(Image.open(path))
+        except Exception:
+            return None
+        return (self.transform(image) if self.transform else image), self.labels[i]
+
+
+@wrong("FolderDataset", says="of one mode, and not every file has an opacity")
+class composed_without_a_mode(Folder):
+    def read(self, path):
+        image = Image.open(path)
+        try:
+            on = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        except Exception as error:
+            raise ValueError(f"broken: {path}") from error
+        return torch.from_numpy(np.array(on.convert("RGB"))).permute(2, 0, 1)
+
+
+@wrong("FolderDataset", says="All is white")
+class white_on_top(Folder):
+    def read(self, path):
+        image = Image.open(path).convert("RGBA")
+        on = Image.alpha_composite(image, Image.new("RGBA", image.size, "white"))
+        return torch.from_numpy(np.array(on.convert("RGB"))).permute(2, 0, 1)
+
+
+@wrong("FolderDataset", says="handed PIL's picture")
+class transform_of_the_picture(Folder):
+    def __getitem__(self, i):
+        if self.transform is None:
+            return super().__getitem__(i)
+        image = self.transform(Image.open(self.paths[i]).convert("RGBA"))
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1), self.labels[i]
+
+
 @right("FolderDataset")
 class folder_with_os(Folder):
     def find_classes(self):
@@ -452,6 +531,13 @@ def last_entry_repeated(batch, pad=0):
     return x, mask, lengths, y
 
 
+@wrong("collate_padded", says="and the mask goes by it")
+def lengths_from_values(batch, pad=0):
+    x, _, _, y = collate_by_stack(batch, pad)
+    lengths = (x != pad).sum(1)
+    return x, torch.arange(x.shape[1]) < lengths[:, None], lengths, y
+
+
 @right("collate_padded")
 def collate_by_stack(batch, pad=0):
     rows = [row for row, _ in batch]
@@ -509,6 +595,32 @@ class Balanced(Sampler):
 class always_with_replacement(Balanced):
     def take(self, indices):
         return [indices[k] for k in torch.randint(len(indices), (self.per_class,), generator=self.rng).tolist()]
+
+
+@wrong("BalancedSampler", says="labels.unique()")
+class set_of_a_tensor(Balanced):
+    def __init__(self, labels, per_class, seed=0):
+        super().__init__(labels, per_class, seed)
+        self.of_class = [[i for i, label in enumerate(labels) if label == c] for c in set(labels)]
+
+
+@right("BalancedSampler")
+class one_order_repeated_and_cut(Balanced):
+    def take(self, indices):
+        order = torch.randperm(len(indices), generator=self.rng).tolist()
+        return [indices[k] for k in itertools.islice(itertools.cycle(order), self.per_class)]
+
+
+@right("BalancedSampler")
+class seeded_by_the_epoch(Balanced):
+    def __init__(self, labels, per_class, seed=0):
+        super().__init__(labels, per_class, seed)
+        self.seed = seed
+
+    def __iter__(self):
+        self.rng.manual_seed(self.seed)
+        self.seed += 1
+        return super().__iter__()
 
 
 @wrong("BalancedSampler", says="The classes come one after the other")
@@ -575,7 +687,7 @@ class the_first_of_the_common(Balanced):
         return super().take(indices) if len(indices) < self.per_class else indices[: self.per_class]
 
 
-@wrong("BalancedSampler", says="They come in turn")
+@wrong("BalancedSampler", says="The classes come in turn")
 class in_turn(Balanced):
     def __iter__(self):
         for together in zip(*map(self.take, self.of_class), strict=True):
@@ -809,7 +921,7 @@ def crop_by_clamped_index(images, pad, generator, fill=0.0):
     return images[torch.arange(B)[:, None, None], :, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
-@wrong("random_shift_crop", says="the shape stays")
+@wrong("random_shift_crop", says="The axis of a slice (:) between index arrays goes to the end")
 def crop_channels_last(images, pad, generator, fill=0.0):
     B, _, H, W = images.shape
     padded = functional.pad(images, [pad] * 4, value=fill)
@@ -842,6 +954,35 @@ def crop_without_b(images, pad, generator, fill=0.0):
 @wrong("random_shift_crop", says="went through float32")
 def crop_through_floats(images, pad, generator, fill=0.0):
     return crop_with_slices(images.float(), pad, generator, fill).to(images.dtype)
+
+
+def indexed(padded, top, left, H, W):
+    rows, columns = (top[:, None] + torch.arange(H))[:, None, :, None], (left[:, None] + torch.arange(W))[:, None, None]
+    b, c = torch.arange(len(padded))[:, None, None, None], torch.arange(padded.shape[1])[:, None, None]
+    return padded[b, c, rows, columns]
+
+
+@wrong("random_shift_crop", says="Its offset is below 0")
+def crop_around_zero(images, pad, generator, fill=0.0):
+    B, _, H, W = images.shape
+    top = torch.randint(-pad, pad + 1, (B,), generator=generator)
+    left = torch.randint(-pad, pad + 1, (B,), generator=generator)
+    return indexed(functional.pad(images, [pad] * 4, value=fill), top, left, H, W)
+
+
+@wrong("random_shift_crop", says="Only columns are padded")
+def crop_two_numbers(images, pad, generator, fill=0.0):
+    B, _, H, W = images.shape
+    top = torch.randint(2 * pad + 1, (B,), generator=generator)
+    left = torch.randint(2 * pad + 1, (B,), generator=generator)
+    return indexed(functional.pad(images, (pad, pad), value=fill), top, left, H, W)
+
+
+@wrong("random_shift_crop", says="The size is a tuple, (B,) and not B")
+def crop_size_a_number(images, pad, generator, fill=0.0):
+    B, _, H, W = images.shape
+    top = torch.randint(2 * pad + 1, B, generator=generator)
+    return indexed(functional.pad(images, [pad] * 4, value=fill), top, top, H, W)
 
 
 @right("random_shift_crop")
@@ -997,6 +1138,17 @@ def neighbours_only_stay_together(groups, share, seed=0):
     return sorted(i for run in runs for i in run), sorted(held)
 
 
+@wrong("group_split", says="A name is dealt as often as it has items")
+def names_as_often_as_items(groups, share, seed=0):
+    held, n = set(), 0
+    for name in np.random.default_rng(seed).permutation(sorted(groups)).tolist():
+        if n >= share * len(groups):
+            break
+        held.add(name)
+        n += groups.count(name)
+    return sides(groups, held)
+
+
 def dealt(groups, names, share):
     held, n = set(), 0
     for name in names:
@@ -1078,7 +1230,7 @@ def of_the_old_kind(worker_id):
     get_worker_info().dataset.rng = np.random.RandomState(torch.initial_seed() % 2**32)
 
 
-@wrong("seed_worker", says="np.random.Generator")
+@wrong("seed_worker", says="not to what the data set draws from")
 def number_for_generator(worker_id):
     get_worker_info().dataset.rng = torch.initial_seed()
 
@@ -1135,6 +1287,16 @@ def by_info(worker_id):
 @wrong("seed_worker", says="They depend on more than torch.initial_seed()")
 def by_a_sequence(worker_id):
     get_worker_info().dataset.rng = np.random.default_rng([torch.initial_seed(), worker_id])
+
+
+@wrong("seed_worker", says="No variable of this program is the worker's copy")
+def data_of_this_program(worker_id):
+    the_data.rng = np.random.default_rng(torch.initial_seed())  # noqa: F821
+
+
+@right("seed_worker")
+def by_torchs_draw(worker_id):
+    get_worker_info().dataset.rng = np.random.default_rng(torch.randint(2**62, (1,)).item())
 
 
 @right("seed_worker")
@@ -1448,9 +1610,162 @@ class wraps_the_exception(Ahead):
             raise RuntimeError("the thread failed") from error
 
 
+@wrong("Prefetcher", says="that of the end too")
+class end_put_without_timeout(Ahead):
+    def putter(self, q, stop):
+        put = super().putter(q, stop)
+        return lambda pair: q.put(pair) if pair[0] == 1 else put(pair)
+
+
+@wrong("Prefetcher", says="that of an exception too")
+class error_put_without_timeout(Ahead):
+    def putter(self, q, stop):
+        put = super().putter(q, stop)
+        return lambda pair: q.put(pair) if pair[0] == 2 else put(pair)
+
+
+@wrong("Prefetcher", says="Waiting is no failure")
+class gives_up_when_full(Ahead):
+    def putter(self, q, stop):
+        def put(pair):
+            try:
+                q.put(pair, timeout=0.5)
+            except queue.Full:
+                stop.set()
+            return not stop.is_set()
+
+        return put
+
+
+@wrong("Prefetcher", says="Waiting is no failure")
+class puts_at_once(Ahead):
+    def putter(self, q, stop):
+        return lambda pair: (q.put_nowait(pair), True)[1]
+
+
+@wrong("Prefetcher", says="and then thread.join()")
+class no_join(Ahead):
+    def leave(self, stop, worker):
+        stop.set()
+
+
+@wrong("Prefetcher", says="target=fill() calls it")
+class calls_the_target(Ahead):
+    def __iter__(self):
+        q, stop = self.room(), threading.Event()
+        worker = threading.Thread(target=self.fill(self.putter(q, stop), stop), daemon=True)
+        worker.start()
+        yield from iter(q.get, (1, None))
+
+
+@wrong("Prefetcher", says="No thread is started")
+class never_starts(Ahead):
+    def __iter__(self):
+        q, stop = self.room(), threading.Event()
+        threading.Thread(target=self.fill, args=(self.putter(q, stop), stop), daemon=True)
+        yield from iter(q.get, (1, None))
+
+
+@wrong("Prefetcher", says="The pairs come out")
+class yields_pairs(Ahead):
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield "item", batch
+
+
+@wrong("Prefetcher", says="came through the queue and was yielded")
+class yields_the_error(Ahead):
+    def __iter__(self):
+        q, stop = self.room(), threading.Event()
+        worker = threading.Thread(target=self.fill, args=(self.putter(q, stop), stop), daemon=True)
+        worker.start()
+        try:
+            while (pair := q.get())[0] != 1:
+                yield pair[1]
+        finally:
+            self.leave(stop, worker)
+
+
+@wrong("Prefetcher", says="a sign stays set")
+class all_made_once(Ahead):
+    def __init__(self, batches, ahead=2):
+        super().__init__(batches, ahead)
+        self.q, self.stop = queue.Queue(ahead), threading.Event()
+
+    def __iter__(self):
+        worker = threading.Thread(target=self.fill, args=(self.putter(self.q, self.stop), self.stop), daemon=True)
+        worker.start()
+        try:
+            while (pair := self.q.get())[0] != 1:
+                if pair[0] == 2:
+                    raise pair[1]
+                yield pair[1]
+        finally:
+            self.leave(self.stop, worker)
+
+
+@wrong("Prefetcher", says="looks at a stop sign too")
+class walks_on(Ahead):
+    def fill(self, put, stop):
+        try:
+            for batch in self.batches:
+                put((0, batch))
+            put((1, None))
+        except BaseException as error:
+            put((2, error))
+
+
+@wrong("Prefetcher", says="There is `batch`")
+class misspells_in_the_thread(Ahead):
+    def fill(self, put, stop):
+        for batch in self.batches:  # noqa: B007
+            put((0, bacth))  # noqa: F821
+
+
 @right("Prefetcher")
 class prefetch_by_pairs(Ahead):
     pass
+
+
+@right("Prefetcher")
+class prefetch_by_the_hints:
+    def __init__(self, batches, ahead=2):
+        self.batches, self.ahead = batches, ahead
+
+    def __iter__(self):
+        q, stop = queue.Queue(self.ahead), threading.Event()
+
+        def put(pair):
+            while not stop.is_set():
+                try:
+                    q.put(pair, timeout=0.05)
+                    return
+                except queue.Full:
+                    pass
+
+        def fill():
+            try:
+                for item in self.batches:
+                    put(("item", item))
+                    if stop.is_set():
+                        return
+                put(("end", None))
+            except BaseException as error:
+                put(("error", error))
+
+        thread = threading.Thread(target=fill)
+        thread.start()
+        try:
+            while True:
+                kind, what = q.get()
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise what
+                yield what
+        finally:
+            stop.set()
+            thread.join()
 
 
 @right("Prefetcher")
@@ -1575,6 +1890,24 @@ def as_array(a, b, most):
 @wrong("near_duplicates", says="Only equal hashes")
 def equal_only(a, b, most):
     return [(i, j) for i in range(len(a)) for j in range(i + 1, len(a)) if (a[i] == b[j]).all()]
+
+
+@wrong("near_duplicates", says="Equal hashes are left out")
+def copies_left_out(a, b, most):
+    d = np.triu((a[:, None] != b[None]).sum(-1), 1)
+    return [(i, j) for i, j in np.argwhere((d <= most) & (d > 0)).tolist()]
+
+
+@wrong("near_duplicates", says="bits that are 0 in both count too")
+def ones_in_common(a, b, most):
+    d = 64 - a.astype(int) @ b.astype(int).T
+    return [(i, j) for i, j in near_by_loops(a, b, 64) if d[i, j] <= most]
+
+
+@wrong("near_duplicates", says="True and False are not subtracted")
+def bits_subtracted(a, b, most):
+    d = np.abs(a[:, None] - b[None]).sum(-1)
+    return [(i, j) for i, j in np.argwhere(d <= most).tolist() if i < j]
 
 
 @wrong("near_duplicates", says="never above 1")

@@ -352,6 +352,29 @@ def only_normalised(n_in, n_out, gain, rng):
     return gain * W / np.linalg.norm(W, axis=1 if n_out <= n_in else 0, keepdims=True)
 
 
+@wrong("orthogonal", says="all directions alike")
+def numbers_of_a_cube(n_in, n_out, gain, rng):
+    Q, R = np.linalg.qr(rng.uniform(-1, 1, (max(n_in, n_out), min(n_in, n_out))))
+    return gain * turned(Q * np.sign(np.diag(R)), n_in, n_out)
+
+
+@wrong("orthogonal", says="all directions alike")
+def numbers_with_long_tails(n_in, n_out, gain, rng):
+    Q, R = np.linalg.qr(rng.laplace(size=(max(n_in, n_out), min(n_in, n_out))))
+    return gain * turned(Q * np.sign(np.diag(R)), n_in, n_out)
+
+
+@wrong("orthogonal", says="those of R's diagonal")
+def signs_of_q(n_in, n_out, gain, rng):
+    Q, _ = np.linalg.qr(tall(n_in, n_out, rng))
+    return gain * turned(Q * np.sign(np.diag(Q)), n_in, n_out)
+
+
+@wrong("orthogonal", says="by the routine's own rule")
+def one_side_of_an_svd(n_in, n_out, gain, rng):
+    return gain * turned(np.linalg.svd(tall(n_in, n_out, rng), full_matrices=False)[0], n_in, n_out)
+
+
 @wrong("orthogonal", says="the shape")
 def always_tall(n_in, n_out, gain, rng):
     Q, R = np.linalg.qr(tall(n_in, n_out, rng))
@@ -364,7 +387,7 @@ def always_the_same(n_in, n_out, gain, rng):
     return gain * turned(Q * np.sign(np.diag(R)), n_in, n_out)
 
 
-@wrong("orthogonal", says=None)  # the shape differs where n_out < n_in: qr of a wide matrix gives a square Q
+@wrong("orthogonal", says="qr of a wide matrix has a square Q")
 def qr_of_the_wide_one(n_in, n_out, gain, rng):
     Q, R = np.linalg.qr(rng.normal(size=(n_out, n_in)))
     return gain * Q * np.sign(np.diag(R))

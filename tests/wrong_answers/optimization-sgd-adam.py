@@ -154,9 +154,33 @@ def rms_addcdiv(w, g, s, eta, alpha=0.99, eps=1e-8):
 # ------------------------------------------------------------------------------------------------ adam_step
 
 
+def right_adam(w, g, state, eta, beta1, beta2, eps):
+    m, v, t = means(g, state, beta1, beta2)
+    return w - eta * (m / (1 - beta1**t)) / ((v / (1 - beta2**t)).sqrt() + eps), (m, v, t)
+
+
 def means(g, state, beta1, beta2):
     m, v, t = state
     return beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g**2, t + 1
+
+
+@wrong("adam_step", says="float64 came in and float32 goes out")
+def adam_in_single_precision(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = state
+    return right_adam(w.float(), g.float(), (m.float(), v.float(), t), eta, beta1, beta2, eps)
+
+
+@wrong("adam_step", says="float32 came in and float64 goes out")
+def adam_in_double_precision(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = state
+    return right_adam(w.double(), g.double(), (m.double(), v.double(), t), eta, beta1, beta2, eps)
+
+
+@wrong("adam_step", says="correct with the new t")
+def adam_counts_afterwards(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
+    m, v, t = means(g, state, beta1, beta2)
+    k = max(t - 1, 1)
+    return w - eta * (m / (1 - beta1**k)) / ((v / (1 - beta2**k)).sqrt() + eps), (m, v, t)
 
 
 @wrong("adam_step", says="bias correction is missing")
@@ -234,7 +258,7 @@ def adam_by_lerp(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
 def adam_in_numpy(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
     w, g, m, v = (np.asarray(a) for a in (w, g, *state[:2]))
     m, v, t = m * beta1 + g * (1 - beta1), v * beta2 + np.square(g) * (1 - beta2), state[2] + 1
-    w = w - eta * m / (1 - np.power(beta1, t)) / (np.sqrt(v / (1 - np.power(beta2, t))) + eps)
+    w = w - eta * m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
     return torch.tensor(w), (torch.tensor(m), torch.tensor(v), t)
 
 
@@ -563,6 +587,23 @@ def steepest_descent(rates, losses, beta=0.9, backoff=3.0):
 def only_drops_what_is_not_finite(rates, losses, beta=0.9, backoff=3.0):
     good = np.isfinite(losses)
     return rates[good][np.argmin(running(losses[good], beta))] / backoff
+
+
+@wrong("suggest_rate", says="argmax of a mask in which nothing is True")
+def cut_at_an_accident_that_is_none(rates, losses, beta=0.9, backoff=3.0):
+    return rates[np.argmin(running(losses[: np.argmax(~np.isfinite(losses))], beta))] / backoff
+
+
+@wrong("suggest_rate", says="argmax of a mask in which nothing is True")
+def cut_at_an_accident_that_is_none_by_torch(rates, losses, beta=0.9, backoff=3.0):
+    bad = torch.argmax(torch.tensor(~np.isfinite(losses)).int())
+    curve = running(losses[:bad], beta)
+    return rates[list(curve).index(min(curve))] / backoff
+
+
+@wrong("suggest_rate", says="at the lowest rate that was tried, at least")
+def never_below_the_lowest(rates, losses, beta=0.9, backoff=3.0):
+    return max(rates[np.argmin(running(finite_part(losses), beta))] / backoff, rates[0])
 
 
 @wrong("suggest_rate", says="beyond the edge")

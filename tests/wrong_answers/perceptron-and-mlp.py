@@ -640,6 +640,51 @@ class Squeezes(Layers):
         return self.through(x.flatten(1)).squeeze()
 
 
+@wrong("MLP", says="a bias is missing")
+class LastWithoutBias(Layers):
+    def __init__(self, widths):
+        super().__init__(widths)
+        self.layers[-1] = nn.Linear(*widths[-2:], bias=False)
+
+
+@wrong("MLP", says="also where widths repeat")
+class OneLayerForEachPairOfWidths(Layers):
+    def __init__(self, widths):
+        super().__init__(widths)
+        first = {tuple(layer.weight.shape): layer for layer in reversed(self.layers)}
+        self.layers = nn.ModuleList(first[tuple(layer.weight.shape)] for layer in self.layers)
+
+    def forward(self, x):
+        return self.through(x.flatten(1))
+
+
+@wrong("MLP", says="batch norm")
+class BatchNormBetween(Layers):
+    def __init__(self, widths):
+        super().__init__(widths)
+        self.norm = nn.BatchNorm1d(widths[1])
+
+
+@wrong("MLP", says="Only the first layer has a ReLU")
+class ReluOnce(Layers):
+    def forward(self, x):
+        first, *others = self.layers
+        a = first(x.flatten(1))
+        return nn.Sequential(*others)(torch.relu(a)) if others else a
+
+
+@wrong("MLP", says="no log_softmax")
+class LogSoftmax(Layers):
+    def forward(self, x):
+        return F.log_softmax(self.through(x.flatten(1)), 1)
+
+
+@wrong("MLP", says="between 0 and 1 already")
+class DividesOnceMore(Layers):
+    def forward(self, x):
+        return self.through(x.flatten(1) / 255)
+
+
 @wrong("MLP", says="Are sizes written as numbers")
 class FixedSizes(nn.Module):
     def __init__(self, widths):
@@ -792,6 +837,21 @@ def forgets_what_it_computed(model, x, y, optimizer, batch_size=128, schedule=No
         F.cross_entropy(model(x[batch]), y[batch]).backward()
         optimizer.zero_grad()
         optimizer.step()
+
+
+@wrong("train_epoch", says="What was in .grad before counts in the first step")
+def clears_after_the_step(model, x, y, optimizer, batch_size=128, schedule=None):
+    model.train()
+    total = 0.0
+    for batch in shuffled(x, batch_size):
+        loss = F.cross_entropy(model(x[batch]), y[batch])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if schedule is not None:
+            schedule.step()
+        total += loss.item() * len(batch)
+    return total / len(x)
 
 
 @wrong("train_epoch", says="after each batch, in the loop")
@@ -1024,12 +1084,31 @@ def from_paper(pixels, paper, rows=slice(None)):
     return place_like_mnist(np.where(ink / ink.max() < 0.25, 0, ink / ink.max()))
 
 
+def from_the_right_paper(pixels, empty):
+    """Right but for the question of emptiness, which is asked of the difference from the paper."""
+    ink = pixels / 255 - np.median(border(pixels / 255))
+    if empty(ink):
+        raise ValueError("no ink on this page")
+    ink = -ink if -ink.min() > ink.max() else ink
+    return place_like_mnist(np.where(ink < 0.25 * ink.max(), 0, ink / ink.max()))
+
+
+@wrong("prepare_image", says="up to twice as far")
+def empty_by_the_range(pixels):
+    return from_the_right_paper(pixels, lambda ink: np.ptp(ink) < 0.1)
+
+
+@wrong("prepare_image", says="Only ink that is darker than the paper")
+def only_dark_ink_is_looked_for(pixels):
+    return from_the_right_paper(pixels, lambda ink: -ink.min() < 0.1)
+
+
 @wrong("prepare_image", says="ink that touches it pulls it away")
 def the_mean_of_the_border(pixels):
     return from_paper(pixels, border(pixels / 255).mean())
 
 
-@wrong("prepare_image", says="ink that touches the border above")
+@wrong("prepare_image", says="It takes one side of the border")
 def the_upper_edge_alone(pixels):
     return from_paper(pixels, np.median(pixels[0] / 255))
 
@@ -1045,7 +1124,7 @@ def writes_into_the_picture(pixels):
     return with_the_whole_page(pixels)
 
 
-@wrong("prepare_image", says="ink on more than half of the picture")
+@wrong("prepare_image", says="the median of the whole page")
 def with_the_whole_page(pixels):
     x = pixels.astype(np.float32)
     paper = np.median(x)

@@ -380,7 +380,7 @@ def returns_the_error(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     return _usual(z, gamma, beta, running, training, rho, eps)
 
 
-@wrong("batch_norm", says="Stay in torch")
+@wrong("batch_norm", says="stay in torch")
 def running_as_arrays(z, gamma, beta, running, training, rho=0.1, eps=1e-5):
     y, running = _usual(z, gamma, beta, running, training, rho, eps)
     return y, tuple(part.detach().numpy() for part in running)

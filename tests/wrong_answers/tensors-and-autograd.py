@@ -74,6 +74,11 @@ def words():
     return {key: "view" if value else "copy" for key, value in _TRUE.items()}
 
 
+@wrong("predictions", says="expected bool\n")
+def ones_and_zeros():
+    return {key: int(value) for key, value in _TRUE.items()}
+
+
 @wrong("predictions", says="other keys")
 def keys_in_capitals_too():
     return _TRUE | {"P": True}
@@ -219,6 +224,12 @@ def unfolds_the_first_two(x, k):
     return x.unfold(0, k, 1).unfold(1, k, 1)
 
 
+@wrong("windows", says="The first two axes are cut")
+def cuts_the_first_two(x, k):
+    (H, W, *rest), (a, b, *skip) = x.shape, x.stride()
+    return x.as_strided((H - k + 1, W - k + 1, k, k, *rest), (a, b, a, b, *skip))
+
+
 @wrong("windows", says="The stride of axis 0 is 1")
 def strides_mixed(x, k):
     *front, H, W = x.shape
@@ -326,7 +337,7 @@ class ProductRule(_Usual):
         return g * torch.sigmoid(ctx.beta * x), None
 
 
-@wrong("Swish", says="expected 2, got 1")
+@wrong("Swish", says="backward returns 2 things")
 class OneResult(_Usual):
     @staticmethod
     def backward(ctx, g):
@@ -480,6 +491,37 @@ class GInPlace(_Usual):
         s = torch.sigmoid(ctx.beta * x)
         slope = s + ctx.beta * x * s * (1 - s)
         return (g * slope if torch.is_grad_enabled() else g.mul_(slope)), None
+
+
+@wrong("Swish", says="takes tensors only, and argument 1 (counted from 0) is float: ctx.")
+class BetaSaved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, beta):
+        ctx.save_for_backward(x, beta)
+        return x * torch.sigmoid(beta * x)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, beta = ctx.saved_tensors
+        s = torch.sigmoid(beta * x)
+        return g * (s + beta * x * s * (1 - s)), None
+
+
+@wrong("Swish", says="Argument 2 of forward (after ctx) is no tensor")
+class SlopeByBetaToo(_Usual):
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(ctx.beta * x)
+        return g * (s + ctx.beta * x * s * (1 - s)), (g * x * x * s * (1 - s)).sum()
+
+
+@wrong("Swish", says="ctx.beta = … in forward?")
+class BetaNotKept(_Usual):
+    @staticmethod
+    def forward(ctx, x, beta):
+        ctx.save_for_backward(x)
+        return x * torch.sigmoid(beta * x)
 
 
 @right("Swish")
@@ -757,6 +799,31 @@ def graph_not_retained(f, x):
     return torch.stack(rows).reshape(*y.shape, *x.shape)
 
 
+@wrong("jacobian", says="f is called with another tensor")
+def f_of_the_callers_x(f, x):
+    own, y = x.detach().requires_grad_(), f(x)
+    linked = [n.requires_grad for n in y.flatten()]
+    rows = [
+        torch.autograd.grad(n, own, retain_graph=True, materialize_grads=True)[0] if way else torch.zeros_like(own)
+        for n, way in zip(y.flatten(), linked, strict=True)
+    ]
+    return torch.stack(rows).reshape(*y.shape, *x.shape)
+
+
+@wrong("jacobian", says="y.flatten() goes through them")
+def along_the_first_axis(f, x):
+    x = x.detach().requires_grad_()
+    return torch.stack([torch.autograd.grad(n, x, retain_graph=True)[0] for n in f(x)])
+
+
+@wrong("jacobian", says="torch.autograd.grad gives a tuple")
+def tuples_stacked(f, x):
+    x = x.detach().requires_grad_()
+    y = f(x)
+    rows = [torch.autograd.grad(n, x, retain_graph=True) for n in y.flatten()]
+    return torch.stack(rows).reshape(*y.shape, *x.shape)
+
+
 @wrong("jacobian", says=None)
 def only_vectors(f, x):
     x = x.detach().requires_grad_()
@@ -800,6 +867,17 @@ def zeros_in_float32(f, x):
 @wrong("jacobian", says="in the shape that it has")
 def x_flattened(f, x):
     return torch.func.jacrev(f)(x.detach().flatten())
+
+
+@right("jacobian")
+def with_a_graph(f, x):
+    x = x.detach().requires_grad_()
+    y = f(x)
+    if not y.requires_grad:
+        return torch.zeros(*y.shape, *x.shape, dtype=x.dtype)
+    of = lambda n: torch.autograd.grad(n, x, create_graph=True, materialize_grads=True)[0]  # noqa: E731
+    rows = [of(n) if n.requires_grad else torch.zeros_like(x) for n in y.flatten()]
+    return torch.stack(rows).reshape(*y.shape, *x.shape)
 
 
 @right("jacobian")
@@ -970,6 +1048,19 @@ def last_product_only(loss, params, v):
         product = (g * each).sum()
     if not product.requires_grad:
         return [torch.zeros_like(p) for p in params]
+    return list(torch.autograd.grad(product, params, retain_graph=True, materialize_grads=True))
+
+
+@wrong("hessian_vector_product", says="It is v itself")
+def weights_times_v(loss, params, v):
+    product = sum((p * each).sum() for p, each in zip(params, v, strict=True))
+    return list(torch.autograd.grad(product, params))
+
+
+@wrong("hessian_vector_product", says="backward() adds to .grad, where the first call left its own")
+def first_by_backward(loss, params, v):
+    loss.backward(create_graph=True)
+    product = sum((p.grad * each).sum() for p, each in zip(params, v, strict=True))
     return list(torch.autograd.grad(product, params, retain_graph=True, materialize_grads=True))
 
 
@@ -1228,6 +1319,22 @@ def begins_at_any_length(hvp, like, generator, steps=100, tol=1e-3):
     return now
 
 
+@wrong("largest_eigenvalue", says="0 is not one")
+def zero_before_the_first(hvp, like, generator, steps=100, tol=1e-3):
+    v, old = _random(like, generator), 0.0
+    for _ in range(steps):
+        length = _joint(v)
+        if length == 0:
+            return 0.0
+        v = [each / length for each in v]
+        Hv = hvp(v)
+        new = sum((a * b).sum() for a, b in zip(v, Hv, strict=True)).item()
+        if abs(new - old) <= tol * abs(new):
+            break
+        old, v = new, Hv
+    return new
+
+
 @right("largest_eigenvalue")
 def quotient_of_products(hvp, like, generator, steps=100, tol=1e-3):
     v = _random(like, generator)
@@ -1451,6 +1558,74 @@ def whole_pieces_only(model, x, y):
     return {name: torch.cat([each[name] for each in found]) for name in found[0]}
 
 
+def _held(model):
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _mapped(model, x, y, call, weights=None, own=True):
+    """vmap over grad of the cross-entropy of call(model, weights, x)."""
+    weights = weights or {name: p.detach() for name, p in _held(model).items()}
+    loss = lambda w, a, b: F.cross_entropy(call(model, w, a), b[None] if own else b)  # noqa: E731
+    return torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(weights, x, y)
+
+
+@wrong("per_sample_gradients", says="the weights that grad is given are not used")
+def model_by_itself(model, x, y):
+    return _mapped(model, x, y, lambda model, w, a: model(a[None]))
+
+
+@wrong("per_sample_gradients", says="y[None]")
+def label_without_an_axis(model, x, y):
+    return _mapped(model, x, y, lambda model, w, a: torch.func.functional_call(model, w, (a[None],)), own=False)
+
+
+@wrong("per_sample_gradients", says="The weights are a dict")
+def a_list_of_weights(model, x, y):
+    weights = [p.detach() for p in _held(model).values()]
+    return _mapped(model, x, y, lambda model, w, a: torch.func.functional_call(model, w, (a[None],)), weights)
+
+
+@wrong("per_sample_gradients", says="The model takes x alone")
+def y_to_the_model(model, x, y):
+    return _mapped(model, x, y, lambda model, w, a: torch.func.functional_call(model, w, (a[None], y)))
+
+
+@wrong("per_sample_gradients", says="grad inside, vmap outside")
+def vmap_inside(model, x, y):
+    loss = lambda w, a, b: F.cross_entropy(torch.func.functional_call(model, w, (a[None],)), b[None])  # noqa: E731
+    weights = {name: p.detach() for name, p in _held(model).items()}
+    return torch.func.grad(torch.func.vmap(loss, in_dims=(None, 0, 0)))(weights, x, y)
+
+
+@wrong("per_sample_gradients", says="call it, with")
+def vmap_not_called(model, x, y):
+    loss = lambda w, a, b: F.cross_entropy(torch.func.functional_call(model, w, (a[None],)), b[None])  # noqa: E731
+    return torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))
+
+
+@wrong("per_sample_gradients", says="the weights come first")
+def weights_last(model, x, y):
+    loss = lambda a, b, w: F.cross_entropy(torch.func.functional_call(model, w, (a[None],)), b[None])  # noqa: E731
+    weights = {name: p.detach() for name, p in _held(model).items()}
+    return torch.func.vmap(torch.func.grad(loss), in_dims=(0, 0, None))(x, y, weights)
+
+
+@wrong("per_sample_gradients", says="add up from example to example")
+def grad_never_cleared(model, x, y):
+    held = _held(model)
+    found = {name: [] for name in held}
+    for a, b in zip(x, y, strict=True):
+        F.cross_entropy(model(a[None]), b[None]).backward()
+        for name, p in held.items():
+            found[name].append(torch.zeros_like(p) if p.grad is None else p.grad.clone())
+    return {name: torch.stack(rows) for name, rows in found.items()}
+
+
+@right("per_sample_gradients")
+def x_not_in_a_tuple(model, x, y):
+    return _mapped(model, x, y, lambda model, w, a: torch.func.functional_call(model, w, a[None]))
+
+
 @right("per_sample_gradients")
 def loop(model, x, y):
     names = _learning(model)
@@ -1514,9 +1689,20 @@ def one_for_each_entry(inputs, deltas):
     return sum((d**2).sum(1) * (a**2 + 1).sum(1) for a, d in zip(inputs, deltas, strict=True)).sqrt()
 
 
-@wrong("gradient_norms", says="axis= missing")
+@wrong("gradient_norms", says="One length comes for all examples")
 def along_the_examples(inputs, deltas):
     return sum(((d**2).sum(0).sum() * ((a**2).sum(0).sum() + 1)) for a, d in zip(inputs, deltas, strict=True)).sqrt()
+
+
+@wrong("gradient_norms", says="along axis 0, over the examples")
+def axis_0(inputs, deltas):
+    return sum((d**2).sum(0) * ((a**2).sum(0) + 1) for a, d in zip(inputs, deltas, strict=True)).sqrt()
+
+
+@wrong("gradient_norms", says="Multiply layer by layer")
+def layers_joined(inputs, deltas):
+    a, d = torch.cat(inputs, 1), torch.cat(deltas, 1)
+    return ((d**2).sum(1) * ((a**2).sum(1) + 1)).sqrt()
 
 
 @wrong("gradient_norms", says="Only the last layer")

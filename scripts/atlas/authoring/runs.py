@@ -7,6 +7,7 @@ that two can run side by side. What is measured is computing: the clock says how
 import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -28,10 +29,6 @@ SECONDS, CELL_SECONDS, PEAK_MB = 120, 45, 3000
 """The budget of a solved notebook on a machine that does nothing else; scripts have its seconds too."""
 WORKSHOP_SECONDS = 110
 """What all that proves a workshop may compute: 23 of them in half an hour on two cores."""
-BUSY = 1.45
-"""So many times its budget a run may compute where other programs are at work: they use the same caches (costs.py)."""
-SLOWER = 2.2
-"""The budgets were measured on a processor with AVX-512; one without computes so many times as long (85 s, 191 s)."""
 PATIENCE = 3
 """A run is ended by force after so many times its budget: other programs may hold the cores."""
 NO_WINDOW = {"MPLBACKEND": "Agg"}
@@ -86,9 +83,8 @@ def solved_notebook(workshop: Workshop) -> Run:
     _report(run)
     if ended.code:
         return _judged(run, ended, *_errors(cells), ended.output)
-    room = (BUSY if ended.load else 1) * pace()
-    untold = minutes.untold([(cell, _computing(cell) / room) for cell in cells])
-    return _judged(run, ended, _over_budget(run, room), *pages.strays(cells), *untold)
+    untold = minutes.untold([(cell, _computing(cell)) for cell in cells])
+    return _judged(run, ended, _over_budget(run), *pages.strays(cells), *untold)
 
 
 def starter_notebook(workshop: Workshop) -> Run:
@@ -118,7 +114,8 @@ def starter_script(workshop: Workshop) -> Run:
         ended = _python([workshop.script, *workshop.script_test], folder, PATIENCE * SECONDS, NO_WINDOW)
     last = ended.output.strip().rpartition("\n")[2]
     names = [exercise.name for exercise in workshop.exercises if exercise.where == workshop.script]
-    good = ended.code and last.partition(".")[0] in {f"NotImplementedError: {name}" for name in names}
+    kind, _, missing = last.partition(": ")
+    good = ended.code and kind == "NotImplementedError" and re.match(r"\w*", missing)[0] in names
     run = _run(workshop, "starter script", workshop.folder / workshop.script, ended)
     return _judged(run, ended, "" if good else _instead(f"NotImplementedError: {' or '.join(names)}", [last], ended))
 
@@ -139,12 +136,6 @@ def project(workshop: Workshop) -> Run:
         ended = _python([workshop.project, *workshop.project_test], folder, PATIENCE * SECONDS, NO_WINDOW)
     run = _run(workshop, "project", workshop.solution_folder / workshop.project, ended)
     return _judged(run, ended, ended.output if ended.code else "")
-
-
-def pace() -> float:
-    """How many times its seconds a run may take on this processor: 1, or more where it lacks AVX-512."""
-    flags = Path("/proc/cpuinfo")
-    return SLOWER if flags.exists() and "avx512f" not in flags.read_text(errors="replace") else 1
 
 
 def kinds(paths: Iterable[Path]) -> dict[str, list[Path]]:
@@ -313,15 +304,15 @@ def _judged(run: Run, ended: _Ended, *errors: str) -> Run:
     return replace(run, error="\n".join([*told, *([ended.load] if told and ended.load else [])]))
 
 
-def _over_budget(run: Run, room: float = 1) -> str:
+def _over_budget(run: Run) -> str:
     """What exceeded the budget. Seconds are of computing where the clock counted more: alone on the machine, it would
     have taken no more than those."""
     budgets = (
-        ("it took", min(run.seconds, run.computed), room * SECONDS, "s"),
-        ("its slowest cell took", run.slowest_cell, room * CELL_SECONDS, "s"),
+        ("it took", min(run.seconds, run.computed), SECONDS, "s"),
+        ("its slowest cell took", run.slowest_cell, CELL_SECONDS, "s"),
         ("it needed", run.peak_mb, PEAK_MB, "MB"),
     )
-    return "\n".join(f"{what} {used:g} {unit}, not {most:g}" for what, used, most, unit in budgets if used > most)
+    return "\n".join(f"{what} {used:g} {unit}, not {most}" for what, used, most, unit in budgets if used > most)
 
 
 def _errors(cells: list) -> list[str]:

@@ -3,6 +3,7 @@
 Here is what its text tells; Python's own slips, for which one has to look into the code, are in `slips_of_python`.
 """
 
+import ast
 import re
 from typing import Any
 
@@ -109,6 +110,13 @@ def _index(found: re.Match, place: Place | None) -> str:
     return f"Index {found[1]} runs past the end of axis {found[2]}, which has {length}: they begin at 0, {last}."
 
 
+def _empty(text: str, place: Place | None) -> str:
+    """Nothing to take the least or the last of: perhaps cut off at a place that argmax found where there was none."""
+    asked = "It is empty here: can it be so, or is it never filled?"
+    found = "argmax" not in text and any(code.has("argmax") for code in _codes(place))
+    return f"{asked} (argmax of a mask in which nothing is True gives 0.)" if found else asked
+
+
 # ------------------------------------------------------------------------------------------------ the table
 
 _FIT = "Print both .shape and write the shape beside each line, as in # (B, K)."
@@ -170,8 +178,8 @@ _SAYINGS = [
         "An index runs past the end: they begin at 0, and the last one is the length minus 1.",
     ),
     (
-        r"pop from empty|argument must be non-empty|arg is an empty sequence",
-        "It is empty here: can it be so, or is it never filled?",
+        r"pop from empty|argument must be non-empty|argument is empty|(arg is|of|from) an empty sequence",
+        lambda found, place: _empty(found.string, place),
     ),
     (
         r"(?:arrays|tensors) used as indices must be",
@@ -181,6 +189,11 @@ _SAYINGS = [
         ),
     ),
     (r"only integers, slices .* are valid indices", "An index is a whole number: // for /, or int(…)?"),
+    (
+        r"only integer (tensors of a single element|scalar arrays) can be converted",
+        "One number is wanted, as on both sides of a slice's colon, and an array has several: a loop over its entries,"
+        " or an index array (start[:, None] + arange(length)) in the place of the slice?",
+    ),
     # kinds of numbers
     (
         (
@@ -274,7 +287,23 @@ _SAYINGS = [
     ),
     (
         r"grad can be implicitly created only for scalar",
-        "backward() starts at one number, and this has several: is a .mean() or .sum() missing?",
+        lambda found, place: _of_several(place),
+    ),
+    (
+        r"save_for_backward can only save variables, but argument (\d+) is of type (\w+)",
+        "ctx.save_for_backward takes tensors only, and argument {0} (counted from 0) is {1}: ctx.name = … keeps that.",
+    ),
+    (
+        r"returned an incorrect number of gradients \(expected (\d+), got (\d+)\)",
+        "backward returns {0} things, one for each argument of forward after ctx, and not {1}: None for a number.",
+    ),
+    (
+        r"returned a gradient different than None at position (\d+), but the corresponding forward input was not",
+        "Argument {0} of forward (after ctx) is no tensor and has no gradient: backward returns None in its place.",
+    ),
+    (
+        r"'\w+Backward' object has no attribute '(\w+)'",
+        "Backward finds on ctx only what forward has left there: ctx.{0} = … in forward?",
     ),
     (
         r"Can't call numpy\(\) on Tensor that requires grad|Cannot use numpy on tensor that requires grad",
@@ -357,8 +386,24 @@ _SAYINGS = [
         "A length is a whole number, and / gives a fraction: // or int(…)?",
     ),
     (
+        r"randint\(\) received an invalid combination of arguments - got \(int(?:, int)+(?:, generator=[\w.]+)?\)",
+        "The size is a tuple, (B,) and not B: is a number there in its place?",
+    ),
+    (
+        r"argument '(\w+)' \(position \d+\) must be tuple of ints, not int",
+        "`{0}` is several whole numbers in parentheses, one alone (n,), and gets a number.",
+    ),
+    (
+        r"received an invalid combination of arguments - got \([^()=]*, torch\._C\.Generator\)",
+        "A generator is handed on by its name: generator=…",
+    ),
+    (
         r"(\w+)\(\): argument '\w+' \(position \d+\) must be Tensor, not ([\w.]+)",
         lambda found, place: _tensor_wanted(*found.groups()),
+    ),
+    (
+        r"expected Tensor as element (\d+) in argument \d+, but got tuple",
+        "Entry {0} of the list is a tuple and no tensor. torch.autograd.grad gives a tuple, one for each input: [0]?",
     ),
     (
         r"assignment destination is read-only",
@@ -367,7 +412,15 @@ _SAYINGS = [
             "a view): .copy() makes one that can be written to."
         ),
     ),
-    (r"list\.remove\(x\)|is not in list", "The value is not in the list: was it taken out before?"),
+    (r"list\.remove\(x\)", "The value is not in the list: was it taken out before?"),
+    (
+        r"is not in list",
+        "It is looked for in a list that does not have it: can it be missing, or is it written otherwise?",
+    ),
+    (
+        r"images do not match|bad transparency mask",
+        "Both pictures have to be of one mode, and not every file has an opacity: .convert('RGBA') first?",
+    ),
 ]
 """What the text of an exception matches → the sentence, or what makes it from the match and the place."""
 
@@ -379,6 +432,15 @@ def _kinds(one: str, other: str) -> str:
             " Make both alike: .float() for float32, .double() for float64?"
         )
     return f"{one} meets {other}, and here both must be of one kind: .float() for the data, .long() for labels?"
+
+
+def _of_several(place: Place | None) -> str:
+    """A gradient of several numbers at once was asked, of backward() or of torch.autograd.grad."""
+    node = place.node if place else None
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("grad"):
+        fact = "grad starts at one number, and this has several"
+        return f"{fact}: is a .sum() missing, or is each of them meant, one after the other (.flatten())?"
+    return "backward() starts at one number, and this has several: is a .mean() or .sum() missing?"
 
 
 def _no_gradient(place: Place | None) -> str:

@@ -3,6 +3,7 @@
 torch is imported where one of them is used, not before.
 """
 
+import contextlib
 import random
 import sys
 from collections.abc import Callable, Mapping
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from atlas.checking.advice import advice
-from atlas.checking.expectations import expect
-from atlas.checking.values import array, same, summary
+from atlas.checking.expectations import difference, expect
+from atlas.checking.readings import number
+from atlas.checking.values import array, is_array, same, summary
 from atlas.checking.vocabulary import Complaint
 
 _CUT = (
@@ -164,7 +166,14 @@ def torch_generator(seed: int) -> Any:
 
 
 def _two(first: Any, second: Any) -> list[str]:
-    return [f"one      {summary(first)}", f"another  {summary(second)}"]
+    """Both, with the first of the numbers, which a shape alone would not tell apart."""
+    names = ("one", "another")
+    if not same(first, second):
+        return difference(first, second, names)
+    shown = summary(first)
+    with contextlib.suppress(TypeError):  # no numbers
+        shown = " ".join([shown, "with", *map(number, array(first).ravel()[:4]), "…"]) if is_array(first) else shown
+    return [f"{name:8} {shown}" for name in names]
 
 
 def _scramble() -> None:
@@ -182,12 +191,17 @@ def tensor(yours: Any, why: str) -> None:
     """Demand a tensor of torch."""
     import torch
 
-    expect.kind(yours, torch.Tensor, f"{why}: a tensor", likely=_NO_TENSOR.get(type(yours).__name__, ""))
+    likely = _NO_TENSOR.get(type(yours).__name__, "")
+    if isinstance(yours, list) and any(map(is_array, yours)):
+        likely = "A list: torch.stack or torch.cat makes one tensor of several."
+    expect.kind(yours, torch.Tensor, f"{why}: a tensor", likely=likely)
 
 
 _NO_TENSOR = {
-    "ndarray": "Stay in torch: NumPy knows no gradients.",
+    "ndarray": (
+        "It is an array of NumPy: torch.from_numpy(…) makes a tensor of it. Where gradients are to flow, stay in torch."
+    ),
     "float": "float() and .item() take the number out of torch, and gradients with it.",
-    "list": "A list: torch.stack or torch.cat makes one tensor of several.",
+    "list": "It is a list: torch.tensor(…) makes a tensor of its numbers.",
     "tuple": "Several results come back where one is asked for.",
 }

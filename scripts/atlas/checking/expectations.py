@@ -97,7 +97,7 @@ class expect:
         if not isinstance(yours, kind):
             if yours is None:
                 raise _none(why)
-            wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+            wanted = " or ".join(dict.fromkeys(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,))))
             details = [*given_to(yours), f"yours    {type(yours).__name__}", f"expected {wanted}"]
             raise Complaint(why, details, _likely(likely, yours, kind) or _of_code(yours), yours)
 

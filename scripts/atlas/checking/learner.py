@@ -9,13 +9,14 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from atlas.checking.arguments import Objects, shared_memory
+from atlas.checking.arguments import Objects, arrays, shared_memory
 from atlas.checking.calls import Call, Run, called_with
 from atlas.checking.expectations import difference
 from atlas.checking.memory import Memory, methods
 from atlas.checking.values import is_array, kept, plain, put_back, same, summary
 from atlas.checking.vocabulary import Complaint
 from atlas.checking.world import Settings, Tables, generator_states, generators_kept, replaced, seeds_told
+from atlas.checking.written import Written
 
 
 @contextlib.contextmanager
@@ -86,6 +87,10 @@ class Learner:
                 reading = "Does it draw random numbers, or change something outside the function?"
                 if changed:
                     reading = f"Each call changes something outside the function: {', '.join(changed)}."
+                elif _has_gradients(inputs) and Written(self._given).has("backward"):
+                    reading = (
+                        "backward() adds to .grad, where the first call left its own: torch.autograd.grad(…) does not."
+                    )
                 raise Complaint(
                     "the same input must give the same result, and a second call gave another", details, reading
                 )
@@ -328,6 +333,11 @@ def _as_given(before: Any, now: Any) -> bool:
     if is_array(before) and is_array(now) and not hasattr(now, "assign") and before.dtype != now.dtype:
         return False
     return same(before, now, exact=True)
+
+
+def _has_gradients(inputs: dict) -> bool:
+    """Whether a tensor among the inputs has a .grad."""
+    return any(getattr(each, "is_leaf", False) and each.grad is not None for each in arrays([*inputs.values()]))
 
 
 def _is_generator(value: Any) -> bool:

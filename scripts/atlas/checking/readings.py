@@ -6,6 +6,7 @@ numbers bear it out, a guess only as a question, and a way of writing (`keepdims
 is in the code.
 """
 
+import ast
 import inspect
 import math
 from collections.abc import Iterator
@@ -157,6 +158,8 @@ _SUMMED = (
 _AXIS = ("is an axis= missing or wrong in a sum, mean or max", _SUMMED)
 _INDEXED = ("an index too many", ("Subscript", "item"))
 _RETURN = ("is the return inside the loop", ("return in a loop",))
+_FILTER = ("is a filter too strict", ("Compare", "where", "nonzero", "argwhere", "isin"))
+_LOOP = ("a loop never entered", ("For", "While", "ListComp", "GeneratorExp"))
 
 
 def of_shapes(yours: tuple, expected: tuple, inputs: Inputs, code: Written = _ANY) -> str:
@@ -212,8 +215,10 @@ def _without(longer: tuple, shorter: tuple) -> list[int]:
 def of_arrangement(yours: np.ndarray, expected: np.ndarray, inputs: Inputs, code: Written = _ANY) -> str:
     """Shapes differ and the right values are known: looks whether the numbers are there in another arrangement."""
     shaped = of_shapes(yours.shape, expected.shape, inputs, code)
-    if not yours.size or not expected.size:
-        return "It is empty: is a filter too strict, or a loop never entered?" if not yours.size else shaped
+    if not yours.size:
+        return "It is empty" + _ask(code, _FILTER, _LOOP, otherwise=": print each .shape on the way.")
+    if not expected.size:
+        return shaped
     if yours.dtype.kind == "c" or expected.dtype.kind == "c" or not (np.isfinite(yours).all() and expected.any()):
         return shaped
     yours, expected = yours.astype(float), expected.astype(float)
@@ -377,7 +382,12 @@ def _plain_slips(case: _Case) -> str:
     if not yours.any():
         if case.kind == "b":
             return "Every entry is False: is the comparison the right way round?" if yours.size > 1 else ""
-        return "Every entry is 0: is the result ever filled in?" if yours.size > 1 else ""
+        filled = ("is the result ever filled in", ())
+        if _differentiates(case.code):
+            filled = (filled[0], ("zeros", "zeros_like", "empty", "empty_like", "full"))
+        unused = ("does what is differentiated depend on what the gradient is taken of", ())
+        asked = _ask(case.code, filled, *([unused] if _differentiates(case.code) else []))
+        return f"Every entry is 0{asked}" if yours.size > 1 else ""
     if case.kind == "b" and yours.all() and yours.size > 1:
         return "Every entry is True: is the comparison the right way round?"
     for name, value in case.inputs.items():
@@ -389,6 +399,12 @@ def _plain_slips(case: _Case) -> str:
     if yours.size > 2 and constant and np.ptp(expected) > 0:
         return f"Every entry is the same, {number(yours.flat[0])}: does each depend on its own input?"
     return ""
+
+
+def _differentiates(code: Written) -> bool:
+    """Whether it calls a function that takes gradients."""
+    called = (getattr(call.func, "attr", getattr(call.func, "id", "")) for call in code.nodes(ast.Call))
+    return not {"grad", "backward", "vjp", "jacrev"}.isdisjoint(called)
 
 
 def _order(case: _Case) -> str:
@@ -566,7 +582,9 @@ def _shift(case: _Case) -> str:
         return f"Every entry is off by the same {difference.flat[0]:.4g}: is a term missing, or one too many?"
     if yours.size == 1 and case.kind in "iu" and abs(difference.item()) == 1 and not (expected % 1).any():
         more = "more" if difference.item() > 0 else "less"
-        return f"It is 1 {more} than the right number: is an end of a range counted, or left out?"
+        counted = ("is an end of a range counted, or left out", ("range", "arange", "Slice"))
+        ends = (f"does the loop end a round too {'late' if more == 'more' else 'early'}", ("return in a loop", "Break"))
+        return f"It is 1 {more} than the right number" + _ask(case.code, counted, ends, otherwise=f": {counted[0]}?")
     for axis, lines in ((1, "row"), (0, "column")) if yours.ndim == 2 and min(yours.shape) > 1 else ():
         if not (difference != 0).any(axis).all():
             continue
@@ -590,7 +608,6 @@ _TRANSFORMS = {
     "the right result without its signs": np.abs,
     "the right result with its negative entries set to 0": lambda a: np.maximum(a, 0),
     "the sign of the right result": np.sign,
-    "the running sum of the right result": lambda a: np.cumsum(a, -1),
     "the right result with −1 and +1 turned into 0 and 1": lambda a: np.where(np.abs(a) == 1, (a + 1) / 2, np.nan),
     "the right result with 0 and 1 turned into −1 and +1": lambda a: np.where((a == 0) | (a == 1), 2 * a - 1, np.nan),
     "the right result rounded": np.round,
@@ -606,6 +623,21 @@ def _transformed(case: _Case) -> str:
             continue  # half of all mistakes give one of two numbers
         if case.agree(case.yours, function(case.expected)):
             return f"It is {name}{'?' if ':' in name else '.'}"
+    return _running_sum(case)
+
+
+def _running_sum(case: _Case) -> str:
+    for axis in reversed(range(case.yours.ndim)):
+        if case.agree(case.yours, np.cumsum(case.expected, axis)):
+            along = f" along axis {axis}" if case.yours.ndim > 1 else ""
+            asked = _ask(
+                case.code,
+                ("is .grad not cleared, to which backward() adds", ("backward",)),
+                ("is something not set back in the loop", ("For", "While")),
+                ("a cumsum too many", ("cumsum", "accumulate")),
+                otherwise=".",
+            )
+            return f"It is the running sum of the right result{along}{asked}"
     return ""
 
 

@@ -19,7 +19,7 @@ from atlas.checking.place import learners_place
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
 from atlas.checking.sandbox import Printed, world_kept
 from atlas.checking.values import same, summary
-from atlas.checking.verdict import came_out_of_a_call, verdict_on
+from atlas.checking.verdict import came_out_of_a_call, in_its_library, verdict_on
 from atlas.checking.vocabulary import Check, Complaint
 
 
@@ -105,7 +105,8 @@ def _of_the_answer(error: BaseException, check: Check, given: Any) -> bool:
     the check's own lines, which every answer meets."""
     if not isinstance(error, Exception) or isinstance(error, NotImplementedError | TimeUp):
         return False
-    return learners_place(error) is not None or came_out_of_a_call(error) or given in check.mistakes
+    its_own = learners_place(error) is not None or came_out_of_a_call(error) or in_its_library(error, given)
+    return its_own or given in check.mistakes
 
 
 def _known_mistake(check: Check, given: Any, run: Run, error: Exception, seed: int) -> str:

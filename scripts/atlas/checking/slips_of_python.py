@@ -3,10 +3,12 @@
 import ast
 import builtins
 import difflib
+import dis
 import inspect
 import re
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -229,7 +231,7 @@ def _generator(error: Exception, text: str, place: Place | None, given: Any) -> 
         ("generator", "a `yield` in its function for a `return`, or round parentheses for square ones"),
         ("coroutine", "`async def` for `def`"),
     ):
-        if kind in text:
+        if re.search(rf"'{kind}'|\b(?:not|of|got) {kind}\b|\((?:[\w.]+, )*{kind}[,)]", text):
             operands = place.operands() if place else []
             named = [source for source, value in operands if type(value).__name__ == kind]
             named = named or [source for source, value in operands if value is UNKNOWN][:1]
@@ -373,7 +375,18 @@ def _attribute(error: AttributeError, text: str, place: Place | None, given: Any
             if near
             else f"Where does self.{name} get its value: in __init__, or in a method that has not run yet?"
         )
+    if isinstance(owner, int | float) and inspect.isclass(given) and _sets(given, name):
+        fact = f"Each {given.__name__} has .{name}, and this is a plain number, {summary(owner)}"
+        return f"{fact}: has a {given.__name__} to be made of it first?"
     return _of_data(name, owner)
+
+
+def _sets(kind: type, name: str) -> bool:
+    """Whether the __init__ of a class gives its objects this attribute."""
+    code = getattr(kind.__init__, "__code__", None)
+    return code is not None and any(
+        step.opname == "STORE_ATTR" and step.argval == name for step in dis.get_instructions(code)
+    )
 
 
 def _of_module(name: str, owner: types.ModuleType) -> str:
@@ -411,11 +424,15 @@ def _of_data(name: str, owner: Any) -> str:
         return f"A tensor has .{name}, and this is a plain number: is there an .item() or float(…) on the way?"
     if torch is not None and hasattr(torch.Tensor, name) and not tensor:
         return f"A tensor has .{name}, and this is {_what(owner)}: torch.as_tensor(…) first?"
+    if isinstance(owner, str) and hasattr(Path, name):
+        return f"A Path has .{name}, and this is text: Path(…) of it first?"
     near = difflib.get_close_matches(name, [each for each in dir(owner) if not each.startswith("_")], 1)
     return f"It has .{near[0]}: is that meant?" if near else ""
 
 
 def _various(error: Exception, text: str, place: Place | None, given: Any) -> str:
+    if re.search(r"boolean subtract|`-` operator, with two bool", text):
+        return "True and False are not subtracted: a != b tells where they differ, a & ~b what only a has."
     if re.search(r"bitwise_xor|for \^", text):
         return "`^` compares bits in Python (exclusive or); a power is **."
     if re.search(r"'(builtin_function_or_method|function|method)'", text):

@@ -5,6 +5,7 @@ import itertools
 import math
 import sys
 import types
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,8 @@ def summary(value: Any, depth: int = 2) -> str:
     """One line for a value: small ones in full, arrays by shape and type."""
     if isinstance(value, str):
         return repr(value if len(value) < 40 else value[:37] + "…")
+    if isinstance(value, PurePath):
+        return f"Path({summary(str(value))})"
     if value is None or isinstance(value, bool | int | float | complex | np.generic):
         return number(value)
     if is_array(value):

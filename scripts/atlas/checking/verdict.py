@@ -1,5 +1,6 @@
 """The verdict on an exercise whose check was left by an exception: whose fault it is, where it arose, what it means."""
 
+import ast
 import inspect
 import traceback
 from pathlib import Path
@@ -9,7 +10,7 @@ from atlas.checking import learner, unnoticed
 from atlas.checking.advice import advice, said
 from atlas.checking.calls import Run, called_with
 from atlas.checking.limit import TimeUp
-from atlas.checking.place import file_name, learners_place
+from atlas.checking.place import Place, file_name, learners_place
 from atlas.checking.report import BROKEN, FAILED, UNTOUCHED
 from atlas.checking.values import summary
 from atlas.checking.vocabulary import Check
@@ -35,11 +36,17 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
     if isinstance(error, SystemExit):
         return FAILED, "your code ends Python: leave out exit() and quit()", where
     first, *more = said(error)
-    told = [advised] if (advised := known or advice(error, place, given)) else []
+    advised = known or advice(error, place, given)
+    if caught := _caught(error, place):
+        more.append(f"raised for {said(caught)[0]}")
+        advised = advised or advice(caught, None, given)
+    told = [advised] if advised else []
     if known or place or _in_the_call(error):
         return FAILED, first, [*more, *where, *called_with(run.call_of(None)), *told]
     if inspect.isclass(given) and given.__name__ in first and isinstance(error, _INTERFACE):
         return FAILED, f"the check uses your {given.__name__}, and that fails", [first, *told]
+    if in_its_library(error, given):
+        return FAILED, first, [*more, *called_with(run.call_of(None)), *told]
     if run.calls and isinstance(error, _INTERFACE):
         call, code = run.calls[-1], Written(given)
         shown = [*called_with(call), f"yours    {summary(call.result)}"]
@@ -61,6 +68,11 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
     )
 
 
+def _caught(error: BaseException, place: Place | None) -> BaseException | None:
+    """What the learner's own `raise` was about: the exception that it stands in the `except` of."""
+    return error.__cause__ or error.__context__ if place and isinstance(place.node, ast.Raise) else None
+
+
 def came_out_of_a_call(error: BaseException) -> bool:
     """Whether it came out of what was handed in, and not of the check's own lines."""
     return any(frame.f_code.co_filename == learner.__file__ for frame, _ in traceback.walk_tb(error.__traceback__))
@@ -71,6 +83,18 @@ def _in_the_call(error: BaseException) -> bool:
     files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
     kits = [file for file in files if file.startswith(_ENGINE) or file.endswith("checks.py")]
     return kits[-1:] == [learner.__file__]
+
+
+def in_its_library(error: BaseException, given: Any) -> bool:
+    """Whether it arose in the library that the learner's class is made with, as where torch takes over what a Function
+    of the learner's saved or returned: none of the learner's lines is running then."""
+    packages = {"torch.autograd"} if Written(given).has("apply") else set()
+    if inspect.isclass(given):
+        modules = {base.__module__ for base in given.__mro__} - {"builtins", given.__module__}
+        packages = {module.rpartition(".")[0] or module for module in modules}
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    here = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return any(here == package or here.startswith(f"{package}.") for package in packages)
 
 
 _ENGINE = str(Path(learner.__file__).parent)

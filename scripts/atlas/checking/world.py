@@ -55,7 +55,7 @@ SETTINGS = (
         "torch",
         "is_grad_enabled",
         "set_grad_enabled",
-        "torch.set_grad_enabled(False) stays off for all that follows; `with torch.no_grad():` ends.",
+        "A bare torch.set_grad_enabled(...) holds for all that follows; `with torch.no_grad():` ends as it began.",
         lambda _: True,
     ),
     Setting(

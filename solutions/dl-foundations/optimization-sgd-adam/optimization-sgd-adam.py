@@ -121,7 +121,8 @@ def momentum_step(w, g, v, eta, mu=0.9, nesterov=False):
     """One step of SGD with momentum, in PyTorch's convention.
 
     w, g, v: tensors of one shape, any: weights, gradient, velocity (zeros before the first step).
-    eta: η, mu: μ. Returns (w, v), both new. The tensors passed in stay as they are.
+    eta: η, mu: μ. Returns (w, v), both new and of w's type: float32 stays float32. The tensors
+    passed in stay as they are.
     """
     # TODO: the new velocity, then the step along it, or along g + μv with the new v for Nesterov.
     ### BEGIN SOLUTION
@@ -183,7 +184,7 @@ def rmsprop_step(w, g, s, eta, alpha=0.99, eps=1e-8):
     """One step of RMSprop, in PyTorch's convention.
 
     w, g, s: tensors of one shape, any: weights, gradient, running mean of squares (zeros before
-    the first step). Returns (w, s), both new.
+    the first step). Returns (w, s), both new and of w's type.
     """
     # TODO: the new mean of squares, then the step, each entry divided by its own root plus ε.
     ### BEGIN SOLUTION
@@ -244,7 +245,7 @@ def adam_step(w, g, state, eta, beta1=0.9, beta2=0.999, eps=1e-8):
 
     w, g: tensors of one shape, any. state: (m, v, t), tensors like w and the number of steps taken
     so far; before the first step (zeros, zeros, 0).
-    Returns (w, (m, v, t)), all new.
+    Returns (w, (m, v, t)), all new; the tensors are of w's type, float32 stays float32.
     """
     # TODO: count the step, the two running means, their corrected versions, and the step.
     ### BEGIN SOLUTION
@@ -683,7 +684,8 @@ assert all(falls[name] < lowest[name] for name in falls)
 def clip_by_norm(gradients, max_norm):
     """Scale gradients so that their joint norm is at most max_norm.
 
-    gradients: a list of tensors of any shapes. Returns the new list, and the norm before clipping.
+    gradients: a list of tensors of any shapes. Returns the new list, of the same shapes and types,
+    and the norm before clipping.
     """
     # TODO: one norm over all tensors, one factor for all. All-zero gradients stay zeros.
     ### BEGIN SOLUTION

@@ -28,11 +28,11 @@ fashion
 # %%
 device = lab.device
 torch.set_num_threads(1)  # layers of 256 are too small to be shared between cores
-images = torch.tensor(fashion.x_train, dtype=torch.float32, device=device)  # (60000, 28, 28)
+images = torch.tensor(fashion.x_train[:53_000], dtype=torch.float32, device=device)  # (53000, 28, 28)
 labels = torch.tensor(fashion.y_train, device=device)
 MEAN, SPREAD = images[:1000].mean(), images[:1000].std()  # of training images only
 images = (images - MEAN) / SPREAD
-x_val, y_val = images[50_000:55_000], labels[50_000:55_000]
+x_val, y_val = images[50_000:53_000], labels[50_000:53_000]
 x_test = (torch.tensor(fashion.x_test, dtype=torch.float32, device=device) - MEAN) / SPREAD
 y_test = torch.tensor(fashion.y_test, device=device)
 
@@ -232,7 +232,7 @@ assert len(runs["stopped"]["epoch"]) < 25
 #
 # <details><summary>Answer</summary>
 #
-# The loss is far lower, and much of the time is saved. The accuracy gains nothing; it may even lose a point. The estimate is a little too good: the lowest of several noisy numbers was picked, and part of what makes it the lowest is luck. With 5,000
+# The loss is far lower, and much of the time is saved. The accuracy gains nothing; it may even lose a point. The estimate is a little too good: the lowest of several noisy numbers was picked, and part of what makes it the lowest is luck. With 3,000
 # images that is little; the test images, used once, settle it.
 #
 # </details>
@@ -243,11 +243,12 @@ assert len(runs["stopped"]["epoch"]) < 25
 # images keep pushing it. Try values of λ, far apart.
 
 # %%
-decays = [0.0, 0.3, 1.0, 3.0, 10.0, 30.0]
+decays = [0.0, 1.0, 3.0, 10.0, 30.0]
 sweep, first_layers = [], {}
 for lam in decays:
-    model = make_model()
-    train(model, x_train, y_train, lam=lam)
+    model = make_model() if lam else plain
+    if lam:
+        train(model, x_train, y_train, lam=lam)
     size = sum(p.square().sum() for p in model.parameters()).sqrt().item()
     sweep.append((evaluate(model, x_train, y_train)[0], *evaluate(model, x_val, y_val), size))
     first_layers[lam] = model[1].weight.detach().cpu()
@@ -280,8 +281,8 @@ roughness = {
     lam: ((W[:, 1:] - W[:, :-1]).square().mean() / W.square().mean()).item() for lam, W in first_layers.items()
 }
 assert (np.diff(sweep[:, 0]) > -0.003).all() and (np.diff(sweep[:, 3]) < 0).all()
-assert sweep[1:5, 1].max() < sweep[0, 1] and sweep[:, 1].argmin() in (3, 4)
-assert sweep[-1, 2] < sweep[:5, 2].max() - 0.01, "too much decay underfits"
+assert sweep[1:4, 1].max() < sweep[0, 1] and sweep[:, 1].argmin() in (2, 3)
+assert sweep[-1, 2] < sweep[:4, 2].max() - 0.01, "too much decay underfits"
 assert roughness[10.0] < 0.6 * roughness[0.0]
 
 # %% [markdown]
@@ -289,7 +290,7 @@ assert roughness[10.0] < 0.6 * roughness[0.0]
 # all best solutions, the one with the smallest weights. Then the same with a penalty $\lambda \lVert w \rVert^2$, which for a linear model is weight decay.
 
 # %%
-WIDTHS = [25, 50, 100, 200, 300, 400, 450, 500, 550, 625, 750, 1000, 1500, 2500, 4000]
+WIDTHS = [25, 50, 100, 200, 300, 400, 450, 500, 550, 650, 1000, 2000, 4000]
 
 
 def random_features(seed, penalties=(0.0, 300.0), n=500):
@@ -384,7 +385,7 @@ thinned = make_model(drop=lambda: Dropout(0.5))
 train(thinned, x_train, y_train)
 with torch.no_grad():
     thinned.train()  # each pass through the network drops other neurons
-    passes = torch.stack([thinned(x_val).softmax(1) for _ in range(30)])  # (30, 5000, 10)
+    passes = torch.stack([thinned(x_val).softmax(1) for _ in range(30)])  # (30, 3000, 10)
 average = passes.cumsum(0) / torch.arange(1, 31, device=device)[:, None, None]
 growing = (average.argmax(2) == y_val).float().mean(1).cpu().numpy()  # (30,)
 with_dropout = evaluate(thinned, x_val, y_val)
@@ -483,7 +484,7 @@ class BatchNorm(nn.Module):
 
 
 # %% [markdown]
-# What does it buy? Plain SGD, four hidden layers, eight epochs, eight learning rates, about 8 s:
+# What does it buy? Plain SGD, four hidden layers of 128, eight epochs, eight learning rates:
 
 # %%
 RATES = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
@@ -491,7 +492,7 @@ RATES = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
 
 def after_eight_epochs(eta, norm):
     """Validation accuracy of a network with four hidden layers after 80 steps of plain SGD."""
-    model = make_model(depth=4, norm=norm)
+    model = make_model(width=128, depth=4, norm=norm)
     optimizer = torch.optim.SGD(model.parameters(), eta)
     for _ in range(8):
         for batch in torch.randperm(1000).to(device).split(100):
@@ -505,7 +506,7 @@ def after_eight_epochs(eta, norm):
 reached, works = {}, []
 for name, norm in (("plain", None), ("batch norm", BatchNorm)):
     reached[name] = np.array([after_eight_epochs(eta, norm) for eta in RATES])
-    good = np.array(RATES)[reached[name] > 0.6]
+    good = np.array(RATES)[reached[name] > 0.5]
     works.append(f"{name} for η = {good.min():g} to {good.max():g}")
     print(f"{name:10}", " ".join(f"{value:6.1%}" for value in reached[name]))
 plot.curves(
@@ -513,11 +514,11 @@ plot.curves(
     xlabel="learning rate η",
     ylabel="validation accuracy (%)",
     xscale="log",
-    title=f"Above 60 %: {', '.join(works)}",
+    title=f"Above 50 %: {', '.join(works)}",
 )
 
 # %% tags=["instructor"]
-good = {name: np.array(RATES)[values > 0.6] for name, values in reached.items()}
+good = {name: np.array(RATES)[values > 0.5] for name, values in reached.items()}
 assert good["plain"].max() / good["plain"].min() <= 10
 assert good["batch norm"].max() / good["batch norm"].min() >= 300
 assert max(reached["batch norm"]) > max(reached["plain"]) + 0.03
@@ -666,7 +667,7 @@ for asked in (ben, carl, anna):
     tried = x_val, x_val, x_val[by_class]
     first, again, ordered = (asked(copy.deepcopy(trained), x).argmax(1) for x in tried)
     model = make_full()
-    for _ in range(25):
+    for _ in range(15):
         train(model, x_train, y_train, epochs=1, eta=1e-3, falls=False)
         asked(model, x_val[:500])
     right, right_sorted = first == y_val, ordered == y_val[by_class]
@@ -743,7 +744,7 @@ plot.images(
 )
 
 # %% [markdown]
-# Now all of them, each by itself and then together. Each of the **three seeds** draws other images and other weights, the same for all methods, so differences can be taken *pair by pair*. The settings (λ, $p$, ε, and which go together) were chosen on validation images, among three to five values each. About 25 s, a method at a time.
+# Now all of them, each by itself and then together. Each of the **three seeds** draws other images and other weights, the same for all methods, so differences can be taken *pair by pair*. The settings (λ, $p$, ε, and which go together) were chosen on validation images, among three to five values each. First those that leave the images and labels as they are; about 20 s, a method at a time.
 
 # %%
 METHODS = {  # name: (arguments of make_model, arguments of train)
@@ -757,10 +758,11 @@ METHODS = {  # name: (arguments of make_model, arguments of train)
 }
 SEEDS = (1, 2, 3)
 models, table = {}, {}
-print("test images, three seeds; ± is the standard deviation over seeds")
-print("method            train    test loss      test accuracy   better than plain by")
-for name, (architecture, settings) in METHODS.items():
-    rows = []
+
+
+def judged(name):
+    """Train one method with each seed, and keep models and results. Returns a line of the table."""
+    rows, (architecture, settings) = [], METHODS[name]
     for seed in SEEDS:
         x, y = sample(seed)
         model = make_model(seed, **architecture)
@@ -770,28 +772,44 @@ for name, (architecture, settings) in METHODS.items():
     table[name] = np.array(rows)  # (seeds, 3): train accuracy, test loss, test accuracy
     learned, loss, accuracy = table[name].T
     gain = 100 * (accuracy - table["plain"][:, 2])
-    print(f"{name:16} {learned.mean():6.1%}  {loss.mean():.3f} ± {loss.std(ddof=1):.3f}", end="  ")
-    print(f"{accuracy.mean():.1%} ± {accuracy.std(ddof=1):.1%}", end="   ")
-    print(f"{gain.mean():+.1f} ± {gain.std(ddof=1):.1f} points")
+    losses = f"{loss.mean():.3f} ± {loss.std(ddof=1):.3f}"
+    right = f"{accuracy.mean():.1%} ± {accuracy.std(ddof=1):.1%}"
+    better = f"{gain.mean():+.1f} ± {gain.std(ddof=1):.1f} points"
+    return f"{name:16} {learned.mean():6.1%}  {losses}  {right}   {better}"
+
+
+print("test images, three seeds; ± is the standard deviation over seeds")
+print("method            train    test loss      test accuracy   better than plain by")
+for name in ("plain", "weight decay", "dropout", "batch norm"):
+    print(judged(name))
 
 # %% [markdown]
-# For comparison a support vector machine, with the best of four settings. About 10 s.
+# Then those that change images or labels, and all together. About 20 s.
+
+# %%
+for name in ("shift", "label smoothing", "together"):
+    print(judged(name))
+
+# %% [markdown]
+# For comparison a support vector machine, with the best of five settings.
 
 # %%
 from sklearn.svm import SVC
 
-fitted = {}
-for C in (3, 10, 30, 100):
-    machine = SVC(C=C).fit(x_train.flatten(1).cpu(), y_train.cpu())
-    fitted[C] = machine.score(x_val[:2000].flatten(1).cpu(), y_val[:2000].cpu())
-    print(f"C = {C:3}: validation accuracy {fitted[C]:.1%}")
-best_C = max(fitted, key=fitted.get)
-machines = []
-for seed in SEEDS:
-    x, y = sample(seed)
-    machine = SVC(C=best_C).fit(x.flatten(1).cpu(), y.cpu())
-    machines.append(machine.score(x_test.flatten(1).cpu(), y_test.cpu()))
 
+def machine_accuracy(seed, C, x, y):
+    """Accuracy on x, y of a machine with kernel exp(-γ ‖x - x'‖²), trained on sample(seed)."""
+    drawn, classes = sample(seed)
+    drawn, x = drawn.flatten(1), x.flatten(1)
+    gamma = 1 / (784 * drawn.var())
+    kernel, asked = (torch.exp(-gamma * torch.cdist(a, drawn) ** 2).cpu() for a in (drawn, x))
+    return SVC(C=C, kernel="precomputed").fit(kernel, classes.cpu()).score(asked, y.cpu())
+
+
+fitted = {C: machine_accuracy(0, C, x_val, y_val) for C in (1, 3, 10, 30, 100)}
+print("validation", "  ".join(f"C = {C}: {accuracy:.1%}" for C, accuracy in fitted.items()))
+best_C = max(fitted, key=fitted.get)
+machines = [machine_accuracy(seed, best_C, x_test, y_test) for seed in SEEDS]
 print(f"support vector machine, test: {np.mean(machines):.1%} ± {np.std(machines, ddof=1):.1%}")
 
 fig, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
@@ -815,13 +833,13 @@ assert (
     max(("weight decay", "dropout", "batch norm", "shift", "label smoothing"), key=lambda k: gains[k].mean()) == "shift"
 )
 more = make_model(1)
-train(more, *sample(1, 2000))
+train(more, *sample(1, 2000), epochs=20)
 assert evaluate(more, x_test, y_test)[1] > table["together"][0, 2] - 0.003, "2,000 labels buy as much"
 assert gains["batch norm"].mean() < 0.003, "alone it is no regulariser here"
 assert min(losses, key=losses.get) == "together" and losses["plain"] > 1.4 * losses["together"]
 assert all(losses[name] < losses["plain"] for name in ("weight decay", "dropout", "shift", "label smoothing"))
 assert 0.79 < np.mean(machines) < 0.83 and table["together"][:, 2].mean() > np.mean(machines)
-assert best_C not in (3, 100)
+assert best_C not in (1, 100)
 
 # %% [markdown]
 # **Question.** Write the honest sentence. Which differences are larger than their spread? What is 1 point worth, compared with another 1,000 labels?
@@ -829,7 +847,7 @@ assert best_C not in (3, 100)
 # <details><summary>Answer</summary>
 #
 # "With 1,000 images, an MLP and three seeds, shifting gains about a point and everything together a little more; decay, dropout and smoothing gain between nothing and a point; batch norm alone gains nothing." The order of those in the middle is not settled by three seeds. Far larger is the effect on the *loss*: together, it falls by about a third. A support vector machine,
-# tuned over four values of C, is level with most of the networks: on flat pixels and few images a network has no head start. And 2,000 labels instead of 1,000 buy as much as all of this: try `sample(1, 2000)`.
+# tuned over five values of C, is level with most of the networks: on flat pixels and few images a network has no head start. And 2,000 labels instead of 1,000 buy as much as all of this: try `sample(1, 2000)`.
 #
 # </details>
 #
@@ -918,7 +936,7 @@ reliability(axes[2], after_logits.softmax(1), f"plain, logits divided by {T:.1f}
 _ = axes[0].set_ylabel("accuracy on test images")
 
 # %% tags=["instructor"]
-assert 0.1 < calibration["plain"] < 0.14 and calibration["plain, divided by T"] < 0.02 < calibration["together"] < 0.05
+assert 0.1 < calibration["plain"] < 0.14 and max(calibration["plain, divided by T"], calibration["together"]) < 0.05
 assert min(calibration, key=calibration.get) == "plain, divided by T", "README: lower than any regulariser"
 assert all(
     calibration[name] < calibration["plain"] - 0.005 for name in ("weight decay", "dropout", "shift", "label smoothing")

@@ -12,7 +12,8 @@ _FLOATS = "weights, images and gradients are floats all through the workshop"
 
 # ------------------------------------------------------------------------------------------------ Value
 
-_STARTED, _ARRIVES = 0.3, 0.7  # what is in a parent's grad before, and the gradient that arrives: neither 0 nor 1
+_STARTED = 0.3  # what is in a parent's grad before: neither 0 nor 1
+_ARRIVING_GRADIENTS = 0.7, -1.4  # the gradients that arrive, of both signs
 
 
 class _Value:
@@ -22,7 +23,7 @@ class _Value:
         self.data, self.grad, self.parents, self.push = float(data), 0.0, parents, lambda: None
 
     def made(self, result, others, locals_):
-        parents = [self, *(each if hasattr(each, "parents") else type(self)(each) for each in others)]
+        parents = [self, *(self.lifted(each) for each in others)]
         out = type(self)(result(self, *(parent.data for parent in parents)), tuple(parents))
 
         def push():
@@ -32,6 +33,9 @@ class _Value:
 
         out.push = push
         return out
+
+    def lifted(self, each):
+        return each if hasattr(each, "parents") else type(self)(each)
 
     def share(self, local, already, out):
         return local * out.grad
@@ -48,7 +52,7 @@ class _Value:
     def __add__(self, other):
         plain = type(self).__mro__[-2]  # as it is given in the notebook: no mistake is in it
         one = lambda self, x, y: 1.0  # noqa: E731
-        return plain.made(self, lambda self, x, y: x + y, [other], [one, one])
+        return plain.made(self, lambda self, x, y: x + y, [plain.lifted(self, other)], [one, one])
 
     def __mul__(self, other):
         cls = type(self)
@@ -85,7 +89,17 @@ class _Value:
     __radd__, __rmul__ = __add__, __mul__
 
 
-def _graph_of(root):
+def _parents_of(value):
+    """The parents of a learner's value, which have to be values too, in a tuple."""
+    parents, why = value.parents, "parents are the values that a value was computed from, in a tuple"
+    expect.true(isinstance(parents, tuple | list | set), why, f"yours    {parents!r}", likely=_PARENTS)
+    others = [each for each in parents if not hasattr(each, "parents")]
+    likely = "A plain number is no parent, for no gradient is wanted for it: as_value(other) of a factor, and one parent, (self,), where n is a plain number."
+    expect.true(not others, why, *(f"yours    {each!r} is among them" for each in others[:1]), likely=likely)
+    return parents
+
+
+def _graph_of(root, parents_of=lambda value: value.parents):
     """All values that root was computed from, each once, after its parents; by the parents that they name."""
     order, seen, stack = [], set(), [(root, False)]
     while stack:
@@ -95,7 +109,7 @@ def _graph_of(root):
         elif id(value) not in seen:
             seen.add(id(value))
             stack.append((value, True))
-            stack.extend((parent, False) for parent in value.parents)
+            stack.extend((parent, False) for parent in parents_of(value))
     return order
 
 
@@ -104,8 +118,13 @@ _LEFT_OUT = "The gradient that arrives is left out: multiply the local derivativ
 _ARRIVING = "It multiplies by self.grad. What arrives is out.grad, the gradient of the result."
 _RESULT = "It multiplies by out.data, the result. What arrives is out.grad."
 _CHAIN = "out.grad is added, not multiplied: the chain rule is a product."
+_ITS_SIZE = "The gradient that arrives may be negative, and counts with its sign: out.grad as it is, no abs."
+_ITS_POSITIVE_PART = (
+    "A gradient that arrives may be negative, and passes all the same: only the value decides, not out.grad."
+)
 _OVERWRITTEN = "It overwrites the parent's grad (=). A value may be used elsewhere too: add (+=)."
 _PARENTS = "Value(result, (self, other)): the second argument names what it was computed from. One parent is (self,)."
+_NO_OVERFLOW = "e to a large power is more than a number can hold; math.tanh(x) needs no such power."
 _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.data, and other gets self.data."
 
 
@@ -126,6 +145,11 @@ _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.
             _RESULT: lambda self, local, already, out: local * out.data,
             "out.grad is multiplied in twice.": lambda self, local, already, out: local * out.grad**2,
             _CHAIN: lambda self, local, already, out: local + out.grad,
+        },
+        lifted={
+            "A factor may be a plain number, as in 2 * x and in -x: other = as_value(other) first, as in __add__.": (
+                lambda self, each: (each.data, each)[1]
+            ),
         },
         product={"It adds; __mul__ multiplies.": lambda self, x, y: x + y},
         by_x={
@@ -150,6 +174,10 @@ _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.
             "That is the derivative by n; it is the one by x that is wanted: n·x^(n-1).": (
                 lambda self, x, n: x**n * math.log(abs(x) or 1)
             ),
+            "** comes before −: n * x**n - 1 is (n·xⁿ) − 1. Parentheses: x ** (n - 1).": lambda self, x, n: (
+                n * x**n - 1
+            ),
+            "n - 1 may be a fraction: int(n - 1) cuts it off.": lambda self, x, n: n * x ** int(n - 1),
             "It has n + 1 for n - 1: that is how one integrates.": lambda self, x, n: n * x ** (n + 1),
             "It has (n - 1) for the factor n.": lambda self, x, n: (n - 1) * x ** (n - 1),
         },
@@ -176,6 +204,9 @@ _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.
         tangent={
             "That is the sigmoid.": lambda self, x: 1 / (1 + math.exp(-x)),
             "That is tan; math.tanh is wanted.": lambda self, x: math.tan(x),
+            _NO_OVERFLOW: lambda self, x: (math.exp(2 * x) - 1) / (math.exp(2 * x) + 1),
+            f"{_NO_OVERFLOW} ": lambda self, x: 1 - 2 / (math.exp(2 * x) + 1),
+            f"{_NO_OVERFLOW}  ": lambda self, x: (math.exp(x) - math.exp(-x)) / (math.exp(x) + math.exp(-x)),
         },
         tangent_by_x={
             "The square is missing: 1 − tanh².": lambda self, x: 1 - math.tanh(x),
@@ -194,6 +225,8 @@ _OWN = "The shares are swapped: the derivative of xy by x is y, so x gets other.
 def Value(learner, rng):
     import torch
 
+    idle_push = getattr(getattr(learner(1.0), "push", None), "__code__", "")
+
     def demand(method, compute, values_of, expected, locals_, name=""):
         """One operation on fresh values: its data, its parents, and what push adds to each parent's grad."""
         name = name or _NAMES[method]
@@ -203,50 +236,62 @@ def Value(learner, rng):
         likely = f"{method} has to end with `return out`." if out is None else ""
         if isinstance(out, int | float):
             likely = "That is the number alone: Value(number, (the parents)) makes a value of it."
-        expect.true(
-            out is not None and hasattr(out, "data"), f"{name} gives a new Value", f"yours    {out!r}", likely=likely
-        )
+        made = isinstance(out, type(values[0]))
+        expect.true(made, f"{name} gives a new Value", f"yours    {out!r}", likely=likely)
         others = all(out is not value for value in values)
         expect.true(others, f"{name} gives a new Value, not one of its parents changed")
         likely = "An operation makes a new Value and leaves self.data alone."
         stay = [value.data for value in values] == list(values_of)
         expect.true(stay, f"{name}: the numbers of its parents stay as they are", likely=likely)
         expect.close(out.data, expected, why=f"{name}{at}: the number", source="Python's math")
-        likely = _PARENTS
-        tupled = isinstance(out.parents, tuple | list | set)
-        graph = _graph_of(out) if tupled else []  # longer than out and its parents where the operation is put together
+        graph = _graph_of(out, _parents_of)  # longer than out and its parents where the operation is put together
         found = sum(any(node is value for node in graph) for value in values)
-        seen = f"yours    {found} of them" if tupled else f"yours    a {type(out.parents).__name__}, no tuple"
-        why = f"{name}: parents are the values that it was computed from"
-        expect.true(found == len(values), why, seen, f"expected {len(values)}", likely=likely)
+        why, seen = f"{name}: parents are the values that it was computed from", f"yours    {found} of them"
+        expect.true(found == len(values), why, seen, f"expected {len(values)}", likely=_PARENTS)
+        if method != "relu" and all(node is out or not node.parents for node in graph):  # relu may be self * (0 or 1)
+            seen, likely = f"yours    {len(graph) - 1}", _PARENTS
+            if method == "__pow__":
+                likely = "n is a plain number, and no parent: one parent is (self,)."
+            why = f"{name}: no other parents than the values that it was computed from"
+            expect.true(len(graph) - 1 == found, why, seen, f"expected {found}", likely=likely)
         likely = "out.push = push, without parentheses: it is called later, by backward." if out.push is None else ""
         expect.true(callable(out.push), f"{name}: push is a function", f"yours    {out.push!r}", likely=likely)
         why, likely = f"{name}: no gradient changes before push is called", "push runs too early: out.push = push."
         for value in values:
             expect.close(value.grad, 0, why=why, source="backward calls push", likely=likely)
-            value.grad = _STARTED
-        out.grad = _ARRIVES
-        for node in reversed(graph):
-            if node.parents:
-                node.push()
-        likely = "Is the line `out.push = push` missing? Or does push change a local name in place of self.grad?"
-        moved = not any(locals_) or any(value.grad != _STARTED for value in values)
-        why = f"{name}: push adds to the gradients of its parents"
-        expect.true(moved, why, "after push they are as before", likely=likely)
-        for letter, value, local in zip("xy", values, locals_, strict=False):
-            right = _STARTED + local * _ARRIVES
-            why = f"{name}{at}: push, with {_STARTED} in {letter}.grad and out.grad {_ARRIVES}"
-            source = f"{_STARTED} + derivative {local:.6g} × {_ARRIVES}"
-            likely = {
-                _ARRIVING: _STARTED + local * _STARTED,
-                _RESULT: _STARTED + local * expected,
-                _LEFT_OUT: _STARTED + local,
-                _CHAIN: _STARTED + local + _ARRIVES,
-                _OVERWRITTEN: local * _ARRIVES,
-            }
-            if hasattr(value.grad, "parents"):
-                likely = "A Value is multiplied in. A gradient is a number: take other.data and self.data."
-            expect.close(value.grad, right, why=why, source=source, likely=likely)
+        missing = "The line `out.push = push` is missing: the result still has the push that does nothing."
+        idle = (
+            "Does push change a local name in place of self.grad? Or is out.grad, 0 until then, read before push runs?"
+        )
+        for arrives in _ARRIVING_GRADIENTS:
+            for node in graph:
+                node.grad = _STARTED if any(node is value for value in values) else 0.0
+            out.grad = arrives
+            for node in reversed(graph):
+                if node.parents:
+                    node.push()
+            moved = not any(locals_) or any(value.grad != _STARTED for value in values)
+            likely, why = (
+                missing if getattr(out.push, "__code__", None) is idle_push else idle,
+                f"{name}: push adds to the gradients of its parents",
+            )
+            likely = likely if arrives > 0 else _ITS_POSITIVE_PART
+            expect.true(moved, why, f"after push they are as before, with out.grad {arrives}", likely=likely)
+            for letter, value, local in zip("xy", values, locals_, strict=False):
+                right = _STARTED + local * arrives
+                why = f"{name}{at}: push, with {_STARTED} in {letter}.grad and out.grad {arrives}"
+                source = f"{_STARTED} + derivative {local:.6g} × {arrives}"
+                likely = {
+                    _ARRIVING: _STARTED + local * _STARTED,
+                    _RESULT: _STARTED + local * expected,
+                    _LEFT_OUT: _STARTED + local,
+                    _CHAIN: _STARTED + local + arrives,
+                    _OVERWRITTEN: local * arrives,
+                    _ITS_SIZE: _STARTED + local * abs(arrives),
+                }
+                if hasattr(value.grad, "parents"):
+                    likely = "A Value is multiplied in. A gradient is a number: take other.data and self.data."
+                expect.close(value.grad, right, why=why, source=source, likely=likely)
 
     x, y = rng.uniform(1.2, 1.8), rng.uniform(-2.9, -2.2)
     for one, other in ((x, y), (y, x), (0.0, x)):
@@ -261,6 +306,9 @@ def Value(learner, rng):
         demand("relu", lambda a: a.relu(), (number,), max(0.0, number), (float(number > 0),))
     for number in (x, y, 0.0, 4.0, -30.0):
         demand("tanh", lambda a: a.tanh(), (number,), math.tanh(number), (1 - math.tanh(number) ** 2,))
+    for number in (800.0, -800.0):
+        far = learner(number).tanh().data
+        expect.close(far, math.tanh(number), why="x.tanh() far from 0: the number", source="math.tanh")
 
     def shared(x, y):
         z = x * y + x
@@ -289,15 +337,20 @@ def Value(learner, rng):
         theirs = [torch.tensor(number, dtype=torch.float64, requires_grad=True) for number in (x, y)]
         root, torch_root = compute(*mine), compute(*theirs)
         torch_root.backward()
+        expect.true(isinstance(root, type(mine[0])), f"{text} gives a Value", f"yours    {root!r}")
         here = f"{text} at x = {x:.3f}, y = {y:.3f}"
         likely = "Each operation alone is right. Do they use other.data, also where a plain number stands on the right?"
         expect.close(root.data, torch_root.item(), why=f"{here}: the number", source="torch", likely=likely)
         root.grad = 1.0
-        for value in reversed(_graph_of(root)):
+        for value in reversed(_graph_of(root, _parents_of)):
             value.push()
         for letter, value, tensor in zip("xy", mine, theirs, strict=True):
             expected = 0.0 if tensor.grad is None else tensor.grad.item()
             likely = "Each operation alone is right. Is a value used twice? Then push has to add (+=), and to read out.grad when it runs. Is there a plain number? The value beside it gets its share all the same."
+            if text == "x * x" and value.grad == expected / 2:
+                likely = (
+                    "In x * x both parents are one value, and it gets both shares: two lines, and no if between them."
+                )
             why = f"{here}: the gradient of {letter}"
             expect.close(value.grad, expected, why=why, source="torch.autograd", likely=likely)
 
@@ -402,15 +455,17 @@ def _backward(
     *,
     order_of=_graph_of,
     reset=lambda order: order,
-    seed=1.0,
+    seed=lambda old: 1.0,
     turned=lambda order: reversed(order),
+    after=lambda value, root: value.grad,
 ):
     order = order_of(root)
     for value in reset(order):
         value.grad = 0.0
-    root.grad = root.grad if seed is None else seed
+    root.grad = seed(root.grad)
     for value in turned(order):
         value.push()
+        value.grad = after(value, root)
 
 
 _TOO_EARLY = "A value that is near on one path and far on another pushes before its last user has. Is the order level by level? Or is each value appended when it is first met, not after its parents? Or marked as visited when it is put on the stack? Mark it when it is taken off."
@@ -424,7 +479,15 @@ _TOO_EARLY = "A value that is near on one path and far on another pushes before 
     ],
     mistakes=_backward.mistakes(
         seed={
-            "Everything is 0: the end has to begin with root.grad = 1, after the others are set to 0.": None,
+            "Everything is 0: the end has to begin with root.grad = 1, after the others are set to 0.": lambda old: old,
+        },
+        after={
+            "What lies between loses its gradient after its push: every value of the graph keeps its own.": (
+                lambda value, root: value.grad if value is root or not value.parents else 0.0
+            ),
+            "A value loses its gradient after its push: every value of the graph keeps its own.": (
+                lambda value, root: value.grad if not value.parents else 0.0
+            ),
         },
         turned={
             "It pushes from the leaves to the end. A value may push only when all that it was used for have pushed: reversed(order), where order has parents first. (What was put on the stack last comes out first: put the value there, then its parents.)": (
@@ -447,6 +510,12 @@ _TOO_EARLY = "A value that is near on one path and far on another pushes before 
             f"{_TOO_EARLY}   ": _when_first_met_in_order,
             "A value that is reached along two paths is in the list twice, and pushes twice: keep a set of the visited ones.": _each_path,
         },
+        together={
+            "root keeps an old gradient and begins with it: root.grad = 1.0, whatever was in it.": {
+                "seed": lambda old: old or 1.0,
+                "reset": lambda order: order[:-1],
+            },
+        },
     ),
 )
 def backward(learner, rng):
@@ -462,8 +531,12 @@ def backward(learner, rng):
         source,
         silence="Is each value of the graph in the list, and is the whole list used?",
     ):
+        graph = [(value, value.parents, value.data) for value in _graph_of(root)]
         result = learner(root)
         expect.true(result is None, "backward sets gradients, and returns nothing", f"yours    {result!r}")
+        stays = all(value.parents is parents and value.data == data for value, parents, data in graph)
+        likely = "A later call needs the graph as it was: change nothing but grad."
+        expect.true(stays, f"{why}: the parents and the numbers of all values stay", likely=likely)
         yours = np.array([value.grad for value in named.values()], float)
         order = _graph_of(root)
         silent = [value for value in order if value.parents and not value.pushes]

@@ -45,6 +45,10 @@ def _follow(learner, rng, first, make, apart, source, **settings):
         likely = "It was right until η changed: is η in the state, or is there a fixed one?" if begin == 21 else ""
         if begin == 1 and np.allclose(yours[0], expected[0]):
             likely = "The first step is right, a later one is not: what does the state keep, and how much of it?"
+            if "beta2" in settings:
+                likely = (
+                    "The first step is right, a later one is not: is it the state that comes back, or the power of β?"
+                )
         expect.close(np.stack(yours), np.stack(expected), why=why, source=source, likely=likely)
 
     weights = floats("rows", "columns", tensor=True, any_rank=True)
@@ -63,14 +67,21 @@ def _follow(learner, rng, first, make, apart, source, **settings):
             )
 
 
+def _like(part, w, what):
+    """Demand a tensor of w's shape, and of its type where that holds fractions."""
+    expect.shape(part, tuple(w.shape), f"{what} has the shape that came in")
+    tensor(part, what)
+    if w.is_floating_point():
+        expect.dtype(part, w, f"{what} has the type that came in")
+
+
 def _pair(*names):
     """Takes apart what a step returns, in two parts of these names; both are tensors like w."""
 
     def apart(given, w):
         given = expect.parts(given, names, "the step returns weights and state")
         for name, part in zip(names, given, strict=True):
-            expect.shape(part, tuple(w.shape), f"the new {name} has the shape of w")
-            tensor(part, f"the new {name}")
+            _like(part, w, f"the new {name}")
         return given
 
     return apart
@@ -301,7 +312,7 @@ def _adam(
     beta2=0.999,
     eps=1e-8,
     *,
-    betas=lambda beta1, beta2: (beta1, beta2, beta2),  # of m, of v, of v's correction
+    betas=lambda beta1, beta2: (beta1, beta2, beta1, beta2),  # of m, of v, of their corrections
     count=lambda t: t + 1,
     power=lambda t: t,
     bias=lambda b, t: 1 - b**t,
@@ -313,10 +324,10 @@ def _adam(
     move=lambda w, eta, d, eps: w - eta * d,
 ):
     m, v, t = state
-    b1, b2, b2_of_correction = betas(beta1, beta2)
+    b1, b2, *of_corrections = betas(beta1, beta2)
     t, m = count(t), first(m, g, b1)
     v = second(v, g, m, b2, b1)
-    c1, c2 = bias(b1, power(t)), bias(b2_of_correction, power(t))
+    c1, c2 = (bias(b, power(t)) for b in of_corrections)
     corrected = correct(m, v, c1, c2)
     return move(w, eta, divide(*corrected, eps, c2, g), eps), (*keep((m, v), corrected, state[:2]), t)
 
@@ -327,21 +338,36 @@ _ADAM_MISTAKES = _adam.mistakes(
     returns={"Weights and state come back in the wrong order: return w, (m, v, t).": lambda both: both[::-1]},
     betas={
         "β₁ and β₂ are swapped: β₁ belongs to m, the mean of gradients, β₂ to v, the mean of squares.": (
-            lambda beta1, beta2: (beta2, beta1, beta1)
+            lambda beta1, beta2: (beta2, beta1, beta2, beta1)
         ),
-        "β₁ stands in place of β₂ in v and in its correction.": lambda beta1, beta2: (beta1, beta1, beta1),
+        "β₁ stands in place of β₂ in v and in its correction.": lambda beta1, beta2: (beta1, beta1, beta1, beta1),
         "v is corrected with β₁. The mean of squares has β₂: v / (1 - β₂ᵗ).": lambda beta1, beta2: (
             beta1,
             beta2,
             beta1,
+            beta1,
         ),
-        "beta1 and beta2 are arguments; this takes their defaults whatever they are.": lambda *_: (0.9, 0.999, 0.999),
+        "The corrections take 0.9 and 0.999 whatever the arguments are: 1 - beta1**t, 1 - beta2**t.": lambda beta1, beta2: (
+            beta1,
+            beta2,
+            0.9,
+            0.999,
+        ),
+        "beta1 and beta2 are arguments; this takes their defaults whatever they are.": lambda *_: (
+            0.9,
+            0.999,
+            0.9,
+            0.999,
+        ),
     },
     eps={},
     count={_AHEAD: lambda t: t + 2},
     power={
         "The correction is one step behind: in the first step t is 1, not 0 (1 - β⁰ = 0). Count before you correct.": (
             lambda t: t - 1
+        ),
+        "From the second step on the correction is one step behind: count first, t = t + 1, and correct with the new t.": (
+            lambda t: max(t - 1, 1)
         ),
         _AHEAD: lambda t: t + 1,
     },
@@ -357,6 +383,9 @@ _ADAM_MISTAKES = _adam.mistakes(
     second={
         "It averages g² over the entries: each entry keeps its own v.": (
             lambda v, g, m, b, b1: b * v + (1 - b) * (g**2).mean()
+        ),
+        "v averages the squares of g, not of its distance from m: it is no variance.": (
+            lambda v, g, m, b, b1: b * v + (1 - b) * (g - m) ** 2
         ),
         "v is a mean of squares: g**2, not g.": lambda v, g, m, b, b1: b * v + (1 - b) * g,
         "The 1 - β in v has β₁; it is 1 - β₂, as β₂ is what v keeps of itself.": (
@@ -414,7 +443,7 @@ _ADAM_MISTAKES = _adam.mistakes(
             "move": lambda w, eta, d, eps: w - (eta * d + eps),
         },
         "beta1, beta2 and eps are arguments; this takes their defaults whatever they are.": {
-            "betas": lambda *_: (0.9, 0.999, 0.999),
+            "betas": lambda *_: (0.9, 0.999, 0.9, 0.999),
             "eps": 1e-8,
         },
         _STILL: {"count": lambda t: t, "power": lambda t: t or 1},
@@ -430,14 +459,13 @@ _ADAM_MISTAKES = _adam.mistakes(
 def _state(given, w):
     """Weights and state, of which m and v are tensors like w, and t is a number."""
     new, state = expect.parts(given, ("w", "state"), "the step returns the weights and the state")
-    expect.shape(new, tuple(w.shape), "the new weights have the shape of w")
-    tensor(new, "the new weights")
+    _like(new, w, "the new w")
     m, v, t = expect.parts(state, ("m", "v", "t"), "the state has three parts")
     likely = "The state is (m, v, t), in this order: two tensors like w, and a number."
     for name, part, shape in (("m", m, tuple(w.shape)), ("v", v, tuple(w.shape)), ("t", t, ())):
         expect.shape(part, shape, f"{name} in the state has its shape", likely=likely)
-    tensor(m, "m in the state")
-    tensor(v, "v in the state")
+    _like(m, w, "m in the state")
+    _like(v, w, "v in the state")
     return new, (m, v, t)
 
 
@@ -935,9 +963,8 @@ def clip_by_norm(learner, rng):
         expect.kind(clipped, (list, tuple), "the clipped gradients are a list, and come first", likely=likely)
         expect.equal(len(clipped), len(gradients), why="as many tensors as were given", source="the length")
         source = "torch.nn.utils.clip_grad_norm_"
-        for number, (mine, leaf) in enumerate(zip(clipped, leaves, strict=True), 1):
-            expect.shape(mine, tuple(leaf.shape), f"g{number} keeps its shape")
-            tensor(mine, f"g{number}")
+        for number, (mine, g) in enumerate(zip(clipped, gradients, strict=True), 1):
+            _like(mine, g, f"g{number}")
         flat = np.concatenate([array(mine).ravel() for mine in clipped])
         expected = torch.cat([leaf.grad.ravel() for leaf in leaves])
         whole = np.concatenate([array(g).ravel() for g in gradients])
@@ -1007,10 +1034,11 @@ def _suggested(
     smooth=_running_means,
     pick=np.argmin,
     rate=lambda rates, k: rates[k],
-    back=lambda low, backoff: low / backoff,
+    back=lambda low, backoff, lowest: low / backoff,
 ):
     losses = np.asarray(losses)
-    return back(rate(np.asarray(rates), int(pick(smooth(losses[: end(losses)], beta)))), backoff)
+    rates = np.asarray(rates)
+    return back(rate(rates, int(pick(smooth(losses[: end(losses)], beta)))), backoff, rates[0])
 
 
 @exercise(
@@ -1021,6 +1049,9 @@ def _suggested(
     ],
     mistakes=_suggested.mistakes(
         end={
+            "argmax of a mask in which nothing is True is 0, so that a run without an accident is cut to nothing: ask first.": (
+                lambda losses: int(np.argmax(~np.isfinite(losses)))
+            ),
             "The last loss before the cut, or before the end, is left out: cut at the first that is not finite, no earlier.": (
                 lambda losses: _up_to_first_bad(losses) - 1
             ),
@@ -1059,13 +1090,18 @@ def _suggested(
             ),
         },
         back={
-            "The rate of the lowest loss is at the edge already: divide it by backoff.": lambda low, backoff: low,
-            "It goes further out, beyond the edge: divide by backoff.": lambda low, backoff: low * backoff,
+            "The rate of the lowest loss is at the edge already: divide it by backoff.": lambda low, backoff, lowest: (
+                low
+            ),
+            "It stays at the lowest rate that was tried, at least. That one is divided by backoff too.": (
+                lambda low, backoff, lowest: max(low / backoff, lowest)
+            ),
+            "It goes further out, beyond the edge: divide by backoff.": lambda low, backoff, lowest: low * backoff,
         },
         together={
             "It returns a position, the index of the lowest loss. The rate there is asked for: rates[…] / backoff.": {
                 "rate": lambda rates, k: k,
-                "back": lambda low, backoff: low,
+                "back": lambda low, backoff, lowest: low,
             },
         },
     ),
@@ -1096,9 +1132,9 @@ def suggest_rate(learner, rng):
         demand(over, f"a run that ends in {value}; what comes after does not count", beta=0.5, likely=likely)
     # every slip in the correction picks another step of these seven
     demand(np.array([2.7, 1.4, 1.8, 1.9, 2.0, 2.1, 2.2]), "seven steps", beta=0.6, backoff=2.0)
-    demand(np.array([2.0, 2.1, 2.3, 3.0]), "four steps that only rise", beta=0.5, backoff=2.0)
-    demand(np.array([3.0, 2.0, 1.5, 1.2]), "four steps that only fall", beta=0.5, backoff=2.0)
-    demand(np.array([3.0, 2.0, 1.5, math.nan]), "three steps that fall, then nan", beta=0.5, backoff=2.0)
+    demand(np.array([2.0, 2.1, 2.3, 3.0]), "four steps that only rise", beta=0.55, backoff=2.3)
+    demand(np.array([3.0, 2.0, 1.5, 1.2]), "four steps that only fall", beta=0.55, backoff=2.3)
+    demand(np.array([3.0, 2.0, 1.5, math.nan]), "three steps that fall, then nan", beta=0.55, backoff=2.3)
     demand(np.array([-3.0, -2.0, -4.0, -1.0, -1.5]), "losses below zero", beta=0.55, backoff=2.5)
     demand(np.array([900.0, 700, 500, 450, 800]), "losses in the hundreds", beta=0.45, backoff=2.5)
     demand(np.linspace(5, 1, 20), "twenty steps that only fall", beta=0.45, backoff=2.5)

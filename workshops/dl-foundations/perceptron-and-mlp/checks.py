@@ -271,7 +271,7 @@ def mistake_bound(learner, rng):
         R, gamma = by_example(*(np.asarray(each, float) for each in (X, y, w)))
 
         def likely(given, expected):
-            if given.size > 1:
+            if given.size != 1:
                 return "One number is wanted: the bound."
             if guess and (words := guess(given, expected)):
                 return words
@@ -433,6 +433,11 @@ def _bias_after_relu(X, layers):
     return _through(X, layers[-1:])
 
 
+def _relu_once(X, layers):
+    first = _through(X, layers[:1], end=_relu if len(layers) > 1 else _itself)
+    return _through(first, layers[1:], phi=_itself) if len(layers) > 1 else first
+
+
 def _linear_at_the_end(X, layers):
     return _through(_through(X, layers[:-1]) if len(layers) > 1 else X, layers[-1:])
 
@@ -446,6 +451,7 @@ _NETWORKS = {
     "It returns the index of the largest logit. All logits are wanted.": _with(end=lambda z: z.argmax(1)),
     f"ReLU is applied to the data too. {_LAST}": lambda X, layers: _through(_relu(X), layers),
     f"The layer before the last has no ReLU. {_LAST}": _linear_at_the_end,
+    f"Only the first layer has a ReLU. {_LAST}": _relu_once,
     "This is a sigmoid network; here φ is ReLU, max(0, z).": _with(phi=_sigmoid),
     "This is a tanh network; here φ is ReLU, max(0, z).": _with(phi=lambda z: 2 * _sigmoid(2 * z) - 1),
     "That is a leaky ReLU. Here φ is ReLU, max(0, z): 0 for every negative z.": _with(
@@ -847,8 +853,14 @@ def _fault_in_parameters(shapes, widths, wanted):
         return "There are none. Layers in a plain list, in an attribute of the class, or made in forward, are not registered: in __init__, self.layers = nn.ModuleList(...)."
     if shapes == wanted[::2]:
         return "The biases are missing."
+    if [shape for shape in shapes if len(shape) > 1] == wanted[::2] and len(shapes) != len(wanted):
+        if len(shapes) < len(wanted):
+            return "The matrices are all there, a bias is missing: every layer has one, the last too."
+        return "There is more than weights and biases: other layers that learn, such as batch norm? nn.Linear alone is wanted."
     if sizes:
         return f"{sorted(sizes)} are not in widths. Are sizes written as numbers, not taken from widths?"
+    if len(shapes) == 2 and len({*widths}) == 1:
+        return "One layer is there for all of them: each pair of neighbours has a layer of its own, also where widths repeat."
     if shapes == wanted[-2:]:
         return "Only the last layer is registered. Are the others in a plain list, or overwritten in the loop?"
     if len(shapes) != len(wanted):
@@ -866,7 +878,17 @@ def _fault_in_parameters(shapes, widths, wanted):
         "self.layers = nn.ModuleList(...) with one nn.Linear(n_in, n_out) for each pair. A plain list would hide the weights.",
         "forward: a = x.flatten(1); for layer in self.layers[:-1]: a = torch.relu(layer(a)); return self.layers[-1](a).",
     ],
-    mistakes=_mlp.mistakes(network=_NETWORKS),
+    mistakes=_mlp.mistakes(
+        network={
+            **_NETWORKS,
+            "It returns the logarithms of probabilities. Logits are wanted: no log_softmax here.": _with(
+                end=lambda z: z.log_softmax(1)
+            ),
+            "It divides by 255; the images are between 0 and 1 already, where they are loaded.": lambda x, layers: (
+                _through(x / 255, layers)
+            ),
+        }
+    ),
     seconds=30,  # torch.nn may be imported here for the first time
 )
 def MLP(learner, rng):
@@ -1016,6 +1038,7 @@ def _fault_in_batches(batches, N, B):
         },
         moves={
             "Gradients add up from batch to batch: optimizer.zero_grad() is missing in the loop.": "backward step turn",
+            "What was in .grad before counts in the first step: optimizer.zero_grad() comes before backward(), not after the step.": "backward step zero_grad turn",
             "It is twice the gradient: is backward() called twice?": "zero_grad backward backward step turn",
             "First optimizer.step(), then schedule.step().": "turn zero_grad backward step",
             "schedule.step() is called twice for each batch.": "zero_grad backward step turn turn",
@@ -1074,6 +1097,9 @@ def train_epoch(learner, rng):
             for p in model.parameters():
                 p.copy_(torch.tensor(rng.normal(size=tuple(p.shape)) / 2))
         model[2].bias.requires_grad_(False)  # frozen, as in fine-tuning
+        for p in model.parameters():
+            if p.requires_grad:
+                p.grad = torch.ones_like(p)  # of a backward() before, which the epoch has to forget
         optimizer = tape.optimizer(torch.optim.SGD(model.parameters(), lr=1.0))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 - 0.1 * t)
         schedules = [tape.schedule(schedule)] if scheduled else []
@@ -1225,6 +1251,11 @@ def _as_it_is(ink, paper):
     return ink
 
 
+def _wrapped(pixels, paper):
+    up, down = pixels - np.uint8(paper(pixels)), np.uint8(paper(pixels)) - pixels
+    return (up if up.max() > down.max() else down) / 255
+
+
 @parts
 def _prepared(
     pixels,
@@ -1232,13 +1263,14 @@ def _prepared(
     paper=lambda x: np.median(_edge(x)),
     off=lambda pixels, paper: pixels / 255 - paper(pixels / 255),
     turned=_turned,
-    empty=lambda ink: ink.max() < 0.1,
+    empty=lambda ink, difference: ink.max() < 0.1,
     stretched=lambda ink: ink / ink.max() if ink.max() > 0 else ink,
     cut=_cut,
     placed=_placed,
 ):
-    ink = turned(off(pixels, paper), paper(pixels / 255))
-    if empty(ink):
+    difference = off(pixels, paper)
+    ink = turned(difference, paper(pixels / 255))
+    if empty(ink, difference):
         raise ValueError("the page is empty")
     return placed(cut(stretched(ink)))
 
@@ -1247,6 +1279,9 @@ _FLIPPED = "It turns light and dark round (255 - pixels) on every picture, and n
 _ALWAYS_TURNED = (
     "Are light and dark always turned round? This picture has light ink on dark paper already, and plenty of it."
 )
+_NO_INK = {
+    _ALWAYS_TURNED: "The ink is lighter than the paper here. Are light and dark always turned round, or is only dark ink looked for where emptiness is asked?"
+}
 _SHADOW = "It takes paper below 0.5 for dark. White paper in a shadow is darker: see which way ink lies furthest."
 _BOTH = "It takes |difference|: what is lighter than the paper and what is darker both count as ink. Only one is."
 _MAJORITY = "It takes for ink what more pixels are, lighter or darker. Ink is what lies furthest from the paper."
@@ -1280,6 +1315,10 @@ _WRAPS = "uint8 arithmetic wraps round: 60 - 200 is 116 there. Divide by 255 fir
             "It takes one corner pixel for the paper, and here that has a stain. Take the border's median.": _corner,
             "It takes the mean of the whole page for the paper, with the ink in it. Take the border's median.": np.mean,
             _MEAN_OF_BORDER: lambda x: _edge(x).mean(),
+            "It takes the median of the whole page for the paper, and here more than half is ink. Take the border's.": np.median,
+            "It takes one side of the border for the paper, and here ink touches that side. Take all four.": (
+                lambda x: np.median(x[0])
+            ),
         },
         stretched={f"{_FAINT}.": _itself, _MIN_TO_MAX: lambda ink: (ink - ink.min()) / np.ptp(ink)},
         cut={
@@ -1289,7 +1328,18 @@ _WRAPS = "uint8 arithmetic wraps round: 60 - 200 is 116 there. Divide by 255 fir
                 np.where(ink < 0.1, 0, ink)
             ),
         },
-        empty={"The limit of an empty page is 0.1 off the paper; this one is higher.": lambda ink: ink.max() < 0.12},
+        empty={
+            "The limit of an empty page is 0.1 off the paper; this one is higher.": lambda ink, d: ink.max() < 0.12,
+            "An empty page is asked by the distance from the paper; from the darkest pixel to the lightest is up to twice as far.": (
+                lambda ink, d: np.ptp(d) < 0.1
+            ),
+            "Only ink that is darker than the paper keeps a page from being empty here; light ink does so too.": (
+                lambda ink, d: -d.min() < 0.1
+            ),
+            "Only ink that is lighter than the paper keeps a page from being empty here; dark ink does so too.": (
+                lambda ink, d: d.max() < 0.1
+            ),
+        },
         together={
             "It cuts at 0.25 after placing, which has mixed the greys: cut before.": {
                 "cut": lambda ink: ink.clip(min=0),
@@ -1306,6 +1356,7 @@ _WRAPS = "uint8 arithmetic wraps round: 60 - 200 is 116 there. Divide by 255 fir
             },
             _FLIPPED: {"off": lambda pixels, paper: 1 - pixels / 255, "turned": _as_it_is, "stretched": _itself},
             _WRAPS: {"off": lambda pixels, paper: (pixels - np.uint8(paper(pixels))) / 255, "turned": _as_it_is},
+            f"{_WRAPS}  ": {"off": _wrapped, "turned": _as_it_is},
             f"{_WRAPS} ": {"off": lambda pixels, paper: (np.uint8(paper(pixels)) - pixels) / 255, "turned": _as_it_is},
         },
     ),
@@ -1334,16 +1385,21 @@ def prepare_image(learner, rng):
         return dis.opname[code.co_code[last.tb_lasti]] == "RAISE_VARARGS" and "site-packages" not in code.co_filename
 
     def demand(pixels, digit, why, direction="", atol=0.02):
-        shown = f"greys from {pixels.min()} to {pixels.max()}, the border's median is {np.median(_edge(pixels)):.0f}"
         try:
             given = learner(pixels)
         except ValueError as error:
             if not by_hand(error) and not direction:
                 raise
-            shown = f"yours    ValueError: {error}" if str(error) else shown
-            likely = direction or "Empty means: even the strongest ink is less than 0.1 (of 0...1) off the paper."
+            shown = (
+                f"greys from {pixels.min()} to {pixels.max()}, the border's median is {np.median(_edge(pixels)):.0f}"
+            )
+            likely = (
+                _NO_INK.get(direction, direction)
+                or "Empty means: even the strongest ink is less than 0.1 (of 0...1) off the paper."
+            )
             expect.true(False, f"{why}: yours raises ValueError", shown, likely=likely)
-        if np.shape(given) == pixels.shape != (28, 28):
+            return
+        if getattr(given, "shape", ()) == pixels.shape != (28, 28):
             expect.shape(given, (28, 28), why, likely="End with `return place_like_mnist(...)`: it crops and centres.")
 
         def likely(yours, expected):
@@ -1369,6 +1425,9 @@ def prepare_image(learner, rng):
     reflection = drawn(seven, 170, 60)
     reflection[23:32, 2:29] = 205  # 35 up over a wide field, where the ink goes 110 down
     demand(reflection, seven, "a reflection, lighter than the paper, is no ink")
+    shadow = drawn(seven, 90, 200)
+    shadow[23:32, 2:29] = 55
+    demand(shadow, seven, "a shadow, darker than the paper, is no ink where the ink is light")
     uneven = drawn(seven, 180, 60)
     uneven = np.where(uneven == 180, uneven + rng.integers(-12, 13, size=uneven.shape), uneven).astype(np.uint8)
     demand(uneven, seven, "uneven paper is no ink", atol=0.05)
@@ -1393,7 +1452,9 @@ def prepare_image(learner, rng):
         (np.full((30, 41), 140, np.uint8), "an empty grey page"),
         (np.zeros((30, 41), np.uint8), "an empty black page"),
         (rng.integers(130, 146, size=(30, 41)).astype(np.uint8), "an empty page of uneven grey, 130 to 145"),
+        (rng.integers(115, 146, size=(30, 41)).astype(np.uint8), "an empty page of uneven grey, 115 to 145"),
         (drawn(stroke, 140, 116), "a shade of 24 of 255 off the paper"),
+        (drawn(stroke, 140, 164), "a gleam of 24 of 255 off the paper"),
     ):
         error = expect.raises(ValueError, lambda page=page: learner(page), f"{why} is a ValueError", likely=likely)
         expect.true(by_hand(error), f"{why}: you raise it", f"it came by itself: {error}", likely=likely)

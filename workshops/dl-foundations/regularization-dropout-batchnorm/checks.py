@@ -63,7 +63,7 @@ class _Stopper:
         return self.waited >= self.patience
 
     def update(self, loss, model):
-        self.seen, better = model, self.improves(loss)
+        self.seen, self.loss, better = model, loss, self.improves(loss)
         self.kept, self.waited, self.lowest = self.keep(model, better), self.wait(better), self.lower(loss, better)
         return self.over()
 
@@ -129,6 +129,9 @@ def _filled(model):
                 lambda self: self.waited >= self.patience - 1
             ),
             "It returns the opposite: True has to mean stop.": lambda self: self.waited < self.patience,
+            "NaN is one update that is no better, like others; here it stops at once.": (
+                lambda self: self.waited >= self.patience or math.isnan(self.loss)
+            ),
         },
         wait={
             "A new lowest loss does not set the count back to 0. Only updates in a row count.": (
@@ -203,7 +206,9 @@ def EarlyStopping(learner, rng):
         for loss in losses:
             answer = stopper.update(loss, model)
             kind = "update returns True or False in every case"
-            expect.true(answer is not None, kind, likely="Is a `return` missing?")
+            alone = answer is not None and not getattr(answer, "ndim", 0)
+            likely_kind = "Is a `return` missing?" if answer is None else ""
+            expect.true(alone, kind, f"yours    {answer!r}", likely=likely_kind)
             said.append(bool(answer))
             if other:
                 other.update(-100 - loss, other_model)
@@ -349,6 +354,13 @@ def dropout(learner, rng):
     """What is random differs between two right answers: they are compared in what does not, a share, a factor."""
     import torch
 
+    def values(x, p):
+        """What the learner's function makes of x, a tensor of its shape, as an array."""
+        y = learner(x, p)
+        tensor(y, "the result in training")
+        expect.shape(y, tuple(x.shape), "the result in training has the shape of x")
+        return array(y)
+
     def inputs(*shape):
         """No zeros in it, and both signs."""
         return _tensor(rng.uniform(1, 2, size=shape) * rng.choice([-1, 1], size=shape))
@@ -362,7 +374,7 @@ def dropout(learner, rng):
     ratio = array(y) / array(x)
     zeros = ratio == 0
     share = zeros.mean()
-    shares = {(array(learner(x[:3, :4], p)) == 0).mean() for _ in range(20)}
+    shares = {(values(x[:3, :4], p) == 0).mean() for _ in range(20)}
     likely = "It is drawn once whether all are dropped. Each entry has its own chance: a mask of the shape of x."
     expect.true(shares != {0.0, 1.0}, "neither all entries are dropped in each call, nor none", likely=likely)
     if 0 < share < 1:
@@ -391,7 +403,7 @@ def dropout(learner, rng):
     expect.close([kept.min(), kept.max()], [1 / (1 - p)] * 2, why=why, source="1/(1 - p)", likely=likely)
 
     before = torch.get_rng_state()
-    other = array(learner(x, p)) == 0
+    other = values(x, p) == 0
     likely = "It draws anew and gets the same: a seed is set inside the function. Leave that to whoever calls it."
     if torch.equal(before, torch.get_rng_state()):
         likely = "torch's generator did not move: is the mask kept from before, or drawn by a generator made inside?"
@@ -399,12 +411,12 @@ def dropout(learner, rng):
     repeats = []
     for _ in range(2):
         torch.manual_seed(3)
-        repeats.append(array(learner(x, p)))
+        repeats.append(values(x, p))
     likely = (
         "Draw with torch.rand_like or torch.bernoulli, not with NumPy or random: then torch.manual_seed governs it."
     )
     expect.true((repeats[0] == repeats[1]).all(), "after torch.manual_seed the same entries are dropped", likely=likely)
-    same_number = len({int(mask.sum()) for mask in (zeros, other, repeats[0] == 0, array(learner(x, p)) == 0)}) == 1
+    same_number = len({int(mask.sum()) for mask in (zeros, other, repeats[0] == 0, values(x, p) == 0)}) == 1
     same_number = same_number or not np.ptp(zeros.sum(1)) or not np.ptp(zeros.sum(0))
     likely = "A fixed number of entries is dropped. Each has its own chance, so the number varies: rand_like(x) >= p."
     expect.true(not same_number, "how many are dropped is left to chance", likely=likely)
@@ -425,7 +437,7 @@ def dropout(learner, rng):
             _demand_own_masks(ratio == 0)
         why = f"what is kept is divided by 1 - p = 0.1963, {words}"
         expect.true(np.allclose(kept, 1 / (1 - p)), why, f"yours    {kept[:3]} times x", likely=likely)
-    share = 1000 * (array(learner(torch.ones(100, 200), 0.004)) == 0).mean()
+    share = 1000 * (values(torch.ones(100, 200), 0.004) == 0).mean()
     why, seen = "a small p counts too: with p = 0.004 about 4 of 1,000 become zero", f"yours    {share:.1f} of 1,000"
     likely = "Is p rounded, or taken for 0? rand_like(x) >= p is exact."
     expect.true(1.5 < share < 7.5, why, seen, likely=likely)
@@ -1049,7 +1061,11 @@ def predict(learner, rng):
         tensor(given, "the outputs together")
 
         def likely(given, _, shape=expected.shape):
-            return "" if given.shape == shape else "All outputs, (N, ...), as the model gives them, no part left out."
+            return (
+                ""
+                if given.size == math.prod(shape)
+                else "All outputs, (N, ...), as the model gives them, no part left out."
+            )
 
         why = f"the outputs of evaluation mode, in the order of x: {came}"
         expect.close(given, expected, why=why, source=source, dtype=expected, likely=likely)
@@ -1237,8 +1253,10 @@ def calibration_error(learner, rng):
         given = learner(p, y) if bins == 15 else learner(p, y, bins)
         source = "counted out by the definition" if expected is None else "by hand"
         expected = by_definition(p, y, bins) if expected is None else expected
-        empty = np.isnan(array(given)).any()
-        likely = "The mean of an empty bin is 0/0: leave empty bins out." if empty else ""
+
+        def likely(yours, _):
+            return "The mean of an empty bin is 0/0: leave empty bins out." if np.isnan(yours).any() else ""
+
         expect.close(given, expected, why=why, source=source, likely=likely)
 
     for bins in (7, 15):

@@ -336,7 +336,7 @@ assert max(reached["none"], reached["warm-up"]) < 0.4 < 0.5 < min(reached["clipp
 # %% [markdown]
 # The textbook's warm-up gets a run through its first, steep steps. Here 0.3 is too high for the *whole* run, so it diverges as soon as the rate is there. Clipping bounds every step, $\lVert \Delta w \rVert \le \eta c/(1 - \mu)$, and the run limps on. Neither makes 0.3 a good rate.
 #
-# **Mixed precision** is the other switch in a step. bfloat16 has float32's range and 8 bits of precision: between 1 and 2 its numbers are 1/128 apart. `torch.autocast` runs matrix products in it and keeps the rest in float32. Watch what may not be bfloat16.
+# **Mixed precision** is the other switch in a step. bfloat16 has float32's range and 8 bits of precision: between 1 and 2 its numbers are 1/128 apart. `torch.autocast` runs matrix products in it and losses in float32; an operation on neither list, such as ReLU, takes the kind of its input. Watch what may not be bfloat16.
 
 # %%
 one = torch.ones(1, dtype=torch.bfloat16)
@@ -367,7 +367,7 @@ assert abs(loss.item() - full) < 0.02 * full
 #
 # <details><summary>Answer</summary>
 #
-# All that adds small to large: the weights (a step below 1/512 of a weight is always lost, and near a power of two one up to 1/256), the optimizer's running means, an average of weights with decay 0.999, the sums of metrics, the batch norm statistics. So weights, gradients, states and losses stay in float32; only the large products inside a pass are bfloat16. float16 would also need its loss scaled, for its range is small.
+# All that adds small to large: the weights (a step below 1/512 of a weight is always lost, and near a power of two one up to 1/256), the optimizer's running means, an average of weights with decay 0.999, the sums of metrics, the batch norm statistics. So weights, gradients, states and losses stay in float32; only the large products inside a pass, and what follows them directly, are bfloat16. float16 would also need its loss scaled, for its range is small.
 #
 # </details>
 #

@@ -8,12 +8,15 @@ import contextlib
 import ctypes
 import functools
 import gc
+import inspect
 import itertools
 import os
+import queue
 import random
 import tempfile
 import threading
 import time
+import traceback
 import zlib
 from pathlib import Path
 
@@ -95,7 +98,7 @@ def FolderDataset(learner, rng):
         expect.equal(mine, names, why="paths: the .png files in class folders, sorted", source="the files",
                      likely=lambda yours, expected: _of_paths(yours, expected))  # fmt: skip
         for path in dataset.paths:
-            expect.kind(path, Path, "paths is a list of Path")
+            expect.kind(path, Path, "paths is a list of Path", likely="glob gives Paths: keep them as they are.")
         labels = [["ants", "bats", "cats", "dogs"].index(name.split("/")[0]) for name in names]
         likely = "The index in classes: a class without pictures has its number too."
         expect.equal(list(dataset.labels), labels, why="labels: the index in classes", source="the folders",
@@ -112,7 +115,12 @@ def FolderDataset(learner, rng):
             raise Complaint(why, [f"yours    IndexError: {error}", "expected what a list gives"], likely) from None
         _demand_picture(last, pictures[names[-1]], labels[-1], why)
         why = "d[len(d)] raises IndexError: a for loop over the data set ends by it"
-        likely = "The list of paths raises it by itself, if it is asked for i as it is: without %, min or max."
+
+        def likely(got, _):
+            if isinstance(got, ValueError):
+                return "self.paths[i] raises it by itself: outside of the try, for no file is broken there."
+            return "The list of paths raises it by itself, if it is asked for i as it is: without %, min or max."
+
         expect.raises(IndexError, lambda: dataset[len(names)], why, likely=likely)
 
         other = _pictures(rng)[names[0]]
@@ -125,12 +133,17 @@ def FolderDataset(learner, rng):
 
         seen = []
         doubled = learner(str(root), lambda image: (seen.append(image), "made")[1])
-        got = expect.parts(doubled[3], ("image", "label"), "with a transform, d[3]")
+        handed = "It is handed PIL's picture. First the tensor is made, then comes the transform."
+        try:
+            got = expect.parts(doubled[3], ("image", "label"), "with a transform, d[3]")
+        except Exception:
+            if seen:
+                expect.kind(seen[-1], torch.Tensor, "the transform is handed the image as a tensor", likely=handed)
+            raise
         likely = "return self.transform(image) if self.transform else image, ..."
         expect.true(got[0] == "made", "with a transform, the image is what transform(image) returns", likely=likely)
         expect.equal(got[1], labels[3], why="with a transform, the label stays", source="the folders")
-        likely = "It is handed PIL's picture. First the tensor is made, then comes the transform."
-        expect.kind(seen[-1], torch.Tensor, "the transform is handed the image as a tensor", likely=likely)
+        expect.kind(seen[-1], torch.Tensor, "the transform is handed the image as a tensor", likely=handed)
         expect.close(seen[-1], _on_white(pictures[names[3]]), why="the transform is handed the image, uint8 (3, H, W)",
                      source="the file", atol=1.01)  # fmt: skip
         expect.dtype(seen[-1], torch.uint8, "the transform is handed the image, uint8 (3, H, W)")
@@ -156,7 +169,8 @@ def _demand_picture(given, picture, label, why):
     expect.dtype(image, torch.uint8, f"{why}: the image is uint8, 0 to 255")
     likely = lambda yours, _: _of_opacity(yours, picture)  # noqa: E731
     expect.close(image, expected, why=f"{why}: on white", source="a/255·c + (1 - a/255)·255", atol=1.01, likely=likely)
-    expect.kind(mine, int, f"{why}: the label is an int")
+    likely = "labels[i] as it is: the loader's collate makes a tensor of a batch's labels."
+    expect.kind(mine, int, f"{why}: the label is an int", likely=likely)
     expect.equal(mine, label, why=f"{why}: the label", source="the folder")
 
 
@@ -165,17 +179,28 @@ def _of_opacity(yours, picture):
     pixels = np.asarray(picture.convert("RGBA"), float).transpose(2, 0, 1)
     colours, opacity = pixels[:3], pixels[3:] / 255
     near = lambda other: np.abs(yours - other).max() < 1.01  # noqa: E731
-    if near(colours) and picture.mode == "RGBA":
-        return "Opacity is computed with, not dropped: convert('RGB') throws it away. Image.alpha_composite on white."
+    if near(colours):
+        if picture.mode == "RGBA":
+            return (
+                "Opacity is computed with, not dropped: convert('RGB') throws it away. Image.alpha_composite on white."
+            )
+        return "Other modes have an opacity too: any mode first becomes 'RGBA', and then comes Image.alpha_composite."
+    expected = opacity * colours + (1 - opacity) * 255
+    if near(expected.transpose(1, 2, 0).reshape(expected.shape)):
+        return (
+            "Its numbers are there, in another order: (H, W, 3) becomes (3, H, W) by permute(2, 0, 1), not by reshape."
+        )
+    if near(np.full_like(colours, 255)):
+        return "All is white: Image.alpha_composite(white, image) puts the second on the first."
     if near(opacity * colours) or near(np.where(opacity > 0, colours, 0)):
         return "It is on black, or on nothing. The ground is white: Image.new('RGBA', image.size, 'white')."
     if any(near(np.where(opacity > least, colours, 255)) for least in (0, 0.25, 0.5)):
         return "Pixels are either opaque or white here. Half transparent ones mix: Image.alpha_composite does it."
-    return "Any mode first becomes 'RGBA', so that its opacity counts, and then Image.alpha_composite puts it on white."
+    return ""
 
 
-def _chunked(content):
-    """The same PNG with its pixels in two chunks, the second one's name damaged."""
+def _rewritten(content, change):
+    """The same PNG with other chunks for its pixels: those that change(pixels) gives, by name and with their sums."""
     at = content.index(b"IDAT") - 4
     length = int.from_bytes(content[at : at + 4], "big")
     pixels, rest = content[at + 8 : at + 8 + length], content[at + 12 + length :]
@@ -183,12 +208,20 @@ def _chunked(content):
     def chunk(name, data):
         return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
 
-    half = length // 2
-    return content[:at] + chunk(b"IDAT", pixels[:half]) + chunk(b"\x00\x01\x02\x03", pixels[half:]) + rest
+    return content[:at] + b"".join(chunk(*each) for each in change(pixels)) + rest
 
 
-def _of_broken(got, _):
-    """Why a broken file does not give a ValueError with its path."""
+def _other_name(pixels):
+    half = len(pixels) // 2
+    return (b"IDAT", pixels[:half]), (b"\x00\x01\x02\x03", pixels[half:])
+
+
+def _no_pixels(pixels):
+    return [(b"IDAT", pixels[:100] + bytes(each ^ 255 for each in pixels[100:]))]
+
+
+def _of_broken(got, kind):
+    """Why a broken file of this kind does not give a ValueError with its path."""
     if isinstance(got, ValueError):
         if "whole.png" in str(got):
             return "The whole path, not the name."
@@ -201,11 +234,17 @@ def _of_broken(got, _):
         )
     if isinstance(got, Exception):
         return ""
-    return "A broken picture is not to be replaced, skipped or half shown. Is LOAD_TRUNCATED_IMAGES set?"
+    if got is None:
+        return "It returns None in the except. Raise there: raise ValueError(f'{path} ...') from error"
+    if kind in ("a text file", "an empty file"):
+        return "A broken picture is not to be replaced or skipped: raise ValueError with its path."
+    return (
+        "Half a picture is none: ImageFile.LOAD_TRUNCATED_IMAGES = True tells PIL to be silent about it. Leave it out."
+    )
 
 
 def _demand_broken(learner, root, rng):
-    """Broken files of five kinds: each is told when it is asked for, by its path."""
+    """Broken files of six kinds: each is told when it is asked for, by its path."""
     from PIL import Image
 
     big = Image.fromarray(rng.integers(0, 256, (60, 60, 4), dtype=np.uint8))
@@ -216,7 +255,8 @@ def _demand_broken(learner, root, rng):
         "an empty file": b"",
         "a file cut in half": content[: len(content) // 2],
         "a file with a damaged head": content[:12] + b"XXXX" + content[16:],
-        "a file damaged between its pixels": _chunked(content),
+        "a file damaged between its pixels": _rewritten(content, _other_name),
+        "a file whose pixels cannot be unpacked": _rewritten(content, _no_pixels),
     }
     for kind, damaged in kinds.items():
         (root / "cats/whole.png").write_bytes(damaged)
@@ -233,13 +273,16 @@ def _demand_broken(learner, root, rng):
         i = found.index("whole.png")
         why = f"{kind} named .png: d[i] raises ValueError with its path"
         for part in (r"whole\.png", "cats"):
-            expect.raises(ValueError, lambda d=dataset, i=i: d[i], why, match=part, likely=_of_broken)
+            likely = lambda got, _, kind=kind: _of_broken(got, kind)  # noqa: E731
+            expect.raises(ValueError, lambda d=dataset, i=i: d[i], why, match=part, likely=likely)
         expect.parts(dataset[i - 1], ("image", "label"), f"beside {kind}, other pictures are read")
 
 
 def _of_classes(yours, expected):
-    if sorted(yours) == expected:
+    if set(yours) == set(expected):
         return "In this order the folders happened to come. Sort them: another machine lists them otherwise."
+    if all(isinstance(each, Path) for each in yours):
+        return "They are Paths, and classes are their names: each.name."
     if set(yours) < set(expected):
         return "An empty folder is a class too."
     return "Only folders are classes: each.is_dir()."
@@ -375,6 +418,10 @@ def _last_repeated(rows, T, pad):
         pad={"pad is an argument; this fills with 0 whatever it is.": 0},
         together={
             "x is as wide as the longest row and one more.": {"width": lambda rows: max(map(len, rows)) + 1},
+            "lengths counts the entries that are not `pad`, and the mask goes by it. A row may hold that value: its length is len(row).": {
+                "lengths": lambda rows, T, pad: [int((row != pad).sum()) for row in rows],
+                "mask": lambda x, lengths, pad: _mask_of(x, (x != pad).sum(1), pad),
+            },
         },
     ),
     new=True,
@@ -556,6 +603,10 @@ def BalancedSampler(learner, rng):
                 m if n >= m else m // n * n for n in sizes
             ): "The remainder is missing: m // n rounds of n, and m % n once more.",
             3 * m: "len(s) and what comes out differ.",
+            m * len(labels): (
+                "Each label is taken for a class of its own: set() of a tensor has as many members as the tensor has"
+                " entries, for no two tensors are the same. labels.unique()."
+            ),
         }.get(len(taken), "")
         expect.equal([len(taken), len(sampler)], [3 * m, 3 * m], why=f"{why}: indices in an epoch, and len(s)",
                      source="m for each class", likely=likely)  # fmt: skip
@@ -598,7 +649,11 @@ def BalancedSampler(learner, rng):
     changes = int(np.count_nonzero(np.diff(labels[taken])))
     why = "the classes are mixed: neighbours of different classes"
     if not 11 <= changes <= 28:
-        likely = "They come in turn." if changes > 28 else "Shuffle the whole epoch, not each class for itself."
+        likely = (
+            "The classes come in turn. Put their indices behind each other, and shuffle them all."
+            if changes > 28
+            else "Shuffle the whole epoch, not each class for itself."
+        )
         expect.true(False, why, f"yours    {changes} of 29", "expected about 20", likely=likely)
 
     second = _epoch(sampler)
@@ -723,6 +778,9 @@ def _of_no_cut(image, out, pad, fill):
         return any(bool((padded[:, i : i + H, j : j + W] == out).all()) for i, j in places)
 
     padded = _around(image, pad, fill)
+    below_0 = itertools.product(range(-pad, pad + 1), repeat=2)
+    if any(bool((padded.roll((-i, -j), (1, 2))[:, :H, :W] == out).all()) for i, j in below_0):
+        return "Its offset is below 0, which counts from the end: offsets are 0, ..., 2·pad, not -pad, ..., pad."
     if cut(padded, out.flip(-1)) or cut(padded, out.flip(-2)):
         return "It is mirrored. Here images only move."
     if all(cut(padded[c : c + 1], out[c : c + 1]) for c in range(C)):
@@ -742,6 +800,18 @@ def _of_no_cut(image, out, pad, fill):
     return "Compare one image with its padded self: do all channels move together, does `fill` come in at the edges?"
 
 
+def _columns_padded(images, pad, generator, fill=0.0):
+    """Only columns are padded: functional.pad takes two numbers for each axis from the last on, so (pad, pad, pad, pad)."""
+    import torch
+    from torch.nn import functional
+
+    B, C, H, W = images.shape
+    padded = functional.pad(images, (pad, pad), value=fill)
+    top, left = torch.randint(2 * pad + 1, (2, B), generator=generator)
+    rows, columns = (top[:, None] + torch.arange(H))[:, None, :, None], (left[:, None] + torch.arange(W))[:, None, None]
+    return padded[torch.arange(B)[:, None, None, None], torch.arange(C)[:, None, None], rows, columns]
+
+
 @exercise(
     hints=[
         "Pad all images once: functional.pad(images, (pad, pad, pad, pad), value=fill). Then cut out of each one at its own corner.",
@@ -751,6 +821,7 @@ def _of_no_cut(image, out, pad, fill):
     mistakes=_shifted.mistakes(
         _rolled,
         _sides_swapped,
+        _columns_padded,
         offsets={
             "All images of the batch have one shift. Each has its own: offsets of shape (B,).": (
                 lambda torch, n, B, g: torch.randint(n, (2, 1), generator=g).expand(2, B)
@@ -793,6 +864,11 @@ def random_shift_crop(learner, rng):
             likely = (
                 "Every image comes at the places of all: padded[:, :, rows, columns] does not bind b to its own rows."
                 " Index the first two axes too: padded[b, c, rows, columns] with b of shape (B, 1, 1, 1), c (C, 1, 1)."
+            )
+        if tuple(out.shape) == (B, H, W, C):
+            likely = (
+                "The axis of a slice (:) between index arrays goes to the end. An index array for the channels too,"
+                " (C, 1, 1), or .permute(0, 3, 1, 2) afterwards."
             )
         expect.shape(out, tuple(images.shape), f"{why}: the shape stays", likely=likely)
         expect.dtype(out, images.dtype, f"{why}: the dtype stays")
@@ -995,6 +1071,9 @@ def _of_sides(groups, rest, held, share):
             "The names are dealt in the order in which they first appear, shuffled: with the items in another order the same seed gives other groups. Sort them first.": (
                 lambda groups: list(dict.fromkeys(groups))
             ),
+            "A name is dealt as often as it has items, and what it brings is counted again each time. Deal distinct names: sorted(set(groups)).": (
+                sorted
+            ),
             "A set of names has another order in each process, so that the same seed gives other groups. Sort the names first.": (
                 lambda groups: list(set(groups))
             ),
@@ -1032,7 +1111,7 @@ def group_split(learner, rng):
             raise
         rest, held = expect.parts(given, ("rest", "held"), f"{why}: two lists")
         for name, each in (("rest", rest), ("held", held)):
-            expect.kind(each, list, f"{why}: {name} is a list of int")
+            expect.kind(each, list, f"{why}: {name} is a list of int", likely=".tolist() makes one of an array.")
             for index in each[:1]:
                 expect.kind(index, int, f"{why}: {name} is a list of int", likely="int(i), or .tolist() of an array.")
             expect.equal(each, sorted(each), why=f"{why}: {name} is ascending", source="sorted")
@@ -1049,8 +1128,10 @@ def group_split(learner, rng):
         few = len(held) < share * len(groups)
         many = not few and len(held) - min(sizes, default=0) >= share * len(groups) and all(
             len(held) - size >= share * len(groups) for size in sizes)  # fmt: skip
-        found = {"on both sides": sorted(both), "too few": few, "a group too many": many, "held": [held, *beside]}
-        expected = {"on both sides": [], "too few": False, "a group too many": False, "held": [held, *beside]}
+        found = {"groups on both sides": sorted(both), "at least share · N items are held out": not few,
+                 "no group more than that": not many, "held": [held, *beside]}  # fmt: skip
+        expected = {"groups on both sides": [], "at least share · N items are held out": True,
+                    "no group more than that": True, "held": [held, *beside]}  # fmt: skip
         expect.equal(found, expected, why=f"{why}: whole groups, at least share · N items, and no group more",
                      source="counted", likely=likely)  # fmt: skip
         return frozenset(groups[i] for i in held)
@@ -1120,7 +1201,13 @@ def _as_worker(learner, worker_id, seed):
     random.seed(seed + 777 * worker_id)
     info = worker.WorkerInfo(id=worker_id, num_workers=2, seed=seed, dataset=dataset)
     with replaced(worker, "_worker_info", info), replaced(os, "getpid", lambda: next(_PROCESSES)):
-        given = learner(worker_id)
+        try:
+            given = learner(worker_id)
+        except NameError as error:
+            likely = "No variable of this program is the worker's copy. That is get_worker_info().dataset."
+            if "data" not in (error.name or ""):
+                raise
+            raise Complaint("the worker's data set is found", [f"yours    NameError: {error}"], likely) from None
     likely = ""
     if isinstance(given, np.random.Generator) and dataset.rng is copied:
         likely = "The generator is made and returned, but not set: get_worker_info().dataset.rng = ..."
@@ -1128,7 +1215,7 @@ def _as_worker(learner, worker_id, seed):
     if not isinstance(dataset.rng, np.random.Generator):
         kind = type(dataset.rng)
         shown = [f"yours    {kind.__module__}.{kind.__name__}", "expected np.random.Generator"]
-        likely = "Set the attribute: get_worker_info().dataset.rng = np.random.default_rng(...)"
+        likely = "The attribute is set, and not to what the data set draws from: np.random.default_rng(...)"
         if isinstance(dataset.rng, torch.Generator):
             likely = "A torch.Generator has other methods. The data set draws from NumPy's: np.random.default_rng(...)"
         raise Complaint("the data set's rng is a np.random.Generator", shown, likely)
@@ -1260,11 +1347,14 @@ _PAUSE = 0.25  # seconds for which a slow source, or a slow consumer, lets the o
 
 
 class _Source:
-    """Batches that count how many of them were taken, and by which threads; raises after the last if told to."""
+    """Batches that count how many of them were taken, and by which threads; raises after the last if told to.
+
+    preparing: an item is being made, for a while. over: the last one was taken.
+    """
 
     def __init__(self, items, error=None, at_once=False, pause_before=None):
         self.items, self.error, self.at_once, self.taken, self.threads = items, error, at_once, 0, set()
-        self.pause_before = pause_before
+        self.pause_before, self.preparing, self.over = pause_before, threading.Event(), threading.Event()
 
     def __iter__(self):
         if self.at_once:
@@ -1274,10 +1364,12 @@ class _Source:
     def _walk(self):
         for item in self.items:
             if self.pause_before is not None and item == self.pause_before:
+                self.preparing.set()
                 time.sleep(_PAUSE)
             self.taken += 1
             self.threads.add(threading.get_ident())
             yield item
+        self.over.set()
         if self.error:
             raise self.error
 
@@ -1292,17 +1384,26 @@ def _come(condition, seconds=_PATIENCE):
     return True
 
 
+_DIED = []
+"""The exceptions of which threads died during a check."""
+
+
 @contextlib.contextmanager
 def _threads():
     """Notes the threads that are started, makes them daemons, and ends those that still compute at the end."""
     started, start = [], threading.Thread.start
+    _DIED.clear()
 
     def noted(thread):
         thread.daemon = True
         started.append(thread)
         start(thread)
 
-    with replaced(threading.Thread, "start", noted), replaced(threading, "excepthook", lambda _: None):
+    def died(report):
+        if issubclass(report.exc_type, Exception):  # and not the end of a thread of an earlier run
+            _DIED.append(report.exc_value)
+
+    with replaced(threading.Thread, "start", noted), replaced(threading, "excepthook", died):
         try:
             yield started
         finally:
@@ -1313,8 +1414,49 @@ def _threads():
                     )
 
 
+@contextlib.contextmanager
+def _hurried(started):
+    """In these threads the timeout of a queue is over at once: so a short wait tries what a long one would."""
+
+    def hurried(method, must_wait, missing):
+        def call(self, *args, **options):
+            given = inspect.signature(method).bind(self, *args, **options).arguments
+            if given.get("timeout") and must_wait(self) and threading.current_thread() in started:
+                time.sleep(0.001)
+                raise missing
+            return method(self, *args, **options)
+
+        return call
+
+    put = hurried(queue.Queue.put, queue.Queue.full, queue.Full)
+    get = hurried(queue.Queue.get, queue.Queue.empty, queue.Empty)
+    with replaced(queue.Queue, "put", put), replaced(queue.Queue, "get", get):
+        yield
+
+
+_WAITING = (
+    "Waiting is no failure: after queue.Full the same item is put again, as long as there is no stop sign, and get()"
+    " needs no timeout."
+)
+
+
+def _raised(error, why):
+    """Raise what came out of the learner's code; that a queue is full or empty, as a complaint."""
+    if isinstance(error, queue.Full | queue.Empty):
+        raise Complaint(f"{why}: nothing is raised", [f"yours    queue.{type(error).__name__}"], _WAITING)
+    raise error
+
+
+def _of_the_source(error):
+    """Whether it is the exception of the check's own source."""
+    return [*traceback.walk_tb(error.__traceback__)][-1][0].f_code.co_filename == _raised.__code__.co_filename
+
+
 def _in_time(code, why, likely):
-    """What code() gives, or what it raises, raised; run in a thread of its own, for it may wait for ever."""
+    """What code() gives, or what it raises, raised; run in a thread of its own, for it may wait for ever.
+
+    Where it does because a thread died of the learner's own lines, what that died of is raised.
+    """
     result = []
 
     def run():
@@ -1327,19 +1469,21 @@ def _in_time(code, why, likely):
     thread.start()
     thread.join(_PATIENCE)
     if not result:
+        for error in _DIED:
+            if not _of_the_source(error):
+                _raised(error, why)
         details = [f"yours    nothing came for {_PATIENCE:g} s", "expected an end"]
-        raise Complaint(f"{why}: the consumer waits for ever", details, likely)
+        raise Complaint(f"{why}: the consumer waits for ever", details, likely() if callable(likely) else likely)
     value, error = result[0]
     if isinstance(error, StopIteration):
         raise Complaint(f"{why}: an item comes", ["yours    none, the iteration is over"], likely)
     if error is not None:
-        raise error
+        _raised(error, why)
     return value
 
 
-def _collected(prefetcher, *, caught=()):
-    """All items, and what was raised after them, of the kinds that are to be caught."""
-    items = []
+def _collected(prefetcher, items, *, caught=()):
+    """All items, put into the list, and what was raised after them, of the kinds that are to be caught."""
     try:
         for item in prefetcher:
             items.append(item)
@@ -1357,7 +1501,7 @@ def _collected(prefetcher, *, caught=()):
 @exercise(
     hints=[
         "Three parts in __iter__: a queue.Queue(self.ahead) and a threading.Event; a function for the thread; a loop that gets and yields.",
-        "The thread: try: for item in self.batches: put(('item', item)); put(('end', None)); except BaseException as error: put(('error', error)).",
+        "The thread: try: for item in self.batches: put(('item', item)); if stop.is_set(): return; after the loop put(('end', None)); except BaseException as error: put(('error', error)).",
         "put tries q.put(pair, timeout=0.05) while not stop.is_set(), passing over queue.Full. Around the loop that yields: try: ... finally: stop.set(); thread.join()",
     ],
     seconds=60,  # of waiting, at most: a right answer takes a fraction of one
@@ -1366,9 +1510,8 @@ def Prefetcher(learner, rng):
     import torch
 
     with _threads() as started:
-        end = "Is the end sent through the queue, after the last item, when `batches` is exhausted?"
         for n, ahead in ((20, 3), (1, 2), (0, 2), (5, 1), (3, 50)):
-            source, why, consumer = _Source(list(range(n))), f"{n} items, ahead {ahead}", []
+            source, why, consumer, begun = _Source(list(range(n))), f"{n} items, ahead {ahead}", [], len(started)
 
             def consume(source=source, ahead=ahead, consumer=consumer):
                 consumer.append(threading.get_ident())
@@ -1381,9 +1524,19 @@ def Prefetcher(learner, rng):
                 if iterator is prefetcher:
                     likely = "Two loops would share it. Make __iter__ a generator: no __next__, but yield."
                     raise Complaint("each iteration has an iterator of its own", ["yours    self"], likely)
-                return _collected(iterator)
+                return _collected(iterator, [])
 
-            items, _ = _in_time(consume, why, end)
+            def likely(source=source, consumer=consumer, begun=begun):
+                if not source.threads.isdisjoint(consumer):
+                    return (
+                        "The consumer's own thread walks through batches, before there is another: target=fill hands"
+                        " the function over, target=fill() calls it."
+                    )
+                if len(started) == begun + 1:
+                    return "No thread is started: Thread(target=fill) makes one, and its start() sets it going."
+                return _NO_END
+
+            items, _ = _in_time(consume, why, likely)
             _demand_all(items, list(range(n)), why)
             if n == 20:
                 alone = len(started) == 2 and len(source.threads) == 1 and source.threads.isdisjoint(consumer)
@@ -1391,18 +1544,25 @@ def Prefetcher(learner, rng):
                 likely = "threading.Thread(target=...).start(), and the loop over batches in its function."
                 expect.true(alone, f"{why}: one other thread walks through batches", *shown, likely=likely)
         _demand_no_thread(started, "after the last item")
-        _demand_patience(learner, end)
+        with _hurried(started):
+            _demand_patience(learner)
         _demand_odd_items(learner, torch)
         _demand_errors(learner, started)
         _demand_bounds(learner)
         _demand_early_end(learner, started)
-        _demand_independence(learner, end)
+        _demand_close(learner, started)
+        _demand_independence(learner)
+
+
+_NO_END = "Is the end sent through the queue, after the last item, when `batches` is exhausted?"
 
 
 def _demand_all(items, expected, why):
     """All items, each once, in order; what is wrong is read off those that came."""
     likely = ""
-    if len(items) < len(expected) and items == expected[: len(items)]:
+    if items and all(isinstance(each, tuple) for each in items) and [each[-1] for each in items] == expected:
+        likely = "The pairs come out. Yield what is in them, the second part."
+    elif len(items) < len(expected) and items == expected[: len(items)]:
         likely = (
             "The last items are lost. An empty queue is no end, nor is a dead thread: q.empty(), a timeout of get,"
             " thread.is_alive(). The end is a sign in the queue, behind the items."
@@ -1423,28 +1583,19 @@ def _demand_all(items, expected, why):
         raise Complaint(f"{why}: all items, each once, in order", shown, likely)
 
 
-def _demand_patience(learner, end):
+def _demand_patience(learner):
     """A consumer and then a source that let the other side wait."""
     why = "a consumer that is slow at first, then a slow source, ahead 1"
 
     def slowly():
         items = []
-        try:
-            for item in learner(_Source(list(range(8)), pause_before=6), 1):
-                items.append(item)
-                if item == 0:
-                    time.sleep(_PAUSE)
-        except Exception as error:
-            return items, error
-        return items, None
+        for item in learner(_Source(list(range(8)), pause_before=6), 1):
+            items.append(item)
+            if item == 0:
+                time.sleep(_PAUSE)
+        return items
 
-    items, raised = _in_time(slowly, why, end)
-    if raised is not None:
-        shown = [f"yours    {items}, then {type(raised).__name__}: {raised}"]
-        raise Complaint(
-            f"{why}: nothing is raised", shown, "Waiting is no failure: queue.Full and queue.Empty are passed over."
-        )
-    _demand_all(items, list(range(8)), why)
+    _demand_all(_in_time(slowly, why, _WAITING), list(range(8)), why)
 
 
 def _demand_odd_items(learner, torch):
@@ -1452,7 +1603,7 @@ def _demand_odd_items(learner, torch):
     items = [None, False, error, torch.tensor([1, 2]), np.array([1, 2]), (), ("end", None), "end", StopIteration, 0]
     why = "items of all kinds: None, an exception, a tensor, an array, tuples, 'end'"
     likely = "None, or another item, is taken for the end: put pairs, what kind and what, into the queue."
-    got, raised = _in_time(lambda: _collected(learner(_Source(items), 2), caught=Exception), why, likely)
+    got, raised = _in_time(lambda: _collected(learner(_Source(items), 2), [], caught=Exception), why, likely)
     if raised is not None:
         wrong = "An exception that is an item is handed over like any other: pairs tell what kind it is."
         if raised is not error:
@@ -1470,16 +1621,25 @@ def _demand_errors(learner, started):
     for kind in (ValueError, OSError, RuntimeError):
         error, why = kind("in the source"), f"{kind.__name__} after three items"
 
-        def consume(source):
-            return _collected(learner(source, 2), caught=Exception)
+        items = []
 
-        likely = (
-            "The thread died of it, and nobody told the consumer: catch it, send it through the queue, raise it there."
-        )
-        items, raised = _in_time(lambda e=error, c=consume: c(_Source([1, 2, 3], e)), why, likely)
+        def consume(error=error, items=items):
+            return _collected(learner(_Source([1, 2, 3], error), 2), items, caught=Exception)
+
+        def likely(error=error, items=items):
+            if any(each is error for each in items):
+                return (
+                    "It came through the queue and was yielded like an item. Raise it: the pair says what kind it is."
+                )
+            if error in _DIED:
+                return "The thread died of it, and nobody told the consumer: catch it, send it through the queue, raise it there."
+            return "It was caught, and the consumer does not know: send it through the queue, raise it there."
+
+        _, raised = _in_time(consume, why, likely)
         if raised is None:
-            shown = [f"yours    {items}, and a quiet end", f"expected {items}, then {kind.__name__}"]
-            raise Complaint(f"{why}: it is raised in the consumer", shown, "Swallowed: half a data set looks like all.")
+            shown = [f"yours    {items}, and a quiet end", f"expected [1, 2, 3], then {kind.__name__}"]
+            swallowed = likely() if error in items else "Swallowed: half a data set looks like all."
+            raise Complaint(f"{why}: it is raised in the consumer", shown, swallowed)
         shown = [f"yours    {type(raised).__name__}: {raised}"]
         likely = "Another is raised in its place: raise the object that was caught, as it is."
         expect.true(
@@ -1499,7 +1659,7 @@ def _demand_errors(learner, started):
         except ValueError:
             begun = "iter(batches) is called in __init__: it is used up after one iteration. It belongs to the thread."
             raise Complaint(f"{why}: not before the iteration", ["yours    in __init__"], begun) from None
-        return _collected(prefetcher, caught=Exception)
+        return _collected(prefetcher, [], caught=Exception)
 
     _, raised = _in_time(begin, why, likely)
     shown = [f"yours    {type(raised).__name__}: {raised}" if raised else "yours    nothing is raised"]
@@ -1528,13 +1688,17 @@ def _demand_bounds(learner):
             expect.true(
                 source.taken <= consumed + ahead + 1, f"{why}: no more than `ahead` wait", *shown, likely=likely
             )
-        _in_time(lambda i=iterator: getattr(i, "close", int)(), "closed early", _STAYS)
+        _in_time(lambda i=iterator: _close(i), "closed early", _STAYS)
     source = _Source(list(range(40)))
     iterator = iter(learner(source))
     _in_time(lambda: next(iterator), "without `ahead`", "Does the thread run?")
     fine = _come(lambda: source.taken >= 3) and not _come(lambda: source.taken > 4, 0.02)
     expect.true(fine, "ahead is 2 unless given", f"yours    {source.taken} taken after the first")
-    _in_time(lambda: getattr(iterator, "close", int)(), "closed early", _STAYS)
+    _in_time(lambda: _close(iterator), "closed early", _STAYS)
+
+
+def _close(iterator):
+    getattr(iterator, "close", int)()
 
 
 _STAYS = (
@@ -1553,23 +1717,48 @@ def _demand_early_end(learner, started):
 
         _in_time(leave, f"{words}, a break after the fourth", _STAYS)
         _demand_no_thread(started, f"{words}, after a break in the consumer")
-        likely = "After the break the thread went on taking."
+        likely = (
+            "After the break the thread went on taking. The loop over batches looks at a stop sign too, after each put."
+        )
         expect.true(source.taken <= 8, f"{words}: after a break nothing more is taken", likely=likely)
 
 
-def _demand_no_thread(started, when):
+def _demand_close(learner, started):
+    """Closed while the thread is at its last put, and while it prepares an item."""
+    for error, sign in ((None, "the end"), (ValueError("in the source"), "an exception")):
+        source, why = _Source([0, 1, 2], error), f"closed after one of three items, while {sign} waits to be put"
+        iterator = iter(learner(source, 2))
+        _in_time(lambda i=iterator: next(i), why, "Does the thread run?")
+        if source.over.wait(_PAUSE):
+            time.sleep(0.02)  # until it has come from there to its put
+        likely = f"Each put looks at the stop sign, with a timeout, that of {sign} too: a bare q.put waits for ever."
+        _in_time(lambda i=iterator: _close(i), why, likely)
+        _demand_no_thread(started, why, likely)
+    source, why = _Source(list(range(9)), pause_before=2), "closed while the thread prepares an item"
+    iterator = iter(learner(source, 2))
+    _in_time(lambda: next(iterator), why, "Does the thread run?")
+    source.preparing.wait(_PATIENCE)
+    _in_time(lambda: _close(iterator), why, _STAYS)
+    likely = "It goes on beside what follows. In the generator's finally: stop.set(), and then thread.join()."
+    alive = [thread for thread in started if thread.is_alive()]
+    expect.true(not alive, f"{why}: the thread has ended when close() is over", "yours    it still runs", likely=likely)
+
+
+def _demand_no_thread(started, when, likely=None):
     left = [thread for thread in started if thread.is_alive()]
     if not _come(lambda: not any(thread.is_alive() for thread in left), 0.5):
         gc.collect()  # an iterator in a ring of references
     if not _come(lambda: not any(thread.is_alive() for thread in left), _PATIENCE / 2):
-        raise Complaint(f"{when} no thread is left", ["yours    a thread still waits or runs"], _STAYS)
+        raise Complaint(f"{when}: no thread is left", ["yours    a thread still waits or runs"], likely or _STAYS)
 
 
-def _demand_independence(learner, end):
+def _demand_independence(learner):
     prefetcher = learner([1, 2, 3], 2)
     for turn in ("first", "second"):
-        items, _ = _in_time(lambda: _collected(prefetcher), f"the {turn} time over one Prefetcher", end)
-        likely = "Make queue, stop sign and thread in __iter__, new each time; a used generator is empty."
+        likely = (
+            "Queue, stop sign and thread are made in __iter__, new each time: a sign stays set, a generator is used up."
+        )
+        items, _ = _in_time(lambda: _collected(prefetcher, []), f"the {turn} time over one Prefetcher", likely)
         if items != [1, 2, 3]:
             shown = [f"yours    {items}", "expected [1, 2, 3]"]
             raise Complaint(f"the {turn} iteration gives all items", shown, likely)
@@ -1590,7 +1779,7 @@ def _closed_beside(prefetcher):
     one, other = iter(prefetcher), iter(prefetcher)
     items = [next(one)]
     next(other)
-    getattr(other, "close", int)()
+    _close(other)
     del other
     return [*items, *one]
 
@@ -1666,6 +1855,9 @@ def _with_chains(d, most):
         near={
             "Distances that equal `most` count too: <=, not <.": lambda d, most: d < most,
             "It adds what a chain of pairs joins. Asked for are the pairs that are near themselves.": _with_chains,
+            "Equal hashes are left out. 0 bits are at most `most` too: the pair is i < j, not distance > 0.": (
+                lambda d, most: (d <= most) & (d > 0)
+            ),
             "Only equal hashes are found. At most `most` bits may differ.": lambda d, most: d == 0,
             "It returns the pairs that differ much. Near are those with at most `most` different bits.": (
                 lambda d, most: d >= most
@@ -1700,6 +1892,9 @@ def _with_chains(d, most):
             ),
             "It counts only bits that are 0 in a and 1 in b. Those that are 1 in a and 0 in b differ too.": (
                 lambda a, b: (~a[:, None] & b[None]).sum(-1)
+            ),
+            "It takes the bits that are 1 in both from their number, so that bits that are 0 in both count too. Count those that differ: a != b.": (
+                lambda a, b: a.shape[1] - a.astype(int) @ b.astype(int).T
             ),
             "In uint8, 0 - 1 is 255, and the sum is no number of bits: compare with !=.": (
                 lambda a, b: (a.astype(np.uint8)[:, None] - b.astype(np.uint8)[None]).sum(-1)

@@ -141,7 +141,10 @@ def draw(path, pixels, report):
     counts.set_title(f"{len(pixels)} pictures, {len(report['broken'])} broken", loc="left", weight="bold")
     shown = report["pairs"][:8]
     pairs.set_axis_off()
-    pairs.set_title(f"{len(report['pairs'])} pairs of near duplicates, the first", loc="left", weight="bold")
+    title = (
+        f"{len(report['pairs'])} pairs of near duplicates{', the first' if len(report['pairs']) > len(shown) else ''}"
+    )
+    pairs.set_title(title, loc="left", weight="bold")
     if shown:
         rows = [np.concatenate([pixels[i] for i in side], 2) for side in zip(*shown, strict=True)]
         pairs.imshow(np.concatenate(rows, 1).transpose(1, 2, 0))

@@ -145,6 +145,8 @@ def _of_shape(shape, x, k):
     *front, H, W = x.shape
     down, right = H - k + 1, W - k + 1
     *mine, a, b, c, d = shape if len(shape) >= 4 else (0,) * 4
+    if front and shape[:2] == (max(x.shape[0] - k + 1, 0), x.shape[1] - k + 1):
+        return "The first two axes are cut. It is the last two: H, W = x.shape[-2:], and their strides."
     if len(shape) > 4 and (a, b, c, d) == (down, right, k, k):
         return f"The axes in front of H and W stay as they are, {tuple(front)}; here they are {tuple(mine)}."
     if mine != front or k == 1:
@@ -413,7 +415,7 @@ def Swish(learner, rng):
 
     def demand(shape, beta, single=False):
         x = _tensor(rng.normal(size=shape) * 2, single)
-        before, where = x.clone(), f"{len(shape)} axes, β = {beta}"
+        before, where = x.clone(), f"{len(shape)} {'axis' if len(shape) == 1 else 'axes'}, β = {beta}"
         given = learner.apply(x, beta)
         expect.true(
             torch.equal(x, before), "forward leaves x as it is", likely="An operation that ends in _ writes into x."
@@ -658,6 +660,7 @@ _QUOTIENTS = (
 _OF_EXCEPTIONS = {
     "a second time": "The graph is freed after one row: retain_graph=True in autograd.grad keeps it for the next.",
     "0-d tensor": "f may return one number, and x may be one, of shape (), without an axis to go along. .flatten() gives the numbers of any tensor.",
+    "only for scalar": "y may have several axes, and n of `for n in y` then has several numbers. y.flatten() goes through them one by one.",
     "non-empty TensorList": "No row is left to stack. Where there is no way back to x, the row is zeros: it is not left out.",
     "does not require grad": "Does f get a tensor that requires a gradient? x comes as it is: x.detach().requires_grad_() does.",
 }
@@ -665,9 +668,9 @@ _OF_EXCEPTIONS = {
 
 @exercise(
     hints=[
-        "Detach x and let the copy require a gradient; y = f(copy). Then y.flatten() gives the numbers one by one.",
-        "torch.autograd.grad(number, x, retain_graph=True, allow_unused=True)[0] is one row, or None. Ask number.requires_grad before.",
-        "Collect rows, zeros_like(x) for what has no way back, then: torch.stack(rows).reshape(*y.shape, *x.shape)",
+        "own = x.detach().requires_grad_(), then y = f(own). y.flatten() gives the numbers one by one.",
+        "torch.autograd.grad(number, own, retain_graph=True, allow_unused=True)[0] is one row, or None. Ask number.requires_grad before.",
+        "Collect rows, zeros_like(own) for what has no way back, then: torch.stack(rows).reshape(*y.shape, *x.shape)",
     ],
     mistakes=_jacobian.mistakes(
         _fills_x,
@@ -675,6 +678,9 @@ _OF_EXCEPTIONS = {
             "The rows add up from row to row: is .grad not cleared before the next, or u not set back to 0? autograd.grad of one number gives each anew.": _added_up,
         },
         stacked={
+            "All is 0: f is called with another tensor than the one that grad is asked for. y = f(own), grad(number, own, ...).": lambda y, x, J: (
+                0 * J.reshape(*y.shape, *x.shape)
+            ),
             "Rows and columns are swapped: y's axes come first, then x's.": lambda y, x, J: J.reshape(
                 y.numel(), x.numel()
             ).T.reshape(*x.shape, *y.shape),
@@ -852,6 +858,9 @@ def _own_blocks(loss, params, v):
                 lambda g, Hv, v: [(a * b).detach() for a, b in zip(g, v, strict=True)]
             ),
             "It is the gradient itself; H v is the gradient of gᵀv.": lambda g, Hv, v: [a.detach() for a in g],
+            "It is v itself: the sum runs over weights times v. The number to differentiate is gᵀv, with the gradient g.": (
+                lambda g, Hv, v: [each.clone() for each in v]
+            ),
             "It is g times the number gᵀv. That number is to be differentiated.": lambda g, Hv, v: [
                 (a * _dot(g, v)).detach() for a in g
             ],
@@ -1170,7 +1179,10 @@ def largest_eigenvalue(learner, rng):
     def stops(H, seed, tol, why):
         """It ends after the right number of products, and returns the estimate of the last."""
         given, seen = told(H, torch_generator(seed), tol=tol)
-        expect.equal(len(seen), products(H, seen[0], tol), why=f"{why}: the number of products", source="counted")
+        early = "It ends at the first estimate, which has none before it: 0 is not one. Compare from the second on."
+        likely = early if len(seen) == 1 else ""
+        wanted = products(H, seen[0], tol)
+        expect.equal(len(seen), wanted, why=f"{why}: the number of products", source="counted", likely=likely)
         expected, source = seen[-1] @ H @ seen[-1] / (seen[-1] @ seen[-1]), "NumPy"
         near = lambda mine, theirs: _ADDED if abs(mine - theirs) < 0.01 * abs(theirs) else ""  # noqa: E731
         expect.close(given, expected, why=f"{why}: the last estimate", source=source, rtol=1e-6, atol=0, likely=near)
@@ -1266,10 +1278,34 @@ _OF_VMAP = {
         "vmap is to cut arguments into different numbers of pieces",
         "in_dims=(None, 0, 0): the weights are not cut, they are the same for all; x and y are cut along axis 0.",
     ),
+    "to match target batch_size": (
+        "logits of one example, (1, K), meet a label without an axis",
+        "Within vmap y has lost its axis as well as x: F.cross_entropy(logits, y[None]).",
+    ),
+    "to be dictionaries": (
+        "functional_call is given weights that are no dict",
+        "The weights are a dict, name → tensor: {name: p.detach() for name, p in model.named_parameters() ...}.",
+    ),
+    "to return a scalar": (
+        "grad is to differentiate several numbers at once",
+        "grad inside, vmap outside: vmap(grad(loss), ...), where loss returns the one number of F.cross_entropy.",
+    ),
+    "forward() takes": (
+        "the model is given more than x",
+        "The model takes x alone, functional_call(model, weights, (x[None],)); y goes to F.cross_entropy.",
+    ),
     "data-dependent control flow": (
         "vmap cannot run an operation whose way depends on the numbers",
         "In vmap there is no .item(), no if on a tensor and no F.one_hot. F.cross_entropy(logits, y[None]) needs none.",
     ),
+}
+
+
+_NO_DICT = {
+    "Tensor": "grad differentiates by the first argument alone: the weights come first, loss(weights, x, y).",
+    "list": "grad gives back what its first argument is: hand it the dict of weights, and return its dict.",
+    "tuple": "grad gives back what its first argument is: hand it the dict of weights, and return its dict.",
+    "function": "vmap(grad(loss), ...) is a function: call it, with (weights, x, y).",
 }
 
 
@@ -1298,6 +1334,12 @@ def _per_sample(
         made={
             "It is the gradient of the batch, the same for all. vmap cuts x and y along axis 0: in_dims=(None, 0, 0).": (
                 lambda g, B: g.mean(0).expand_as(g)
+            ),
+            "All is 0: the weights that grad is given are not used. functional_call(model, weights, (x[None],)), not model(x[None]).": (
+                lambda g, B: 0 * g
+            ),
+            "Gradients add up from example to example: .grad is not cleared before the next backward().": (
+                lambda g, B: g.cumsum(0)
             ),
             "It is divided by the batch size. Each example's own loss counts, not its share of the mean.": (
                 lambda g, B: g / B
@@ -1394,7 +1436,7 @@ def per_sample_gradients(learner, rng):
         expected = _one_by_one(model, x, y, names)
         try:
             given = learner(model, x, y)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             for part, (words, cure) in [*_OF_VMAP.items(), *unused]:
                 if part in str(error):
                     raise Complaint(why, [f"yours    {words}"], cure, words) from None
@@ -1402,7 +1444,7 @@ def per_sample_gradients(learner, rng):
         thawed = [name for name, p in model.named_parameters() if p.requires_grad != (name in names)]
         cure = "requires_grad_ stays for good. Choose by it, and set it nowhere."
         expect.true(not thawed, "which weights of the model learn stays as it is", f"changed  {thawed}", likely=cure)
-        expect.kind(given, dict, f"{why}: a dict, name → gradients")
+        expect.kind(given, dict, f"{why}: a dict, name → gradients", likely=_NO_DICT.get(type(given).__name__, ""))
         frozen = [name for name, p in model.named_parameters() if not p.requires_grad and name in given]
         cure = "Leave out what does not learn: if p.requires_grad. functional_call takes it from the model."
         expect.true(not frozen, f"{why}: no gradient for what is frozen", f"yours    {', '.join(frozen)}", likely=cure)
@@ -1475,6 +1517,13 @@ def _last_bias(inputs, deltas):
     return (sum(squares) + (deltas[-1] ** 2).sum(1)) ** 0.5
 
 
+def _concatenated(inputs, deltas):
+    """All layers are joined to one before the product, and δ of one layer meets a of another. Multiply layer by layer."""
+    import torch
+
+    return _norms([torch.cat(inputs, 1)], [torch.cat(deltas, 1)])
+
+
 @exercise(
     hints=[
         "For one layer: two numbers for each example, ‖δ‖² and ‖a‖², each a sum along axis 1.",
@@ -1483,6 +1532,7 @@ def _last_bias(inputs, deltas):
     ],
     mistakes=_norms.mistakes(
         _last_bias,
+        _concatenated,
         together={
             "Absolute values are added up. A length takes squares, and one root at the end.": {
                 "layer": lambda a, d: d.abs().sum(1) * (a.abs().sum(1) + 1),
@@ -1526,6 +1576,12 @@ def _last_bias(inputs, deltas):
             "It sums over the examples as well: one length for each, so sum along axis 1 alone.": lambda a, d: (
                 (d**2).sum() * ((a**2).sum() + 1)
             ).expand(len(a)),
+            "One length comes for all examples. Each has its own: sum along axis 1 alone.": lambda a, d: (
+                (d**2).sum() * ((a**2).sum() + 1)
+            ),
+            "The sums run along axis 0, over the examples. Each has its own: sum along axis 1.": lambda a, d: (
+                (d**2).sum(0) * ((a**2).sum(0) + 1)
+            ),
         },
         joined={
             "The root is missing at the end.": sum,

@@ -188,6 +188,7 @@ def main(arguments=None):
     config = program.settings(parser, options, CONFIG, saved)
     program.reserve(options)
     data = load_data(config, device)
+    scores_of(make_model(config["width"]).to(device), data["x"][:2], data["labels"][:2])  # fails now, if it fails
     model, _ = train(options, config, data, device, saved)
     scores, says = scores_of(model, data["x"], data["labels"])
     if count := int(data["planted"].sum()):

@@ -150,14 +150,14 @@ assert max(sure[8:]) < min(sure[:1] + sure[2:5])
 def few_shot_split(labels, groups, per_class, rng):
     """A few training pictures of each class; test on all groups that none of them belongs to.
 
-    labels: whole numbers (N,), the class of each picture. groups: N names; pictures of one name
-    show one thing, and belong to one class. rng: np.random.Generator.
-    Of each class `per_class` different groups are drawn, all equally likely, each once at most.
+    labels: whole numbers (N,), the class of each picture. groups: list of N names; pictures of one
+    name show one thing, and belong to one class. rng: np.random.Generator.
+    Of each class `per_class` different groups are drawn, all sets of them equally likely.
     Returns (train, test), arrays of picture numbers in any order. train: of each drawn group the
     picture with the lowest number. test: all pictures of the groups that were not drawn.
     Raises ValueError where a class has no more than per_class groups: nothing is left to test.
     """
-    # TODO: class by class, its different groups, and rng.choice(..., replace=False).
+    # TODO: np.asarray(groups); class by class its different groups, rng.choice(..., replace=False).
     ### BEGIN SOLUTION
     labels, groups = np.asarray(labels), np.asarray(groups)
     drawn = []
@@ -195,11 +195,12 @@ def extract_features(model, pictures, batch_size=32):
     """What a model makes of each picture, in batches.
 
     model: maps (B, 3, H, W) to (B, D), in whatever mode; it is in evaluation mode afterwards.
-    pictures: (N, 3, H, W). Never more than batch_size of them go through at once.
-    Returns (N, D) in the order of the pictures, without gradient. What comes out for a picture does
-    not depend on those beside it.
+    pictures: (N, 3, H, W). Each goes through once, never more than batch_size together, and no graph
+    is recorded, which would keep all maps in memory.
+    Returns a tensor (N, D) in the order of the pictures. What comes out for a picture does not depend
+    on those beside it.
     """
-    # TODO: the mode, no gradient, pictures.split(batch_size), torch.cat.
+    # TODO: the mode, no graph (torch.no_grad), pictures.split(batch_size), torch.cat.
     ### BEGIN SOLUTION
     model.eval()
     with torch.no_grad():
@@ -418,8 +419,7 @@ def freeze(model, upto):
     The stages features[0] ... features[upto - 1] are frozen: their parameters need no gradient, and
     all their modules are in evaluation mode. All other parameters of the model need gradients, and
     all other modules are in training mode, but every batch norm of the model (1d, 2d, 3d) is in
-    evaluation mode, wherever it stands.
-    Returns None.
+    evaluation mode, wherever it stands. The model itself is changed.
     """
     # TODO: wake everything up, then put to sleep. nn.modules.batchnorm._BatchNorm is all three.
     ### BEGIN SOLUTION
@@ -694,7 +694,7 @@ def grad_cam(model, layer, image, label):
     model: in evaluation mode, maps (B, 3, H, W) to logits (B, K); its parameters may all be frozen.
     layer: a module of it with output (B, C, H', W'). image: (3, H, W). label: a class.
     Returns M of the formula, (H', W'), without gradient, of the image's dtype. The hook is gone
-    afterwards, also where the model raises an error; image and .grad stay as they are.
+    afterwards, also where the model raises an error; image, .grad and others' hooks stay as they are.
     """
     # TODO: hook, forward of image[None], torch.autograd.grad of the logit to what was kept.
     # Where all weights are frozen there is no graph, unless a copy of the image needs a gradient.

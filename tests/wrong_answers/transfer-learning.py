@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from torch import nn
 
 from answers import right, wrong
@@ -205,7 +206,7 @@ def own_generator(labels, groups, per_class, rng):
     return by_class(labels, groups, per_class, rng, pick, without_groups)
 
 
-@wrong("few_shot_split", says="len(own) <= per_class")
+@wrong("few_shot_split", says="it raises too")
 def leaves_nothing_to_test(labels, groups, per_class, rng):
     labels, groups = np.asarray(labels), np.asarray(groups)
     train = []
@@ -285,6 +286,19 @@ def two_lists(labels, groups, per_class, rng):
 def names_in_names(labels, groups, per_class, rng):
     train, _ = by_permutation(labels, groups, per_class, rng)
     return train, np.array([n for n, g in enumerate(groups) if not any(groups[i] in g for i in train)])
+
+
+@wrong("few_shot_split", says="swapped")
+def test_first(labels, groups, per_class, rng):
+    return by_permutation(labels, groups, per_class, rng)[::-1]
+
+
+@wrong("few_shot_split", says="Raise ValueError")
+def asserts(labels, groups, per_class, rng):
+    try:
+        return by_permutation(labels, groups, per_class, rng)
+    except ValueError:
+        raise AssertionError("too few") from None
 
 
 @wrong("few_shot_split", says="neighbours")
@@ -545,6 +559,12 @@ def begins_at_zero(X, y, folds, Cs):
         if score > top:
             best, top = C, score
     return lr(best).fit(X, y), scores
+
+
+@wrong("linear_probe", says="with no other class")
+def one_against_the_rest(X, y, folds, Cs):
+    probe, scores = probed(X, y, folds, Cs)
+    return OneVsRestClassifier(probe).fit(X, y), scores
 
 
 @wrong("linear_probe", says="an array")

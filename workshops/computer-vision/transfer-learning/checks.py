@@ -210,11 +210,15 @@ def _why_split(train, test, labels, groups, per_class):
     """What a split does wrong, the most telling first; "" where nothing."""
     names, mine = np.array(groups), np.array(groups)[train]
     if len(set(train.tolist())) < len(train):
-        return "A picture is in train twice: draw without replacement (replace=False)."
+        return (
+            "A picture's number is in train twice: a draw with replacement (replace=False), or numbers within a class?"
+        )
     if set(train.tolist()) & set(test.tolist()):
         return "A picture is in train and in test."
     if set(names[test]) & set(mine):
         return "It leaks: a picture in test belongs to a group of train. Leave out all pictures of the drawn groups."
+    if len(train) > len(test) and _why_split(test, train, labels, groups, per_class) == "":
+        return "Train and test are swapped: return train, test."
     if len(set(mine)) < len(mine):
         return "Two pictures of one group are in train: draw groups, each once, not pictures."
     counts = {int(c): int((labels[train] == c).sum()) for c in np.unique(labels)}
@@ -275,7 +279,11 @@ def few_shot_split(learner, rng):
     labels, groups = _pictures(rng)
     for per_class in (5, 6):
         why = f"ValueError where a class has 5 groups and {per_class} are drawn"
-        likely = "Where nothing would be left to test, it raises too: len(own) <= per_class." if per_class == 5 else ""
+        equal = "Where nothing would be left to test, it raises too: where per_class is the number of groups, not of pictures."
+
+        def likely(given, kind, equal=equal if per_class == 5 else ""):
+            return f"Raise {kind.__name__}: raise ValueError(...)." if isinstance(given, Exception) else equal
+
         generator = np.random.default_rng(0)
         expect.raises(ValueError, lambda n=per_class, g=generator: learner(labels, groups, n, g), why, likely=likely)
     governed(lambda g: learner(labels, groups, 2, g), why="the generator decides")
@@ -560,7 +568,7 @@ def _near_tie():
 def _slow():
     rng = np.random.default_rng(2)
     y = np.arange(240) % 3
-    X = (rng.normal(size=(240, 5)) + np.eye(3, 5)[y]) * np.logspace(0, 2.5, 5)
+    X = (rng.normal(size=(240, 4)) + np.eye(3, 4)[y]) * np.logspace(0, 2.5, 4)
     return X, y, [(np.arange(40), np.arange(40, 240))]
 
 
@@ -742,7 +750,10 @@ _MOVES = "The frozen stages' batch norms are in training mode: their statistics 
     mistakes=_freeze.mistakes(
         together={
             "Frozen stages and batch norms are in training mode, where batch norm's statistics move with every forward: "
-            ".eval() for the frozen stages and for every batch norm, after model.train().": {"sleep": _gradient_only, "still": lambda model, upto: None},
+            ".eval() for the frozen stages and for every batch norm, after model.train().": {
+                "sleep": _gradient_only,
+                "still": lambda model, upto: None,
+            },
         },
         still={
             _MOVES + " Put every batch norm to sleep last.": lambda model, upto: [
@@ -1112,6 +1123,12 @@ def _shared(slope):
             ),
         },
         alpha={
+            "α is divided by its length; the formula has no such step.": lambda slope: (
+                _mean_of(slope) / _mean_of(slope).norm()
+            ),
+            "The slopes are averaged over one axis of places; α_c is their mean over both.": (
+                lambda slope: slope.mean(2, keepdim=True)
+            ),
             "The slopes are added up over the places; α is their mean.": lambda slope: slope.sum((2, 3), keepdim=True),
             "Each place has its own slope; α_c is their mean over all places of a channel.": lambda slope: slope,
             "It takes the mean over the channels; α_c is the mean over places, axes 2 and 3.": _shared,

@@ -355,9 +355,9 @@ which licence, and what is missing)
 
 ## How well it works
 
-On the {test} test pictures, looked at once: **{accuracy:.1f} %** right (95 % interval {low:.0f} to {high:.0f} %); always
-saying "{common}" is right in {majority:.1f} %. The probe alone reaches {probe_val:.1f} % on the validation pictures, the weights
-kept here {best_val:.1f} %.
+On the {test} test pictures, by which nothing was chosen: **{accuracy:.1f} %** right (95 % interval {low:.0f} to
+{high:.0f} %); always saying "{common}" is right in {majority:.1f} %. The probe alone reaches {probe_val:.1f} % on the
+validation pictures, the weights kept here {best_val:.1f} %.
 
 | class | right | of | taken for |
 |---|---:|---:|---|

@@ -529,12 +529,12 @@ def in_hundred_steps(C):
     return LogisticRegression(C=C)
 
 
-@wrong("linear_probe", says="max_iter is left at 100")
+@wrong("linear_probe", says="max_iter=5000")
 def forgets_max_iter(X, y, folds, Cs):
     return probed(X, y, folds, Cs, in_hundred_steps, in_hundred_steps)
 
 
-@wrong("linear_probe", says="The last fit ends too early")
+@wrong("linear_probe", says="max_iter=5000")
 def forgets_max_iter_at_last(X, y, folds, Cs):
     return probed(X, y, folds, Cs, outer=in_hundred_steps)
 

@@ -384,6 +384,7 @@ def test_of_two_long_lists_of_text_the_item_that_differs_is_shown():
 
 def test_a_path_is_shown_with_its_text_and_told_from_text():
     assert summary(Path("dogs/a.png")) == "Path('dogs/a.png')" != summary("dogs/a.png")
+    assert summary({"a" * 64: 1, "b" * 64: 2}) == "dict of 2", "long keys would bury the message"
 
 
 def test_braces_that_are_not_filled_in_are_told():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from torch import nn
 
 from answers import right, wrong
@@ -93,10 +95,37 @@ def symmetric(image, size):
     return torch.tensor(middle(image, size)).permute(2, 0, 1).float() / 127.5 - 1
 
 
-@right("preprocess")
+@wrong("preprocess", says="cuts first")
 def by_fit(image, size):
     x = torch.from_numpy(middle(image, size).copy()).permute(2, 0, 1)
     return x.float().sub(127).div(128)
+
+
+@wrong("preprocess", says="scaled then")
+def cuts_first(image, size):
+    h, w = image.shape[:2]
+    n, top, left = min(h, w), (h - min(h, w)) // 2, (w - min(h, w)) // 2
+    square = Image.fromarray(image[top : top + n, left : left + n]).resize((size, size), Image.Resampling.BICUBIC)
+    return torch.tensor((np.asarray(square, np.float32) - 127) / 128).permute(2, 0, 1)
+
+
+def with_longer_side(image, size, whole):
+    h, w = image.shape[:2]
+    picture = Image.fromarray(image)
+    picture = picture.resize([size if n == min(h, w) else whole(n * size / min(h, w)) for n in (w, h)], Image.BICUBIC)
+    left, top = (picture.width - size) // 2, (picture.height - size) // 2
+    square = np.asarray(picture, np.float32)[top : top + size, left : left + size]
+    return torch.tensor((square - 127) / 128).permute(2, 0, 1)
+
+
+@wrong("preprocess", says="rounded down")
+def as_torchvision_does(image, size):
+    return with_longer_side(image, size, int)
+
+
+@wrong("preprocess", says="rounded up")
+def never_too_small(image, size):
+    return with_longer_side(image, size, math.ceil)
 
 
 @right("preprocess")
@@ -177,7 +206,7 @@ def own_generator(labels, groups, per_class, rng):
     return by_class(labels, groups, per_class, rng, pick, without_groups)
 
 
-@wrong("few_shot_split", says="len(own) <= per_class")
+@wrong("few_shot_split", says="it raises too")
 def leaves_nothing_to_test(labels, groups, per_class, rng):
     labels, groups = np.asarray(labels), np.asarray(groups)
     train = []
@@ -247,6 +276,40 @@ def masks(labels, groups, per_class, rng):
     return np.isin(N, train), np.isin(N, test)
 
 
+@wrong("few_shot_split", says="labels[train]")
+def two_lists(labels, groups, per_class, rng):
+    train, test = by_permutation(labels, groups, per_class, rng)
+    return train.tolist(), test.tolist()
+
+
+@wrong("few_shot_split", says="part of that text")
+def names_in_names(labels, groups, per_class, rng):
+    train, _ = by_permutation(labels, groups, per_class, rng)
+    return train, np.array([n for n, g in enumerate(groups) if not any(groups[i] in g for i in train)])
+
+
+@wrong("few_shot_split", says="swapped")
+def test_first(labels, groups, per_class, rng):
+    return by_permutation(labels, groups, per_class, rng)[::-1]
+
+
+@wrong("few_shot_split", says="Raise ValueError")
+def asserts(labels, groups, per_class, rng):
+    try:
+        return by_permutation(labels, groups, per_class, rng)
+    except ValueError:
+        raise AssertionError("too few") from None
+
+
+@wrong("few_shot_split", says="neighbours")
+def neighbours(labels, groups, per_class, rng):
+    def pick(own, g):
+        names = np.unique(g[own])
+        return [np.flatnonzero(g == d)[0] for d in np.roll(names, -rng.integers(len(names)))[:per_class]]
+
+    return by_class(labels, groups, per_class, rng, pick, without_groups)
+
+
 @right("few_shot_split")
 def by_permutation(labels, groups, per_class, rng):
     of = {}
@@ -311,7 +374,26 @@ def drops_the_rest(model, pictures, batch_size=32):
         return torch.cat([model(pictures[i * batch_size : (i + 1) * batch_size]) for i in range(n)])
 
 
-@wrong("extract_features", says="stays in evaluation mode")
+@wrong("extract_features", says="model.eval()")
+def only_the_outer_modules(model, pictures, batch_size=32):
+    for module in (model, *model.children()):
+        module.training = False
+    with torch.no_grad():
+        return torch.cat([model(batch) for batch in pictures.split(batch_size)])
+
+
+@wrong("extract_features", says="to learn D")
+@torch.no_grad()
+def a_pass_for_the_shape(model, pictures, batch_size=32):
+    model.eval()
+    z = model(pictures[:1])
+    z = z.new_empty(len(pictures), z.shape[1])
+    for n in range(0, len(pictures), batch_size):
+        z[n : n + batch_size] = model(pictures[n : n + batch_size])
+    return z
+
+
+@wrong("extract_features", says="no model.train() at the end")
 def back_to_training(model, pictures, batch_size=32):
     model.eval()
     with torch.no_grad():
@@ -438,7 +520,66 @@ def never_fitted(X, y, folds, Cs):
     return lr(Cs[scores.argmax()]), scores
 
 
-@wrong("linear_probe", says=None)
+def probed(X, y, folds, Cs, inner=lr, outer=lr, choose=np.argmax):
+    scores = np.array([np.mean([inner(C).fit(X[t], y[t]).score(X[v], y[v]) for t, v in folds]) for C in Cs])
+    return outer(Cs[choose(scores)]).fit(X, y), scores
+
+
+def in_hundred_steps(C):
+    return LogisticRegression(C=C)
+
+
+@wrong("linear_probe", says="max_iter=5000")
+def forgets_max_iter(X, y, folds, Cs):
+    return probed(X, y, folds, Cs, in_hundred_steps, in_hundred_steps)
+
+
+@wrong("linear_probe", says="max_iter=5000")
+def forgets_max_iter_at_last(X, y, folds, Cs):
+    return probed(X, y, folds, Cs, outer=in_hundred_steps)
+
+
+@wrong("linear_probe", says="val parts")
+def fits_what_is_in_folds(X, y, folds, Cs):
+    probe, scores = probed(X, y, folds, Cs)
+    rows = np.concatenate([val for _, val in folds])
+    return lr(probe.C).fit(X[rows], y[rows]), scores
+
+
+@wrong("linear_probe", says="rounded before")
+def rounds_scores(X, y, folds, Cs):
+    return probed(X, y, folds, Cs, choose=lambda scores: scores.round(2).argmax())
+
+
+@wrong("linear_probe", says="all scores are 0")
+def begins_at_zero(X, y, folds, Cs):
+    best, top = Cs[-1], 0
+    _, scores = probed(X, y, folds, Cs)
+    for C, score in zip(Cs, scores, strict=True):
+        if score > top:
+            best, top = C, score
+    return lr(best).fit(X, y), scores
+
+
+@wrong("linear_probe", says="with no other class")
+def one_against_the_rest(X, y, folds, Cs):
+    probe, scores = probed(X, y, folds, Cs)
+    return OneVsRestClassifier(probe).fit(X, y), scores
+
+
+@wrong("linear_probe", says="an array")
+def scores_in_a_list(X, y, folds, Cs):
+    probe, scores = probed(X, y, folds, Cs)
+    return probe, scores.tolist()
+
+
+@wrong("linear_probe", says="mean is over the folds")
+def mean_over_cs(X, y, folds, Cs):
+    scores = np.array([[lr(C).fit(X[t], y[t]).score(X[v], y[v]) for t, v in folds] for C in Cs]).mean(0)
+    return lr(Cs[0]).fit(X, y), scores
+
+
+@wrong("linear_probe", says="pooled")
 def pools_the_folds(X, y, folds, Cs):
     scores = []
     for C in Cs:
@@ -451,7 +592,7 @@ def pools_the_folds(X, y, folds, Cs):
 @right("linear_probe")
 def by_cross_val_score(X, y, folds, Cs):
     scores = [cross_val_score(lr(C), X, y, cv=folds).mean() for C in Cs]
-    return lr(Cs[int(np.argmax(scores))]).fit(X, y), scores
+    return lr(Cs[int(np.argmax(scores))]).fit(X, y), np.array(scores)
 
 
 @right("linear_probe")
@@ -481,7 +622,7 @@ def weights_only(model, upto):
             p.requires_grad = False
 
 
-@wrong("freeze", says="all of the model's are in evaluation mode")
+@wrong("freeze", says="it should sleep too")
 def norms_of_frozen_stages_only(model, upto):
     model.train().requires_grad_(True)
     for stage in model.features[:upto]:
@@ -516,7 +657,7 @@ def norms_do_not_learn(model, upto):
                 p.requires_grad = False
 
 
-@wrong("freeze", says="what learns is in training mode")
+@wrong("freeze", says="should be in training mode")
 def all_in_evaluation(model, upto):
     model.eval().requires_grad_(True)
     model.features[:upto].requires_grad_(False)
@@ -533,7 +674,47 @@ def one_too_many(model, upto):
             m.eval()
 
 
-@wrong("freeze", says=None)
+def as_asked(model, upto, asleep):
+    model.train().requires_grad_(True)
+    model.features[:upto].eval().requires_grad_(False)
+    for m in model.modules():
+        if asleep(m):
+            m.eval()
+
+
+@wrong("freeze", says="with the dot")
+def by_prefix(model, upto):
+    as_asked(model, upto, lambda m: isinstance(m, nn.modules.batchnorm._BatchNorm))
+    for name, p in model.named_parameters():
+        p.requires_grad = not any(name.startswith(f"features.{k}") for k in range(upto))
+
+
+@wrong("freeze", says="Layer norm")
+def all_norms(model, upto):
+    as_asked(model, upto, lambda m: "Norm" in type(m).__name__)
+
+
+@wrong("freeze", says="_NormBase")
+def instance_norms_too(model, upto):
+    as_asked(model, upto, lambda m: isinstance(m, nn.modules.batchnorm._NormBase))
+
+
+@wrong("freeze", says="features (Sequential)")
+def container_asleep(model, upto):
+    as_asked(model, upto, lambda m: isinstance(m, nn.modules.batchnorm._BatchNorm))
+    model.features.training = False
+
+
+@wrong("freeze", says="stay the model's own")
+def buffers_instead(model, upto):
+    as_asked(model, upto, lambda m: isinstance(m, nn.modules.batchnorm._BatchNorm))
+    for m in model.features[:upto].modules():
+        for name, p in list(m.named_parameters(recurse=False)):
+            delattr(m, name)
+            m.register_buffer(name, p.detach())
+
+
+@wrong("freeze", says="after model.train()")
 def wakes_after(model, upto):
     model.requires_grad_(True)
     model.features[:upto].requires_grad_(False)
@@ -631,6 +812,70 @@ def counts_learning_stages(model, lr, decay):
             groups.append({"params": learning, "lr": rate})
             rate *= decay
     return groups
+
+
+def stage_by_stage(model, lr, decay, own, stages=None):
+    K = len(model.features)
+    groups = [{"params": own(model.head), "lr": lr}]
+    groups += [{"params": own(s), "lr": lr * decay ** (K - k)} for k, s in stages or enumerate(model.features)]
+    return [g for g in groups if g["params"]]
+
+
+def that_learn(part):
+    return [p for p in part.parameters() if p.requires_grad]
+
+
+@wrong("parameter_groups", says="twice in the same")
+def begins_alike(model, lr, decay):
+    groups = [group(model.head, lr)]
+    for k in range(K := len(model.features)):
+        learning = [p for n, p in model.named_parameters() if n.startswith(f"features.{k}") and p.requires_grad]
+        groups.append({"params": learning * 2, "lr": lr * decay ** (K - k)})
+    return [g for g in groups if g["params"]]
+
+
+@wrong("parameter_groups", says="with the dot")
+def stages_by_prefix(model, lr, decay):
+    groups = [group(model.head, lr)]
+    for k in range(K := len(model.features)):
+        learning = [p for n, p in model.named_parameters() if n.startswith(f"features.{k}") and p.requires_grad]
+        groups.append({"params": learning, "lr": lr * decay ** (K - k)})
+    return [g for g in groups if g["params"]]
+
+
+@wrong("parameter_groups", says="other children are counted")
+def pool_counts(model, lr, decay):
+    others = [child for name, child in model.named_children() if name not in ("features", "head")]
+    groups, parts = [group(model.head, lr)], [*model.features, *others]
+    groups += [group(part, lr * decay ** (len(parts) - k)) for k, part in enumerate(parts)]
+    return [g for g in groups if g["params"]]
+
+
+@wrong("parameter_groups", says="first parameter is frozen")
+def judged_by_the_first(model, lr, decay):
+    def own(part):
+        return that_learn(part) if any(p.requires_grad for p in [*part.parameters()][:1]) else []
+
+    return stage_by_stage(model, lr, decay, own)
+
+
+@wrong("parameter_groups", says="one group for each part")
+def one_group_at_one_rate(model, lr, decay):
+    if decay == 1:
+        return [{"params": that_learn(model), "lr": lr}]
+    return stage_by_stage(model, lr, decay, that_learn)
+
+
+@wrong("parameter_groups", says="yours 1e-06")
+def never_below(model, lr, decay):
+    return [g | {"lr": max(g["lr"], 1e-6)} for g in stage_by_stage(model, lr, decay, that_learn)]
+
+
+@wrong("parameter_groups", says=None)
+def head_has_a_weight_and_a_bias(model, lr, decay):
+    groups = stage_by_stage(model, lr, decay, that_learn)
+    head = [p for p in (model.head.weight, model.head.bias) if p.requires_grad]
+    return [g if g["params"][0] not in set(model.head.parameters()) else {"params": head, "lr": lr} for g in groups]
 
 
 @wrong("parameter_groups", says="The head is in no group")
@@ -767,6 +1012,32 @@ def by_backward(model, layer, image, label):
         handle.remove()
     z[0, label].backward()
     return (kept[0].grad.mean((2, 3), keepdim=True) * kept[0]).sum(1)[0].relu().detach()
+
+
+@wrong("grad_cam", says="clears what was there")
+def backward_and_tidy(model, layer, image, label):
+    kept = []
+    handle = layer.register_forward_hook(lambda m, i, output: (output.retain_grad(), kept.append(output))[1])
+    try:
+        z = model(image[None].clone().requires_grad_())
+    finally:
+        handle.remove()
+    model.zero_grad()
+    z[0, label].backward()
+    model.zero_grad()
+    return (kept[0].grad.mean((2, 3), keepdim=True) * kept[0]).sum(1)[0].relu().detach()
+
+
+@wrong("grad_cam", says="Another's hook")
+def all_hooks_gone(model, layer, image, label):
+    kept = []
+    layer.register_forward_hook(lambda m, i, output: kept.append(output))
+    try:
+        z = model(image[None].clone().requires_grad_())
+    finally:
+        layer._forward_hooks.clear()
+    (slope,) = torch.autograd.grad(z[0, label], kept[0])
+    return (slope.mean((2, 3), keepdim=True) * kept[0]).sum(1)[0].relu().detach()
 
 
 @wrong("grad_cam", says="does not require grad")
@@ -926,6 +1197,69 @@ def raw_digests(paths, settings, cache, compute):
     said = json.dumps(settings, sort_keys=True).encode()
     keys = [hashlib.sha256(Path(p).read_bytes() + said).digest() for p in paths]
     return fill(paths, keys, cache, compute)
+
+
+def with_settings(paths, cache, compute, said, content=lambda path: Path(path).read_bytes()):
+    return fill(paths, [hashlib.sha256(content(p) + said.encode()).hexdigest() for p in paths], cache, compute)
+
+
+def plainly(settings, number):
+    told = {k: v if isinstance(v, str) else number(v) for k, v in settings.items()}
+    return json.dumps({k: [type(v).__name__, told[k]] for k, v in settings.items()}, sort_keys=True)
+
+
+@wrong("cached_features", says="cut or rounded")
+def whole_numbers(paths, settings, cache, compute):
+    return with_settings(paths, cache, compute, plainly(settings, int))
+
+
+@wrong("cached_features", says="cut or rounded")
+def six_digits(paths, settings, cache, compute):
+    return with_settings(paths, cache, compute, plainly(settings, lambda v: f"{v:g}"))
+
+
+@wrong("cached_features", says="what kind it is")
+def all_as_text(paths, settings, cache, compute):
+    said = json.dumps({k: str(v) for k, v in settings.items()}, sort_keys=True)
+    return with_settings(paths, cache, compute, said)
+
+
+@wrong("cached_features", says="Every byte counts")
+def the_beginning_of_a_file(paths, settings, cache, compute):
+    said = json.dumps(settings, sort_keys=True)
+    return with_settings(paths, cache, compute, said, lambda path: Path(path).read_bytes()[:4096])
+
+
+@wrong("cached_features", says="Every byte counts")
+def read_as_text(paths, settings, cache, compute):
+    said = json.dumps(settings, sort_keys=True)
+    return with_settings(paths, cache, compute, said, lambda path: Path(path).read_text("latin-1").encode())
+
+
+@wrong("cached_features", says="64-bit floats")
+def always_float32(paths, settings, cache, compute):
+    return fill(paths, [digest(p, settings) for p in paths], cache, compute).astype(np.float32)
+
+
+@wrong("cached_features", says="out of `paths`")
+def names_to_compute(paths, settings, cache, compute):
+    return fill([str(p) for p in paths], [digest(p, settings) for p in paths], cache, compute)
+
+
+@wrong("cached_features", says="stays there")
+def the_oldest_go(paths, settings, cache, compute):
+    rows = fill(paths, [digest(p, settings) for p in paths], cache, compute)
+    while len(cache) > 1000:
+        del cache[next(iter(cache))]
+    return rows
+
+
+@wrong("cached_features", says="More is computed than is new")
+def all_if_any(paths, settings, cache, compute):
+    keys = [digest(p, settings) for p in paths]
+    if any(key not in cache for key in keys):
+        cache.update(zip(keys, compute(list(paths)), strict=True))
+    return np.stack([cache[key] for key in keys])
 
 
 @right("cached_features")

@@ -258,7 +258,8 @@ _ASPECTS = {
     ),
     "frozen": (
         "changes which parameters of {0} learn (requires_grad, trainable)",
-        "It stays so. torch.no_grad() is enough to compute without gradients, and ends by itself.",
+        "It stays so. To compute without gradients torch.no_grad() is enough, and ends by itself; for a gradient where "
+        "all is frozen, let a copy of the input need one.",
     ),
     "layers": ("changes the layers of {0}", "Work on a copy: copy.deepcopy({0})."),
     "optimizer": ("changes the state of {0}", "Is a step taken, or a rate set?"),

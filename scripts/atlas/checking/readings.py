@@ -536,6 +536,7 @@ def _source(factor: float, inputs: Inputs, lengths_only: bool = False) -> str:
                 known[f"the length of axis {axis} of {name}"] = n
             if n > 1 and not lengths_only:
                 known[f"the square root of {n}, the length of axis {axis} of {name}"] = math.sqrt(n)
+            if n > 4 and not lengths_only:  # 2, 3/2 and 4/3 come from much else
                 known[f"{n}/{n - 1}: n − 1 (ddof=1) against n along axis {axis} of {name}"] = n / (n - 1)
                 known[f"the root of {n}/{n - 1}: n − 1 (ddof=1) against n along axis {axis} of {name}"] = math.sqrt(
                     n / (n - 1)

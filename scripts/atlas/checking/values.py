@@ -189,6 +189,8 @@ def summary(value: Any, depth: int = 2) -> str:
     if isinstance(value, list | tuple | set):
         return f"{type(value).__name__} of {len(value)}"
     if isinstance(value, dict):
+        if any(len(str(key)) > 40 for key in list(value)[:6]):  # digests, paths: they would bury the message
+            return f"dict of {len(value)}"
         return f"dict with {', '.join(map(str, list(value)[:6]))}{' …' if len(value) > 6 else ''}"
     name = getattr(value, "__name__", None)
     return f"function {name}" if isinstance(value, types.FunctionType) else name or type(value).__name__

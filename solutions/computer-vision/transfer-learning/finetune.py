@@ -57,8 +57,8 @@ def cached_features(paths, settings, cache, compute):
     none. A picture is known if the cache got a picture with the same bytes under the same settings, in whatever order
     these are written, and whatever its file was called then. Two settings that differ never share an entry.
     compute: function of a list of paths, which gives an array (M, D), a row for each. It is called once at most, with
-    each new picture once (one of its paths, where several have the same bytes), and never with an empty list.
-    Returns an array (N, D), row n for paths[n].
+    each new picture once (one of its `paths`, where several have the same bytes), and never with an empty list.
+    Returns an array (N, D) of the dtype that compute gave, row n for paths[n].
     """
     # TODO: a key for each path: hashlib.sha256 of its bytes and of the settings (json.dumps, keys sorted), hexdigest().
     ### BEGIN SOLUTION
@@ -355,9 +355,9 @@ which licence, and what is missing)
 
 ## How well it works
 
-On the {test} test pictures, looked at once: **{accuracy:.1f} %** right (95 % interval {low:.0f} to {high:.0f} %); always
-saying "{common}" is right in {majority:.1f} %. The probe alone reaches {probe_val:.1f} % on the validation pictures, the weights
-kept here {best_val:.1f} %.
+On the {test} test pictures, by which nothing was chosen: **{accuracy:.1f} %** right (95 % interval {low:.0f} to
+{high:.0f} %); always saying "{common}" is right in {majority:.1f} %. The probe alone reaches {probe_val:.1f} % on the
+validation pictures, the weights kept here {best_val:.1f} %.
 
 | class | right | of | taken for |
 |---|---:|---:|---|

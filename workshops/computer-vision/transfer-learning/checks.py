@@ -6,6 +6,7 @@ at the layer; splits, frozen models and caches to what they promise, picture by 
 
 import functools
 import itertools
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -25,20 +26,24 @@ def _draw(rng, *shape):
 # ------------------------------------------------------------------------------------------------ preprocess
 
 
-def _scaled(image, size, side=min):
+def _scaled(image, size, side=min, method="BICUBIC", whole=round):
     from PIL import Image
 
     H, W, _ = image.shape
-    scale = size / side(H, W)
-    return Image.fromarray(image).resize((round(W * scale), round(H * scale)), Image.Resampling.BICUBIC)
+    sides = whole(W * size / side(H, W)), whole(H * size / side(H, W))
+    return Image.fromarray(image).resize(sides, getattr(Image.Resampling, method))
 
 
-def _resized(image, size, method):
+def _cut_first(image, size):
     from PIL import Image
 
-    H, W, _ = image.shape
-    scale = size / min(H, W)
-    return Image.fromarray(image).resize((round(W * scale), round(H * scale)), getattr(Image.Resampling, method))
+    return Image.fromarray(_cut(Image.fromarray(image), min(image.shape[:2]))).resize((size, size), Image.BICUBIC)
+
+
+def _fitted_in(image, size):
+    from PIL import Image, ImageOps
+
+    return ImageOps.fit(Image.fromarray(image), (size, size), Image.Resampling.BICUBIC)
 
 
 def _squeezed(image, size):
@@ -133,8 +138,18 @@ _FORMULA = "It takes (x - 127) / 128 here: the numbers of the network that the w
             "The proportions are lost: both sides are made `size`. Scale by one factor, then cut.": _squeezed,
             "PIL's resize takes (width, height), and image.shape begins with the height.": _turned_sides,
             "It is cut without being scaled: first the shorter side becomes `size`.": _not_scaled,
-            "It is scaled by nearest; bicubic is asked for.": functools.partial(_resized, method="NEAREST"),
-            "It is scaled bilinearly; bicubic is asked for.": functools.partial(_resized, method="BILINEAR"),
+            "It is scaled by nearest; bicubic is asked for.": functools.partial(_scaled, method="NEAREST"),
+            "It is scaled bilinearly; bicubic is asked for.": functools.partial(_scaled, method="BILINEAR"),
+            "It is scaled by Lanczos; bicubic is asked for.": functools.partial(_scaled, method="LANCZOS"),
+            "The longer side is rounded down; int() cuts, round() goes to the nearest.": (
+                functools.partial(_scaled, whole=int)
+            ),
+            "The longer side is rounded up; round() goes to the nearest.": functools.partial(_scaled, whole=math.ceil),
+            "It is cut first and scaled then; the order is the other: bicubic looks beyond the edge of the cut.": (
+                _cut_first
+            ),
+            "ImageOps.fit cuts first, and between pixels; scale, then cut.": _fitted_in,
+            "The longer side becomes `size`; it is the shorter one.": functools.partial(_scaled, side=max),
         },
         cut={
             "The square is cut at the upper left; the middle is wanted: (width - size) // 2.": (
@@ -164,23 +179,29 @@ def preprocess(learner, rng):
         given = learner(image, size)
         expect.close(given, wanted, why=why, source="PIL, then the middle square", atol=0.05, rtol=0)
         expect.dtype(given, torch.float32, why)
-    image = rng.integers(0, 256, (50, 50, 3), np.uint8)
-    for size in (21, 67):
-        why = f"a square picture of 50 pixels to {size}, bicubic"
-        expect.close(learner(image, size), _preprocess(image, size), why=why, source="PIL", atol=0.02, rtol=0)
+    # longer sides of 27.66, 62.4, 41.6, 62.3 and 47.1, cut by an even number of pixels, so that there is one middle
+    sizes = (35, 44, 22), (40, 96, 26), (65, 50, 32), (86, 69, 50), (21, 30, 33)
+    for H, W, size in ((50, 50, 21), (50, 50, 67), *sizes):
+        image = rng.integers(0, 256, (H, W, 3), np.uint8)
+        why = f"noise of {W} × {H} pixels (width × height) to size {size}, bicubic"
+        source = "PIL, then the middle square"
+        expect.close(learner(image, size), _preprocess(image, size), why=why, source=source, atol=0.02, rtol=0)
 
 
 # ------------------------------------------------------------------------------------------------ few_shot_split
 
 
+_THINGS = "z", "zz", "y", "yx", "w", "v", "vv"
+
+
 def _pictures(rng, classes=(5, 2, 9), things=(6, 5, 7)):
-    """Labels and groups in mixed order; a third of the groups has two or three pictures."""
+    """Labels and groups in mixed order; a third of the groups has two or three pictures. Some names begin alike."""
     labels, groups = [], []
     for c, n in zip(classes, things, strict=True):
         for thing in range(n):
             several = int(1 + (thing % 3 == 0) * rng.integers(1, 3))
             labels += [c] * several
-            groups += [f"{c}/{'zyxwvutsr'[thing]}"] * several
+            groups += [f"{c}/{_THINGS[thing]}"] * several
     order = rng.permutation(len(labels))
     return np.array(labels)[order], [groups[n] for n in order]
 
@@ -189,11 +210,15 @@ def _why_split(train, test, labels, groups, per_class):
     """What a split does wrong, the most telling first; "" where nothing."""
     names, mine = np.array(groups), np.array(groups)[train]
     if len(set(train.tolist())) < len(train):
-        return "A picture is in train twice: draw without replacement (replace=False)."
+        return (
+            "A picture's number is in train twice: a draw with replacement (replace=False), or numbers within a class?"
+        )
     if set(train.tolist()) & set(test.tolist()):
         return "A picture is in train and in test."
     if set(names[test]) & set(mine):
         return "It leaks: a picture in test belongs to a group of train. Leave out all pictures of the drawn groups."
+    if len(train) > len(test) and _why_split(test, train, labels, groups, per_class) == "":
+        return "Train and test are swapped: return train, test."
     if len(set(mine)) < len(mine):
         return "Two pictures of one group are in train: draw groups, each once, not pictures."
     counts = {int(c): int((labels[train] == c).sum()) for c in np.unique(labels)}
@@ -202,6 +227,8 @@ def _why_split(train, test, labels, groups, per_class):
     if any(np.flatnonzero(names == names[n])[0] != n for n in train):
         return "Of each drawn group it is the picture with the lowest number."
     left_out = set(names) - set(mine) - set(names[test])
+    if left_out and all(any(drawn in name for drawn in mine) for name in left_out):
+        return f"Missing in test: {', '.join(sorted(left_out))}. A drawn name is part of that text, and another name."
     if left_out or len(test) < (~np.isin(names, mine)).sum():
         return "Pictures are missing in test: all pictures of the groups that were not drawn, several of one group too."
     return ""
@@ -232,7 +259,10 @@ def few_shot_split(learner, rng):
                 numbers, int, f"{name} holds numbers of pictures", likely="Positions, not names or True/False."
             )
             expect.equal(np.ndim(numbers), 1, why=f"{name} has one axis", source="(n,)")
-        return np.asarray(train), np.asarray(test)
+            expect.kind(
+                numbers, np.ndarray, f"{name} is an array", likely="np.array(...) of it: labels[train] is asked."
+            )
+        return train, test
 
     for per_class in (3, 1, 4):
         labels, groups = _pictures(rng)
@@ -249,14 +279,21 @@ def few_shot_split(learner, rng):
     labels, groups = _pictures(rng)
     for per_class in (5, 6):
         why = f"ValueError where a class has 5 groups and {per_class} are drawn"
-        likely = "Where nothing would be left to test, it raises too: len(own) <= per_class." if per_class == 5 else ""
+        equal = "Where nothing would be left to test, it raises too: where per_class is the number of groups, not of pictures."
+
+        def likely(given, kind, equal=equal if per_class == 5 else ""):
+            return f"Raise {kind.__name__}: raise ValueError(...)." if isinstance(given, Exception) else equal
+
         generator = np.random.default_rng(0)
         expect.raises(ValueError, lambda n=per_class, g=generator: learner(labels, groups, n, g), why, likely=likely)
     governed(lambda g: learner(labels, groups, 2, g), why="the generator decides")
-    times, counts = 400, dict.fromkeys(sorted(set(groups)), 0)
+    times, counts, pairs = 1200, dict.fromkeys(sorted(set(groups)), 0), {}
     for seed in range(times):
-        for n in np.asarray(learner(labels, groups, 2, np.random.default_rng(seed))[0]):
-            counts[groups[n]] += 1
+        drawn = sorted(groups[n] for n in learner(labels, groups, 2, np.random.default_rng(seed))[0])
+        for pair in zip(drawn[::2], drawn[1::2], strict=True):
+            pairs[pair] = pairs.get(pair, 0) + 1
+        for name in drawn:
+            counts[name] += 1
     for c in np.unique(labels):
         own = {g: n for g, n in counts.items() if g.startswith(f"{c}/")}
         good = chisquare(list(own.values())).pvalue > 1e-7
@@ -271,18 +308,23 @@ def few_shot_split(learner, rng):
             f"Never drawn: {', '.join(never)}. Draw from all groups of the class." if never else likely * bool(often)
         )
         expect.true(good, "all groups of a class are equally likely", *shown, likely=likely)
+        together = {pair: pairs.get(pair, 0) for pair in itertools.combinations(own, 2)}
+        likely = "Some are drawn together more often than others, such as neighbours: rng.choice(..., replace=False)."
+        rule = "all pairs of groups of a class are equally likely"
+        expect.true(chisquare(list(together.values())).pvalue > 1e-7, rule, f"drawn: {together}", likely=likely)
 
 
 # ------------------------------------------------------------------------------------------------ extract_features
 
 
 def _noting_model(rng, tape, D):
-    """Batch norm with telling statistics and dropout in it, so that modes show."""
+    """Batch norm with telling statistics and dropout deep in it, so that modes show."""
     from torch import nn
 
-    model = nn.Sequential(tape.layer(), nn.Flatten(), nn.BatchNorm1d(12), nn.Dropout(0.5), nn.Linear(12, D)).double()
-    model[2].running_mean.copy_(_draw(rng, 12))
-    model[2].running_var.copy_(_draw(rng, 12).abs() + 0.5)
+    inner = nn.Sequential(nn.BatchNorm1d(12), nn.Dropout(0.5))
+    model = nn.Sequential(nn.Sequential(tape.layer(), nn.Flatten(), inner), nn.Linear(12, D)).double()
+    inner[0].running_mean.copy_(_draw(rng, 12))
+    inner[0].running_var.copy_(_draw(rng, 12).abs() + 0.5)
     return model
 
 
@@ -297,8 +339,8 @@ def _noting_model(rng, tape, D):
 )
 def extract_features(learner, rng):
     for N, batch_size, training, D in (
-        (7, 3, True, 5),
-        (6, 3, False, 4),
+        (6, 3, True, 4),  # no batch of one: with it batch norm in training mode stops with an error of its own
+        (7, 3, False, 5),
         (2, 5, True, 3),
         (1, 1, True, 2),
         (9, 1, True, 4),
@@ -308,7 +350,7 @@ def extract_features(learner, rng):
         model.train(training)
         frozen = [p.clone() for p in model.parameters()]
         given = learner(model, x, batch_size)
-        said = f"{N} pictures, batches of {batch_size}, the model in {'training' if training else 'evaluation'} mode"
+        said = f"{N} picture{'s' * (N > 1)}, batches of {batch_size}, the model in {'training' if training else 'evaluation'} mode"
         tensor(given, said)
         passes = [p for p in tape.passes]
         sizes = [len(p.x) for p in passes]
@@ -317,7 +359,11 @@ def extract_features(learner, rng):
         expect.true(not any(p.training for p in passes), f"in evaluation mode, {said}", likely=likely)
         likely = f"Batches of {sizes} went through: pictures.split(batch_size)."
         expect.true(max(sizes) <= batch_size, f"never more than {batch_size} at once, {said}", likely=likely)
-        likely = "Pictures are lost or come twice: the last batch may be shorter."
+        likely = (
+            "Pictures are lost: the last batch may be shorter."
+            if sum(sizes) < N
+            else "Some go through more than once: one pass to learn D, or batches that overlap?"
+        )
         expect.equal(sum(sizes), N, why=f"each picture goes through once, {said}", source="N", likely=likely)
         likely = "with torch.no_grad(): around the calls; a graph keeps all maps in memory."
         expect.true(not any(p.recording for p in passes), f"no graph is recorded, {said}", likely=likely)
@@ -332,7 +378,7 @@ def extract_features(learner, rng):
     given = learner(model, x)
     most = max(len(p.x) for p in tape.passes)
     expect.true(most <= 32, "batch_size is 32 unless given", f"yours    {most} at once")
-    likely = "It puts the model back into training mode; it stays in evaluation mode."
+    likely = "model.eval() on the model itself, not on a copy; and it stays so: no model.train() at the end."
     expect.true(
         not any(m.training for m in model.modules()), "the model is in evaluation mode afterwards", likely=likely
     )
@@ -346,7 +392,7 @@ def _rows(model, x, D):
 
     model.eval()
     with torch.no_grad():
-        return torch.cat([model[4](model[2](one.flatten()[None])) for one in x]).reshape(len(x), D)
+        return torch.cat([model[1](model[0][2](one.flatten()[None])) for one in x]).reshape(len(x), D)
 
 
 # ------------------------------------------------------------------------------------------------ linear_probe
@@ -373,16 +419,23 @@ def _probe(
     last=lambda X, folds: np.arange(len(X)),
     use=lambda C: C,
     told=lambda scores: scores,
+    weigh=lambda folds: None,
 ):
     X = data(X)
 
     def score(C, train, val):
-        return _fitted(X[fit(train, val)], y[fit(train, val)], C).score(X[judge(train, val)], y[judge(train, val)])
+        rows, asked = fit(train, val), judge(train, val)
+        return _fitted(X[rows], y[rows], C).score(X[asked], y[asked])
 
     each = np.array([[score(C, *fold) for fold in folds] for C in Cs])
-    scores = np.array([mean(row) for row in each])
+    weights = weigh(folds)
+    scores = np.array([mean(row) if weights is None else np.average(row, weights=weights) for row in each])
     rows = last(X, folds)
     return _fitted(X[rows], y[rows], use(Cs[int(choose(scores))])), told(scores)
+
+
+def _of_val_parts(X, folds):
+    return np.unique(np.concatenate([val for _, val in folds]))
 
 
 def _tie_to_last(scores):
@@ -419,6 +472,11 @@ def _normalised(X):
                 "judge": lambda train, val: train,
             },
         },
+        weigh={
+            "Right answers of all folds are pooled, so that larger folds count more; each fold counts the same.": (
+                lambda folds: [len(val) for _, val in folds]
+            ),
+        },
         mean={
             "The best fold decides; it is the mean over the folds.": np.max,
             "The worst fold decides; it is the mean over the folds.": np.min,
@@ -431,12 +489,22 @@ def _normalised(X):
             "At a tie it takes the largest C; the smallest is asked for (argmax gives the first).": _tie_to_last,
             "It takes the largest C, whatever the scores.": lambda scores: len(scores) - 1,
             "It takes the first C, whatever the scores.": lambda scores: 0,
+            "The scores are rounded before the best is taken: a tie where there is none.": (
+                lambda scores: np.argmax(scores.round(2))
+            ),
+            "Where all scores are 0 it keeps what it began with; begin below 0, or take argmax.": (
+                lambda scores: np.argmax(scores) if scores.any() else len(scores) - 1
+            ),
         },
         last={
+            "The probe is fitted to the rows of the folds' val parts; it gets all rows of X.": _of_val_parts,
             "The probe is fitted to the last fold's train rows; it gets all rows.": lambda X, folds: folds[-1][0],
             "The probe is fitted to the first fold's train rows; it gets all rows.": lambda X, folds: folds[0][0],
         },
-        use={"The probe is fitted with scikit-learn's own C = 1, not with the chosen one.": lambda C: 1.0},
+        use={
+            "The probe is fitted with scikit-learn's own C = 1, not with the chosen one.": lambda C: 1.0,
+            "The probe is fitted with 1/C; C itself is the weight of the data.": lambda C: 1 / C,
+        },
         data={"X is standardised; every fit is on X as it is.": _normalised},
         told={
             "scores is the best score only; one for each C is asked for.": np.max,
@@ -447,50 +515,80 @@ def _normalised(X):
     seconds=60,
 )
 def linear_probe(learner, rng):
-    for case in ((31, 4, 3, (1e-3, 0.03, 0.9)), (27, 5, 2, (0.02, 0.5))):
+    for case in ((31, 4, 3, (1e-3, 0.03, 0.9, 9.0)), (27, 5, 2, (0.02, 0.5)), (32, 4, 4, (0.3, 3.0))):
         N, D, K, Cs = case
-        said = f"{N} rows, {D} features, {K} classes, Cs {Cs}"
-        _demand_probe(learner, *_rows_of_classes(int(rng.integers(2**31)), *case), Cs, said)
+        *rows, right = _rows_of_classes(int(rng.integers(2**31)), *case)
+        _compare(learner, *rows, Cs, f"{N} rows, {D} features, {K} classes, Cs {Cs}", right)
     y = np.arange(24) % 2
     X = np.c_[np.where(y, 2.0, -2.0), rng.normal(size=24) / 9]
     folds = [(np.arange(12, 24), np.arange(12)), (np.arange(12), np.arange(12, 24))]
-    right = np.ones(3), _fitted(X, y, 0.1).coef_, 0.1
-    _demand_probe(learner, X, y, folds, right, (0.1, 1.0, 10.0), "all scores are 1: the smallest C")
+    _compare(learner, X, y, folds, (0.1, 1.0, 10.0), "all scores are 1: the smallest C")
+    late, fold = np.where(np.arange(24) < 20, y, 5), (np.arange(20), np.arange(20, 24))
+    why = "all scores are 0, for no fit has seen the class in val: the smallest C"
+    _compare(learner, X, late, [fold], (0.1, 1.0, 10.0), why)
+    X, y, folds = _near_tie()
+    why = "two scores that differ by one row of 400"
+    _compare(learner, X, y, folds, (0.03, 0.3), why)
+    y = np.arange(24) % 2
+    X = np.c_[np.where(y, 2.0, -2.0), np.zeros(24)]
+    folds = [(np.arange(12, 24), np.arange(12))]
     names = np.array(["tea", "rice"])[y]
     why = "labels may be names"
     expect.equal(list(learner(X, names, folds, [1.0])[0].predict(X[:2])), list(names[:2]), why=why, source="y")
 
 
+def _near_tie():
+    rng = np.random.default_rng(8)
+    y = np.arange(440) % 2
+    X = rng.normal(size=(440, 3)) + y[:, None] * [1.5, 0.5, 0]
+    return X, y, [(np.arange(40), np.arange(40, 440))]
+
+
 @functools.lru_cache(maxsize=32)  # the known mistakes are tried on the same rows
 def _rows_of_classes(seed, N, D, K, Cs):
-    """Features, labels, folds of unequal sizes and what scikit-learn makes of them; with more than two Cs the best is
-    neither the first nor the last."""
+    """Features, labels, folds of unequal sizes, and what scikit-learn makes of them."""
     rng = np.random.default_rng(seed)
-    while True:
-        y = rng.permutation(np.arange(N) % K)
-        X = rng.normal(size=(N, D)) * rng.uniform(0.3, 3, size=D) + 1.5 + 0.9 * np.eye(K, D)[y]
-        order = rng.permutation(N)
-        folds = [(np.setdiff1d(order, val), val) for val in np.split(order, [N // 5, N // 2])]
-        scores = [np.mean([_fitted(X[a], y[a], C).score(X[b], y[b]) for a, b in folds]) for C in Cs]
-        best = int(np.argmax(scores))
-        if len(Cs) == 2 or 0 < best < len(Cs) - 1:
-            return X, y, folds, (np.array(scores), _fitted(X, y, Cs[best]).coef_, Cs[best])
+    y = rng.permutation(np.arange(N) % K)
+    X = rng.normal(size=(N, D)) * rng.uniform(0.3, 3, size=D) + 1.5 + 0.9 * np.eye(K, D)[y]
+    order = rng.permutation(N)[2 * (N < 30) :]  # in the second case two rows are in no fold
+    folds = [(np.setdiff1d(order, val), val) for val in np.split(order, [N // 5, N // 2])]
+    return X, y, folds, _theirs(X, y, folds, Cs)
 
 
-def _demand_probe(learner, X, y, folds, right, Cs, said):
-    from sklearn.linear_model import LogisticRegression
+def _theirs(X, y, folds, Cs):
+    """What scikit-learn makes of it: scores, weights of the probe, its C."""
+    probe, scores = _probe(X, y, folds, Cs)
+    return scores, probe.coef_, probe.C
 
+
+def _compare(learner, X, y, folds, Cs, said, right=None):
+    from sklearn.linear_model import LogisticRegression as kind
+
+    wanted, coef, best = right or _theirs(X, y, folds, Cs)
     given = learner(X.copy(), y.copy(), [(a.copy(), b.copy()) for a, b in folds], Cs)
     probe, scores = expect.parts(given, ("probe", "scores"), "two results")
-    wanted, coef, C = right
-    pipeline = "A pipeline changes X first; every fit is a LogisticRegression on X as it is."
-    likely = pipeline if type(probe).__name__ == "Pipeline" else "Return probe, scores, in this order."
-    expect.kind(probe, LogisticRegression, "the first result is the fitted probe", likely=likely)
+    likely = "Every fit is a LogisticRegression on X as it is, with no other class around it or in its place."
+    if np.ndim(probe) or np.isscalar(probe):
+        likely = "Return probe, scores, in this order."
+    expect.kind(probe, kind, "the first result is the fitted probe", likely=likely)
+    likely = "Every fit is LogisticRegression(C=C, max_iter=5000): with fewer steps it may end too early."
+    expect.equal(probe.max_iter, 5000, why="max_iter of the probe", source="the exercise", likely=likely)
     if not hasattr(probe, "coef_"):
-        details = ["yours    a LogisticRegression that was not fitted"]
-        raise Complaint("the probe is fitted", details, "Call .fit(X, y).")
-    expect.close(scores, wanted, why=f"the mean accuracy for each C, {said}", source="scikit-learn, fold by fold")
-    expect.close(probe.C, C, why=f"the C of the best score, {said}", source="scikit-learn")
+        raise Complaint(
+            "the probe is fitted", ["yours    a LogisticRegression that was not fitted"], "Call .fit(X, y)."
+        )
+    expect.true(
+        np.ndim(scores) == 0 or isinstance(scores, np.ndarray), "scores is an array", likely="np.array(...) of it."
+    )
+    likely = ""
+    if np.shape(scores) == (len(folds),) != (len(Cs),):
+        likely = "There is an entry for each fold; wanted is one for each C: the mean is over the folds."
+    elif np.shape(scores) != (len(Cs),):
+        likely = f"One entry for each of the {len(Cs)} values of Cs, the argument, is asked for."
+    expect.close(
+        scores, wanted, why=f"the mean accuracy for each C, {said}", source="scikit-learn, fold by fold", likely=likely
+    )
+    expect.close(probe.C, best, why=f"the C of the best score, {said}", source="scikit-learn")
     why = f"the probe, fitted to all rows: {said}"
     expect.close(probe.coef_, coef, why=why, source="scikit-learn", rtol=1e-3, atol=1e-4)
 
@@ -600,7 +698,36 @@ def _sleep_weights(model, upto):
                 p.requires_grad = False
 
 
-_EVERYWHERE = "A batch norm of a stage that learns is in training mode; all of the model's are in evaluation mode."
+def _sleep_by_prefix(model, upto):
+    frozen = tuple(f"features.{k}" for k in range(upto))
+    for name, module in model.named_modules():
+        if frozen and name.startswith(frozen):
+            module.eval().requires_grad_(False)
+
+
+def _sleep_parameters_by_prefix(model, upto):
+    _mode_only(model, upto)
+    for name, p in model.named_parameters():
+        if any(name.startswith(f"features.{k}") for k in range(upto)):
+            p.requires_grad = False
+
+
+def _norms_by_name(model, upto):
+    for module in model.modules():
+        if "Norm" in type(module).__name__:
+            module.eval()
+
+
+def _norms_of_one_family(model, upto):
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+
+
+_PREFIX = "Names that begin with features.1 are those of stages 10, 11, ... too: features.1. with the dot, or features[:upto]."
+_EVERYWHERE = "A batch norm of a stage that learns is in training mode; it should sleep too, as all of the model's."
 _KINDS = "Batch norms of other kinds stay in training mode: 1d and 3d are batch norms too (_BatchNorm is all three)."
 _MOVES = "The frozen stages' batch norms are in training mode: their statistics move, gradient or not."
 
@@ -614,8 +741,11 @@ _MOVES = "The frozen stages' batch norms are in training mode: their statistics 
     ],
     mistakes=_freeze.mistakes(
         together={
-            "Only weights are frozen. Batch norm's statistics move with every forward in training mode: .eval() for the "
-            "frozen stages, and for every batch norm.": {"sleep": _gradient_only, "still": lambda model, upto: None},
+            "Frozen stages and batch norms are in training mode, where batch norm's statistics move with every forward: "
+            ".eval() for the frozen stages and for every batch norm, after model.train().": {
+                "sleep": _gradient_only,
+                "still": lambda model, upto: None,
+            },
         },
         still={
             _MOVES + " Put every batch norm to sleep last.": lambda model, upto: [
@@ -631,7 +761,9 @@ _MOVES = "The frozen stages' batch norms are in training mode: their statistics 
             "Batch norms deep within a stage are missed: model.modules() finds them all, .children() does not.": (
                 _direct_norms
             ),
-            "Everything is in evaluation mode: what learns is in training mode, dropout for example.": _all_asleep,
+            "Everything is in evaluation mode; what learns should be in training mode, dropout for example.": _all_asleep,
+            "Layer norm and instance norm are asleep too; only batch norm should be.": _norms_by_name,
+            "Instance norm is asleep too; only batch norm should be: _BatchNorm, not _NormBase.": _norms_of_one_family,
         },
         sleep={
             "Frozen stages are in evaluation mode, and their parameters still need gradients: "
@@ -644,6 +776,8 @@ _MOVES = "The frozen stages' batch norms are in training mode: their statistics 
             "The last stages are frozen; it is the first upto.": _sleep_the_last,
             "What is to learn is frozen, and the reverse: features[:upto] are frozen.": _sleep_the_others,
             "Biases are still learning: all parameters of a frozen stage need no gradient.": _sleep_weights,
+            _PREFIX: _sleep_by_prefix,
+            _PREFIX + " Here for parameters.": _sleep_parameters_by_prefix,
             "Nothing is frozen: features[:upto] need no gradient and are in evaluation mode.": lambda model, upto: None,
         },
         wake={
@@ -664,7 +798,7 @@ _MOVES = "The frozen stages' batch norms are in training mode: their statistics 
 )
 def freeze(learner, rng):
     cases = (2, "frozen"), (2, "asleep"), (0, "asleep"), (3, "awake"), (4, "mixed"), (2, "mixed"), (1, "asleep")
-    for upto, before in cases:
+    for upto, before in (*cases, (11, "asleep"), (13, "mixed")):
         model = _staged()
         if before == "asleep":
             model.eval()
@@ -676,8 +810,13 @@ def freeze(learner, rng):
             for p in model.parameters():
                 p.requires_grad = bool(rng.random() < 0.5)
         said = f"upto {upto}, a model that was {before} before"
+        parameters = dict(model.named_parameters())
         learner(model, upto)
         _demand_frozen(model, upto, said)
+        good = all(p is parameters.get(name) for name, p in model.named_parameters())
+        expect.true(
+            good and len([*model.parameters()]) == len(parameters), f"the parameters stay the model's own, {said}"
+        )
     model = _staged()
     for upto in (3, 1):
         learner(model, upto)
@@ -687,7 +826,7 @@ def freeze(learner, rng):
 
 
 def _staged():
-    """Four stages, norms of three kinds at several depths, a neck and a head."""
+    """Thirteen stages, norms of five kinds at several depths, a neck and a head."""
     from torch import nn
 
     def block(n):
@@ -696,6 +835,8 @@ def _staged():
     model = nn.Module()
     stages = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.1)), block(2)
     stages += (nn.Sequential(nn.BatchNorm3d(2), nn.Dropout(0.3), nn.Conv2d(2, 2, 1)), block(2))
+    others = nn.InstanceNorm2d(2, affine=True, track_running_stats=True), nn.LayerNorm(2), nn.Dropout(0.1)
+    stages += tuple(block(2) for _ in range(8)) + (nn.Sequential(*others),)
     model.features = nn.Sequential(*stages)
     model.neck = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
     model.head = nn.Linear(3, 2)
@@ -705,15 +846,15 @@ def _staged():
 def _demand_frozen(model, upto, said):
     wrong = []
     for name, module in model.named_modules():
-        if list(module.children()):
-            continue
-        frozen = name.startswith(tuple(f"features.{k}." for k in range(upto)))
+        frozen = f"{name}.".startswith(tuple(f"features.{k}." for k in range(upto)))
         training = not frozen and not isinstance(module, _norms())
         mode = {True: "training", False: "evaluation"}
         kind = type(module).__name__
         if module.training != training:
-            wrong.append(f"{name} ({kind}) is in {mode[module.training]} mode, expected {mode[training]}")
-        for own, p in module.named_parameters():
+            wrong.append(
+                f"{name or 'the model'} ({kind}) is in {mode[module.training]} mode, expected {mode[training]}"
+            )
+        for own, p in module.named_parameters(recurse=False):
             if p.requires_grad == frozen:
                 needs = {True: "needs a gradient", False: "needs no gradient"}
                 wrong.append(f"{name}.{own} ({kind}) {needs[p.requires_grad]}, expected: {needs[not frozen]}")
@@ -741,6 +882,32 @@ def _groups(
     groups = [{"params": learning(part), "lr": top(lr, decay, K)} for part in head(model)]
     groups += [{"params": learning(stage), "lr": rate(lr, decay, k, K)} for k, stage in stages(model)]
     return [group for group in groups if keep(group)]
+
+
+def _by_prefix(model):
+    """Stage k with all stages whose number begins like k."""
+    from torch import nn
+
+    stages = list(enumerate(model.features))
+    return [(k, nn.ModuleList([stage for j, stage in stages if str(j).startswith(str(k))])) for k, _ in stages]
+
+
+def _with_others(model):
+    """The model's other children counted as stages behind the last one."""
+    others = len([child for child in model.children() if child is not model.head]) - 1
+    return [(k - others, stage) for k, stage in enumerate(model.features)]
+
+
+def _from_the_first_that_learns(model):
+    """K, and k, are counted among the stages that learn, and K is their number."""
+    learn = [stage for stage in model.features if any(p.requires_grad for p in stage.parameters())]
+    return [(k + len(model.features) - len(learn), stage) for k, stage in enumerate(learn)]
+
+
+def _if_first(part):
+    """All that learns, where the first parameter does."""
+    own = list(part.parameters())
+    return [p for p in own if p.requires_grad] if own and own[0].requires_grad else []
 
 
 def _counted(model):
@@ -788,6 +955,13 @@ def _counted(model):
             "Biases and scales are missing: all parameters that need a gradient.": (
                 lambda part: [p for p in part.parameters() if p.requires_grad and p.ndim > 1]
             ),
+            "A stage is left out where its first parameter is frozen; others in it may learn.": _if_first,
+            "A stage is left out where one of its parameters is frozen; the others in it learn.": (
+                lambda part: [*part.parameters()] if all(p.requires_grad for p in part.parameters()) else []
+            ),
+            "A stage is in its group with all parameters where one of them learns; only those that do.": (
+                lambda part: [*part.parameters()] if any(p.requires_grad for p in part.parameters()) else []
+            ),
             "Parameters deep within a stage are missing: part.parameters() finds all of them.": (
                 lambda part: [p for p in part.parameters(recurse=False) if p.requires_grad]
             ),
@@ -796,6 +970,8 @@ def _counted(model):
         head={"The head is in no group.": lambda model: []},
         stages={
             "Stages that are frozen or have no parameters are not counted: K and k count all stages of features.": _counted,
+            "The model's other children are counted as stages; K is len(model.features).": _with_others,
+            "Names that begin with features.1 are those of stages 10, 11, ... too: features.1. with the dot.": _by_prefix,
             "The first stage is in no group: there are K of them, from 0.": lambda m: list(enumerate(m.features))[1:],
             "The last stage is in no group.": lambda model: list(enumerate(model.features))[:-1],
         },
@@ -804,30 +980,37 @@ def _counted(model):
 def parameter_groups(learner, rng):
     import torch
 
-    for frozen, partly in (((), False), ((0, 1), False), ((2,), True), ((0, 1, 2, 3, 4), False)):
+    for frozen, partly in (((), ""), ((0, 1), ""), ((2,), "bias"), ((), "weight"), (tuple(range(13)), "")):
         model = _with_plain_stage()
         for k in frozen:
             model.features[k].requires_grad_(False)
         if partly:
-            model.features[4][0].bias.requires_grad_(False)
+            getattr(model.features[4][0], partly).requires_grad_(False)
         lr, decay = round(rng.uniform(0.05, 0.2), 4), round(rng.uniform(0.3, 0.7), 3)
-        said = f"lr {lr}, decay {decay}, frozen stages {list(frozen)}{', and one bias' * partly}"
+        stages = f"stages {', '.join(map(str, frozen))} frozen" if frozen else "no stage frozen"
+        said = f"lr {lr}, decay {decay}, {stages}{f', and one {partly}' * bool(partly)}"
         _demand_groups(learner(model, lr, decay), model, lr, decay, said)
     model = _with_plain_stage()
+    _demand_groups(learner(model, 1e-3, 0.05), model, 1e-3, 0.05, "lr 1e-3, decay 0.05: tiny rates")
+    _demand_groups(learner(model, 0.03, 1.0), model, 0.03, 1.0, "lr 0.03, decay 1")
     model.head.requires_grad_(False)
     _demand_groups(learner(model, 0.3, 0.9), model, 0.3, 0.9, "lr 0.3, decay 0.9, the head frozen")
     model.features = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    model.head.requires_grad_(True)
-    _demand_groups(learner(model, 0.03, 1.0), model, 0.03, 1.0, "lr 0.03, decay 1, a single stage")
+    model.head = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(2, 2, bias=False))
+    _demand_groups(
+        learner(model, 0.03, 1.0), model, 0.03, 1.0, "lr 0.03, decay 1, a single stage, a head of two modules"
+    )
 
 
 def _with_plain_stage():
+    """Thirteen stages, one without parameters; between them and the head what has none, as in the notebook."""
     from torch import nn
 
     model = nn.Module()
     deep = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.BatchNorm1d(3)))
     stages = nn.Sequential(nn.Linear(3, 4)), deep, nn.BatchNorm1d(3), nn.ReLU(), nn.Sequential(nn.Linear(3, 3))
-    model.features, model.head = nn.Sequential(*stages), nn.Linear(3, 2)
+    model.features = nn.Sequential(*stages, *(nn.Linear(3, 3) for _ in range(8)))
+    model.pool, model.flatten, model.head = nn.AdaptiveAvgPool1d(3), nn.Flatten(), nn.Linear(3, 2)
     return model
 
 
@@ -845,6 +1028,8 @@ def _demand_groups(given, model, lr, decay, said):
     K, names = len(model.features), {id(p): name for name, p in model.named_parameters()}
     of = {name: 0.0 for name in names.values()}
     for group in given:
+        twice = [names.get(id(p)) for n, p in enumerate(group["params"]) if any(p is q for q in group["params"][:n])]
+        expect.true(not twice, f"each parameter is in one group, and once: {twice[:1]} is twice in the same, {said}")
         for p in group["params"]:
             name = names.get(id(p), "")
             expect.true(name, f"groups hold the model's own parameters, {said}", likely="No copies, and no names.")
@@ -855,13 +1040,14 @@ def _demand_groups(given, model, lr, decay, said):
         depth = 0 if name.startswith("head") else K - int(name.split(".")[1])
         wanted[name] = lr * decay**depth if p.requires_grad else 0.0
     yours, expected = (np.array([rates[name] for name in names.values()]) for rates in (of, wanted))
-    if (bad := ~np.isclose(yours, expected)).any():
+    if (bad := ~np.isclose(yours, expected, atol=0)).any():
         first = [(n, a, b) for (n, a), b, wrong in zip(of.items(), expected, bad, strict=True) if wrong][:4]
-        lines = [f"{n}: yours {a:.4g}, expected {b:.4g}" for n, a, b in first]
+        lines = [f"{n}: yours {a:.7g}, expected {b:.7g}" for n, a, b in first]
         raise Complaint(f"the rate of each parameter (0: in no group), {said}", lines, "", yours)
     expect.true(all(group["params"] for group in given), f"no group is empty, {said}")
-    per_stage = {name.rsplit(".", 1)[0].split(".")[0:2][-1] for name, rate in wanted.items() if rate}
-    expect.true(len(given) <= len(per_stage), f"one group for each part, {said}", f"yours    {len(given)} groups")
+    per_part = {name.split(".")[1] if name.startswith("features") else "head" for name, rate in wanted.items() if rate}
+    why = f"one group for each part that learns, {said}"
+    expect.true(len(given) == len(per_part), why, f"yours    {len(given)} groups", f"expected {len(per_part)}")
     torch.optim.SGD(given, lr=1.0)
 
 
@@ -929,6 +1115,12 @@ def _shared(slope):
             ),
         },
         alpha={
+            "α is divided by its length; the formula has no such step.": lambda slope: (
+                _mean_of(slope) / _mean_of(slope).norm()
+            ),
+            "The slopes are averaged over one axis of places; α_c is their mean over both.": (
+                lambda slope: slope.mean(2, keepdim=True)
+            ),
             "The slopes are added up over the places; α is their mean.": lambda slope: slope.sum((2, 3), keepdim=True),
             "Each place has its own slope; α_c is their mean over all places of a channel.": lambda slope: slope,
             "It takes the mean over the channels; α_c is the mean over places, axes 2 and 3.": _shared,
@@ -996,18 +1188,25 @@ def grad_cam(learner, rng):
             model[7].weight.copy_(3 * _draw(rng, *model[7].weight.shape))
         image = _draw(rng, 3, H, W)
         layer, labels = model[cut], (0, K - 1)
+        layer.register_forward_hook(lambda module, inputs, output: None)  # another's, who wants to keep it
+        before = [None if frozen else _draw(rng, *p.shape) for p in model.parameters()]
+        for p, gradient in zip(model.parameters(), before, strict=True):
+            p.grad = None if gradient is None else gradient.clone()
+        own = _hooks(model)
         for label in labels:
             said = f"image (3, {H}, {W}), label {label}{', all weights frozen' * frozen}"
             given = learner(model, layer, image, label)
             tensor(given, said)
+            hooks, gradients = _hooks(model), [p.grad for p in model.parameters()]
             expected = authority(model[: cut + 1], model[cut + 1 :], image, label)
             expect.close(given, expected, why=f"the evidence for the class, {said}", source=source, dtype=image)
             expect.true(not given.requires_grad, f"the map has no gradient, {said}", likely=".detach() it at the end.")
             likely = "The image itself was made to need a gradient, and keeps that: a copy of it, image.clone(), may."
             expect.true(not image.requires_grad, f"the image stays as it is, {said}", likely=likely)
-            _demand_clean(model, f"the hook is gone afterwards, {said}")
-            good = all(p.grad is None for p in model.parameters())
-            likely = "backward() leaves .grad on all weights; torch.autograd.grad leaves nothing."
+            _demand_clean(hooks, own, f"the hook is gone afterwards, {said}")
+            pairs = [*zip(gradients, before, strict=True)]
+            good = all(a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs)
+            likely = "backward() leaves .grad on all weights, zero_grad() clears what was there; torch.autograd.grad does neither."
             expect.true(good, f"no .grad is changed, {said}", likely=likely)
     model, image = _by_hand(), torch.tensor([[[2.0, 0]], [[1, 3]], [[0, 0]]], dtype=torch.float64)
     why = "the example above"
@@ -1021,13 +1220,20 @@ def grad_cam(learner, rng):
     except RuntimeError:
         with_error = True
     expect.true(with_error, "an error of the model is not swallowed")
-    _demand_clean(broken, "the hook is gone also where the model raises an error: try ... finally")
+    _demand_clean(_hooks(broken), [], "the hook is gone also where the model raises an error: try ... finally")
 
 
-def _demand_clean(model, why):
-    hooks = [name for name, m in model.named_modules() for kind in _HOOKS for _ in getattr(m, kind)]
+def _demand_clean(hooks, before, why):
     likely = "The hook stays on the layer, and slows and fills every later forward: handle.remove(), in `finally`."
-    expect.true(not hooks, why, f"hooks on {hooks[:3]}", likely=likely)
+    more, fewer = set(hooks) - set(before), set(before) - set(hooks)
+    expect.true(not more, why, f"hooks on {sorted({name for name, _ in more})[:3]}", likely=likely)
+    likely = "Another's hook was on the layer, and is gone: remove your own by its handle."
+    expect.true(not fewer, why.replace("the hook is gone", "others' hooks stay"), likely=likely)
+
+
+def _hooks(model):
+    """All hooks on a model's modules: (name of the module, number of the hook)."""
+    return [(name, n) for name, m in model.named_modules() for kind in _HOOKS for n in getattr(m, kind)]
 
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
@@ -1058,7 +1264,7 @@ class _Disk:
     """Files with pictures, and a compute that notes what it is asked for."""
 
     def __init__(self, folder):
-        self.folder, self.calls, self.times = Path(folder), [], itertools.count(1)
+        self.folder, self.calls, self.times, self.kind = Path(folder), [], itertools.count(1), np.float32
 
     def write(self, name, content, like=None):
         path = self.folder / name
@@ -1071,7 +1277,7 @@ class _Disk:
     def compute(self, factor):
         def compute(paths):
             self.calls.append(paths)
-            return np.array([self.row(Path(path).read_bytes(), factor) for path in paths], np.float32).reshape(-1, 3)
+            return np.array([self.row(Path(path).read_bytes(), factor) for path in paths], self.kind).reshape(-1, 3)
 
         return compute
 
@@ -1115,9 +1321,13 @@ def _cached_features(learner, rng, disk):
         if disk.calls and not asked:
             raise Complaint(why, ["compute was called with an empty list"], "Where nothing is new, do not call it.")
         lines = f"computed {names}", f"expected {len(expected)} picture{'s' * (len(expected) != 1)}"
+        if disk.calls and expected and set(got) - set(expected):
+            likely = "More is computed than is new: compute gets the new pictures only, each once."
         expect.true(got == sorted(expected), why, *lines, likely=likely)
         if disk.calls:
             expect.kind(disk.calls[0], list, f"{why}: compute gets a list of paths")
+            good = all(path in paths for path in asked)
+            expect.true(good, f"{why}: compute gets paths out of `paths`, as they are", f"yours    {asked[0]!r}")
         wanted = [
             disk.row(Path(path).read_bytes(), of)
             for path, of in zip(paths, factor[1:] or factor * len(paths), strict=True)
@@ -1153,17 +1363,30 @@ def _cached_features(learner, rng, disk):
     likely = "Names and values of the settings both count: json.dumps(settings, sort_keys=True)."
     run(paths[:1], settings | {"stages": 96, "size": 13}, [3.0], now[:1], "two values exchanged", likely)
     run(paths[:1], {"network": "lite0", "width": 96, "stages": 13}, [4.0], now[:1], "another name of a setting", likely)
-    likely = "Names and values run together: a separator between them, as in json.dumps."
+    likely = (
+        "Names and values run together, or some are left out: json.dumps(settings, sort_keys=True) has all of them."
+    )
     run(paths[:1], {"network": "lite0", "size": 9, "stages": 613}, [5.0], now[:1], "size 9 and stages 613", likely)
     run(paths[:1], {"network": "lite0", "size": 961, "stages": 3}, [6.0], now[:1], "size 961 and stages 3", likely)
-    run(
-        paths[:1],
-        {"network": "lite0", "size": "96", "stages": 13},
-        [7.0],
-        now[:1],
-        "the text 96 is not the number",
-        likely,
+    likely = "Every setting counts: json.dumps(settings, sort_keys=True) has all of them."
+    run(paths[:1], {"network": "lite1", "size": 96, "stages": 13}, [8.0], now[:1], "another value of network", likely)
+    likely = (
+        "The value is in the key, and not what kind it is: json.dumps of the settings, or repr, tells 96 from '96'."
     )
+    run(paths[:1], {"network": "lite0", "size": "96", "stages": 13}, [7.0], now[:1], "the text 96, not 96", likely)
+    likely = "A number is cut or rounded on its way into the key: json.dumps and repr keep all its digits."
+    for n, scale in enumerate((0.5, 0.7, 0.1, 0.1000001, 1234567, 1234568)):
+        said = f"scale {scale}, which was not there before"
+        run(paths[:1], {"network": "lite0", "scale": scale}, [9.0 + n], now[:1], said, likely)
+    likely = "Every byte counts, whatever is made of text or lines: hash path.read_bytes(), all of it."
+    line = bytes(rng.integers(65, 91, 20))
+    long = bytes(rng.integers(0, 256, 70_000, np.uint8)) * 16
+    for first, second, what in (
+        (line + b"\r\n" + line, line + b"\n" + line, "two that differ in the end of a line"),
+        (long + b"a", long + b"b", "two of a megabyte that differ in the last byte"),
+    ):
+        both = [disk.write(f"{what[-9:]} {n}.png", content) for n, content in enumerate((first, second))]
+        run(both, settings, [1.0], [first, second], what, likely)
     fresh, last = bytes(rng.integers(1, 255, 30)), bytes(rng.integers(1, 255, 31))
     twins = [disk.write(name, fresh) for name in ("t1.png", "t2.png")]
     more = [twins[0], paths[0], disk.write("last.png", last), twins[1], twins[0]]
@@ -1173,3 +1396,10 @@ def _cached_features(learner, rng, disk):
     expect.kind(given, np.ndarray, "the result is an array")
     expect.shape(given, (2, 3), "a row for each path")
     expect.dtype(given, np.float32, "the kind of numbers that compute gave")
+    disk.kind = np.float64
+    given = learner([disk.write("double.png", fresh + last)], settings, {}, disk.compute(1.0))
+    expect.dtype(given, np.float64, "the kind of numbers that compute gave, here 64-bit floats")
+    disk.kind = np.float32
+    cache.update({f"{n:064x}": np.float32([n, n, n]) for n in range(20_000)})
+    likely = "Entries are never taken out, however many there are."
+    run([disk.write("new.png", last + fresh)], settings, [1.0], [last + fresh], "a cache of 20,000 entries", likely)

@@ -310,6 +310,11 @@ def square_kernel(conv, height, width):
     )
 
 
+@wrong("conv_macs", says="kernel_size is a pair")
+def square_of_a_pair(conv, height, width):
+    return places(conv, height, width) * conv.out_channels * (conv.in_channels // conv.groups) * conv.kernel_size**2
+
+
 @wrong("conv_macs", says="gives a float")
 def as_a_float(conv, height, width):
     kh, kw = conv.kernel_size

@@ -662,6 +662,7 @@ def _macs(
         },
         area={
             "It squares the first side of the kernel: kh · kw.": lambda k: k[0] ** 2,
+            "kernel_size is a pair, which has no square: kh, kw = conv.kernel_size, then kh · kw.": lambda k: k**2,
             "The kernel's area is missing: kh · kw multiplications for each channel.": lambda k: 1,
             "It takes one side of the kernel: kh · kw.": lambda k: k[0],
         },

@@ -520,7 +520,7 @@ def linear_probe(learner, rng):
     def authority(X, y, folds, Cs):
         return _probe(X, y, folds, Cs)
 
-    for N, D, K, Cs in ((40, 6, 3, (1e-3, 0.03, 1.0, 9.0)), (37, 9, 2, (0.02, 0.5, 10.0)), (45, 4, 4, (0.3, 3.0))):
+    for N, D, K, Cs in ((40, 6, 3, (1e-3, 0.03, 1.0, 30.0)), (37, 9, 2, (0.02, 0.5, 100.0)), (45, 4, 4, (0.3, 3.0))):
         y = rng.permutation(np.arange(N) % K)
         X = rng.normal(size=(N, D)) * rng.uniform(0.3, 3, size=D) + 1.5 + 0.9 * np.eye(K, D)[y]
         order = rng.permutation(N)[2 * (N < 40) :]  # in the second case two rows are in no fold

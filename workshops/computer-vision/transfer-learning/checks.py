@@ -515,9 +515,9 @@ def _normalised(X):
     seconds=60,
 )
 def linear_probe(learner, rng):
-    for case in ((31, 4, 3, (1e-3, 0.03, 0.9)), (27, 5, 2, (0.02, 0.5))):
+    for case in ((31, 4, 3, (1e-3, 0.03, 0.9, 9.0)), (27, 5, 2, (0.02, 0.5))):
         N, D, K, Cs = case
-        *rows, right = _rows_of_classes(int(rng.integers(2**31)), *case)
+        *rows, right = _rows_of_classes(int(rng.choice(_SEEDS)), *case)
         _compare(learner, *rows, Cs, f"{N} rows, {D} features, {K} classes, Cs {Cs}", right)
     y = np.arange(24) % 2
     X = np.c_[np.where(y, 2.0, -2.0), rng.normal(size=24) / 9]
@@ -544,22 +544,20 @@ def _near_tie():
     return X, y, [(np.arange(40), np.arange(40, 440))]
 
 
+_SEEDS = (8, 22, 29, 43, 45, 59)
+"""With these the best of four Cs is neither the first nor the last, and the one before it is within its spread over the
+folds."""
+
+
 @functools.lru_cache(maxsize=32)  # the known mistakes are tried on the same rows
 def _rows_of_classes(seed, N, D, K, Cs):
-    """Features, labels, folds of unequal sizes, and what scikit-learn makes of them; with more than two Cs the best
-    score is neither the first nor the last, and the one before it is within its spread over the folds."""
+    """Features, labels, folds of unequal sizes, and what scikit-learn makes of them."""
     rng = np.random.default_rng(seed)
-    while True:
-        y = rng.permutation(np.arange(N) % K)
-        X = rng.normal(size=(N, D)) * rng.uniform(0.3, 3, size=D) + 1.5 + 0.9 * np.eye(K, D)[y]
-        order = rng.permutation(N)[2 * (N < 30) :]  # in the second case two rows are in no fold
-        folds = [(np.setdiff1d(order, val), val) for val in np.split(order, [N // 5, N // 2])]
-        each = np.array([[_fitted(X[a], y[a], C).score(X[b], y[b]) for a, b in folds] for C in Cs])
-        scores, error = each.mean(1), each.std(1, ddof=1) / len(folds) ** 0.5
-        best = int(scores.argmax())
-        near = 0 < best < len(Cs) - 1 and scores[best] - error[best] < scores[best - 1] < scores[best]
-        if near or len(Cs) == 2:
-            return X, y, folds, (scores, _fitted(X, y, Cs[best]).coef_, Cs[best])
+    y = rng.permutation(np.arange(N) % K)
+    X = rng.normal(size=(N, D)) * rng.uniform(0.3, 3, size=D) + 1.5 + 0.9 * np.eye(K, D)[y]
+    order = rng.permutation(N)[2 * (N < 30) :]  # in the second case two rows are in no fold
+    folds = [(np.setdiff1d(order, val), val) for val in np.split(order, [N // 5, N // 2])]
+    return X, y, folds, _theirs(X, y, folds, Cs)
 
 
 def _theirs(X, y, folds, Cs):

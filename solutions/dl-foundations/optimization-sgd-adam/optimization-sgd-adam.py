@@ -618,7 +618,7 @@ def warmup_cosine(t, steps, warmup, eta_max, eta_min=0.0):
 lab.check(warmup_cosine)
 
 # %% [markdown]
-# Four schedules, with the same optimiser and the same highest rate, on purpose rather high. About 8 s.
+# Four schedules, with the same optimiser and the same highest rate, on purpose rather high. About 10 s.
 
 # %%
 EPOCH = -(-len(x_train) // 128)  # 79 steps
@@ -762,7 +762,7 @@ unfair = {name: race(name, 1e-3)[1] for name in OPTIMISERS}
 print("all with η = 0.001:", {name: f"{accuracy:.0%}" for name, accuracy in unfair.items()})
 
 # %% [markdown]
-# RMSprop and Adam win by far, and it means nothing. The fair race: each gets **five rates**, a factor of about three apart, around where a range test points; the best on validation images is kept, and must not lie at the end of its list. Thirty trainings, about 15 s.
+# RMSprop and Adam win by far, and it means nothing. The fair race: each gets **five rates**, a factor of about three apart, around where a range test points; the best on validation images is kept, and must not lie at the end of its list. Thirty trainings, about 20 s.
 
 # %%
 GRID = {
@@ -790,7 +790,7 @@ ax = plot.curves(
 _ = ax.set_ylim(65, 90)
 
 # %% [markdown]
-# Now the final: best rate, three new seeds, measured once on the test images. Plain SGD, tuned with the same budget, is the baseline. About 10 s.
+# Now the final: best rate, three new seeds, measured once on the test images. Plain SGD, tuned with the same budget, is the baseline. About 12 s.
 
 # %%
 finals = {}

@@ -580,7 +580,7 @@ lab.check(train_epoch)
 
 # %% [markdown]
 # Three sets of images, three jobs: 55,000 to train on, 5,000 for *validation* (to compare choices), and 10,000 for *testing*, which we touch
-# only when all choices are made: a score on images that guided a choice would be too good. Training takes about 10 s.
+# only when all choices are made: a score on images that guided a choice would be too good. Training takes about 15 s.
 
 # %%
 x_all = torch.tensor(mnist.x_train, dtype=torch.float32, device=device) / 255
@@ -700,7 +700,7 @@ plot.images(
 #
 # Is a larger network better, and by how much? An experiment needs a baseline that had a fair chance. Ours is *logistic regression*, no hidden layer:
 # `MLP([784, 10])`, for which we try five learning rates and keep the best on the validation set. All
-# networks below train on the same 12,000 images for 5 epochs, with one recipe. About 15 s.
+# networks below train on the same 12,000 images for 5 epochs, with one recipe. About 20 s.
 
 # %%
 small_x, small_y = x_train[:12_000], y_train[:12_000]

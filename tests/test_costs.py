@@ -17,9 +17,11 @@ from made_up import write
 
 CONFTEST = """
 import os
+import costs
 from atlas.authoring import runs
 pytest_plugins = ["parts", "costs"]
 runs.WORKSHOP_SECONDS = {seconds}
+costs.LONGER.clear()
 os.getloadavg = lambda: ({load}, {load}, {load})
 """
 TESTS = """

@@ -1294,3 +1294,13 @@ def with_another_hash(paths, settings, cache, compute):
         for k, row in zip(missing, compute([*missing.values()]), strict=True):
             cache[k] = np.asarray(row)
     return np.vstack([cache[key(path)] for path in paths])
+
+
+@right("preprocess")
+def cropped_by_pil(image, size):
+    picture = Image.fromarray(image)
+    factor = size / min(picture.size)
+    picture = picture.resize([round(side * factor) for side in picture.size], resample=Image.Resampling.BICUBIC)
+    left, top = ((side - size) // 2 for side in picture.size)
+    square = np.array(picture.crop((left, top, left + size, top + size)), dtype=np.float32)
+    return torch.from_numpy(((square - 127) / 128).transpose(2, 0, 1).copy())

@@ -28,7 +28,7 @@ weights = atlas.data.load("efficientnet-lite0")
 stamps
 
 # %% [markdown]
-# ## 1 · A network that has seen a million pictures (5 min)
+# ## 1 · A network that has seen a million pictures (6 min)
 #
 # EfficientNet-Lite0 (Tan and Le, 2019; the weights are under the licence Apache-2.0) was trained on ImageNet's 1.3 million photographs in 1,000 classes. It is a chain of the inverted residual blocks of *modern-cnns-resnet-densenet* (more channels within than at both ends), without squeeze-and-excitation (weights for channels) and with ReLU6, $\min(6, \max(0, x))$. We take it apart into 18 *stages*, of which stage 0 is the first convolution, 1 to 16 are blocks, and 17 is a last convolution to 1,280 channels. Then come the mean over all places, and a linear *head*.
 
@@ -185,7 +185,7 @@ majority = np.mean([(y[te] == np.bincount(y[te]).argmax()).mean() for _, te in S
 print(f"who always says mammals is right in {majority:.1%} of the test pictures")
 
 # %% [markdown]
-# ## 4 · Features, once (6 min)
+# ## 4 · Features, once (7 min)
 #
 # Take the head off, and what comes out is 1,280 numbers for each picture, its *features* $f(x)$. The network that makes them does not change, so they need to be computed only once, and every experiment after that costs nearly nothing.
 
@@ -195,10 +195,10 @@ def extract_features(model, pictures, batch_size=32):
     """What a model makes of each picture, in batches.
 
     model: maps (B, 3, H, W) to (B, D), in whatever mode; it is in evaluation mode afterwards.
-    pictures: (N, 3, H, W). Each goes through once, never more than batch_size together, and no graph
-    is recorded, which would keep all maps in memory.
-    Returns a tensor (N, D) in the order of the pictures. What comes out for a picture does not depend
-    on those beside it.
+    pictures: (N, 3, H, W). Each goes through once, never more than batch_size together, and no
+    graph is recorded, which would keep all maps in memory.
+    Returns a tensor (N, D) in the order of the pictures. What comes out for a picture does not
+    depend on those beside it.
     """
     # TODO: the mode, no graph (torch.no_grad), pictures.split(batch_size), torch.cat.
     ### BEGIN SOLUTION
@@ -555,7 +555,8 @@ def measure(model, rows):
 
 
 def fine_tune(model, train, test, lr, decay, epochs=3, seed=0):
-    """Train on. Returns a row (train loss, test loss, test accuracy) before, and one for each epoch.
+    """Train on. Returns a row (train loss, test loss, test accuracy) before, and one for each
+    epoch.
 
     A row's train loss is the mean while that epoch learns, the rest is measured after it.
     """
@@ -699,7 +700,8 @@ def grad_cam(model, layer, image, label):
     model: in evaluation mode, maps (B, 3, H, W) to logits (B, K); its parameters may all be frozen.
     layer: a module of it with output (B, C, H', W'). image: (3, H, W). label: a class.
     Returns M of the formula, (H', W'), without gradient, of the image's dtype. The hook is gone
-    afterwards, also where the model raises an error; image, .grad and others' hooks stay as they are.
+    afterwards, also where the model raises an error; image, .grad and others' hooks stay as they
+    are.
     """
     # TODO: hook, forward of image[None], torch.autograd.grad of the logit to what was kept.
     # Where all weights are frozen there is no graph, unless a copy of the image needs a gradient.

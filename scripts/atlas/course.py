@@ -30,7 +30,7 @@ _TITLES = {
     "frameworks/pytorch/training-loops": "Training Loops",
     "frameworks/pytorch/pytorch-model-export-deployment": "Model Export and Deployment",
     "computer-vision/cnn-basics": "CNN Basics",
-    "computer-vision/modern-cnns-resnet-densenet": "Modern CNNs: ResNet and DenseNet",
+    "computer-vision/modern-cnns-resnet-densenet": "Modern CNNs: ResNet, DenseNet and Vision Transformers",
     "computer-vision/transfer-learning": "Transfer Learning",
     "sequence-modeling/rnn-lstm-gru": "RNN, LSTM and GRU",
     "sequence-modeling/sequence-to-sequence": "Sequence to Sequence",

@@ -620,7 +620,7 @@ assert ends["random head, 1e-3"] < ends["probe first, 1e-4"]
 assert max(run[-1, 0] for name in RECIPES for run in runs[name]) < 0.4
 
 # %% [markdown]
-# **Question.** The careful recipes gain two or three points over the probe here, with other splits nothing, and one split differs from the next by more. Is it worth it?
+# **Question.** The careful recipes gain one or two points over the probe here, with other splits nothing, and one split differs from the next by more. Is it worth it?
 #
 # <details><summary>Answer</summary>
 #

@@ -567,7 +567,7 @@ def _theirs(X, y, folds, Cs):
 
 
 def _compare(learner, X, y, folds, Cs, said, right=None):
-    from sklearn.linear_model import LogisticRegression as kind
+    from sklearn.linear_model import LogisticRegression
 
     wanted, coef, best = right or _theirs(X, y, folds, Cs)
     given = learner(X.copy(), y.copy(), [(a.copy(), b.copy()) for a, b in folds], Cs)
@@ -575,7 +575,7 @@ def _compare(learner, X, y, folds, Cs, said, right=None):
     likely = "Every fit is a LogisticRegression on X as it is, with no other class around it or in its place."
     if np.ndim(probe) or np.isscalar(probe):
         likely = "Return probe, scores, in this order."
-    expect.kind(probe, kind, "the first result is the fitted probe", likely=likely)
+    expect.kind(probe, LogisticRegression, "the first result is the fitted probe", likely=likely)
     likely = "Every fit is LogisticRegression(C=C, max_iter=5000): with fewer steps it may end too early."
     expect.equal(probe.max_iter, 5000, why="max_iter of the probe", source="the exercise", likely=likely)
     if not hasattr(probe, "coef_"):

@@ -37,6 +37,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
         def _split_scope(self, nodeid: str) -> str:
             return unit(nodeid)
 
+        def remove_node(self, node) -> str | None:
+            """The test with which a worker died, as what its time limit ended; else it would be run again for ever."""
+            work = self.assigned_work[node]
+            died = next(((of, each) for of in work.values() for each, done in of.items() if not done), None)
+            if died:
+                died[0][died[1]] = True
+            super().remove_node(node)
+            return died[1] if died else None
+
     return Units(config, log)
 
 

@@ -502,9 +502,9 @@ def test_start_without_the_notebook_names_the_command_that_brings_it(atlas, smal
 def get(address: str, path: str = "") -> int:
     """The status that a server answers, through no proxy."""
     url = urlparse(address)
-    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=10)
-    connection.request("GET", path or f"{url.path}?{url.query}")
-    return connection.getresponse().status
+    with contextlib.closing(http.client.HTTPConnection(url.hostname, url.port, timeout=10)) as connection:
+        connection.request("GET", path or f"{url.path}?{url.query}")
+        return connection.getresponse().status
 
 
 @pytest.fixture

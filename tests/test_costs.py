@@ -113,3 +113,14 @@ def test_two_workers_share_the_work_by_what_is_prepared_together(run, small_cour
     assert {"test_one.py", "test_two.py", "test_proofs.py cnn-basics", "test_proofs.py attention-basics"} <= {*workers}
     assert all(len(by) == 1 for by in workers.values())
     assert parts.unit("tests/test_workshops.py::test_a[x]") != parts.unit("tests/test_workshops.py::test_b[x]")
+
+
+def test_a_test_that_hangs_is_ended_and_named_and_the_others_run(run, small_course):
+    write(
+        small_course / "test_hang.py",
+        "import threading\n\ndef test_it():\n    threading.Event().wait()\n\ndef test_b(): pass",
+    )
+    limit = ("-o", "faulthandler_timeout=2", "-o", "faulthandler_exit_on_timeout=true")
+    _, written = ended(run("-n", "2", *limit, seconds=100))
+    assert re.search(r"FAILED test_hang.py::test_it - worker 'gw\d' crashed", written)
+    assert "1 failed, 4 passed" in written

@@ -80,11 +80,13 @@ class Lab:
         return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30)
 
     def ask(self, path: str, method: str = "GET"):
-        return json.load(self.open(path, method))
+        with self.open(path, method) as answered:
+            return json.load(answered)
 
     def as_a_browser(self, host: str, origin: str) -> dict[str, str]:
         """The headers of a page that was opened with the token: from then on a browser has a cookie instead."""
-        cookies = self.open(f"lab?token={self.token}", Authorization="", Host=host).headers.get_all("Set-Cookie")
+        with self.open(f"lab?token={self.token}", Authorization="", Host=host) as page:
+            cookies = page.headers.get_all("Set-Cookie")
         return {"Host": host, "Origin": origin, "Cookie": "; ".join(each.partition(";")[0] for each in cookies)}
 
     def in_a_terminal(self, typed: str, headers: dict[str, str] | None = None) -> str:

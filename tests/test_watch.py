@@ -625,6 +625,40 @@ def test_an_endless_loop_ends_in_another_thread_too(answer):
     assert "stopped after 0.4 s" in outcomes[0].text()
 
 
+ENDS_THREADS = """
+import queue, sys, threading, time
+from atlas.checking import limit
+
+full, lock = queue.Queue(1), threading.Lock()
+full.put(1)
+lock.acquire()
+waits = {WAITS}
+thread = threading.Thread(target=waits, daemon=True)
+thread.start()
+time.sleep(0.1)
+limit.end([thread])
+assert thread.is_alive() == {REMAINS}
+sys.settrace(lambda *_: None)
+(lambda: None)()  # stands still here where an exception has not arrived anywhere
+print("goes on")
+"""
+
+
+@pytest.mark.parametrize(
+    ("waits", "remains"),
+    [
+        ("lambda: full.put(2)", False),
+        ("lambda: [0 for _ in iter(int, 1)]", False),
+        ("threading.Event().wait", False),
+        ("lock.acquire", True),
+    ],
+)
+def test_threads_that_a_check_leaves_are_ended_and_lines_can_be_traced_afterwards(waits, remains):
+    program = ENDS_THREADS.format(WAITS=waits, REMAINS=remains)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert run.stdout == "goes on\n", run.stderr
+
+
 def test_an_import_is_not_cut_short_and_what_follows_is(tmp_path, monkeypatch):
     for name in ("takes_its_time.py", "takes_its_time_too.py"):
         (tmp_path / name).write_text("import time\ntime.sleep(0.7)\nready = True\n")

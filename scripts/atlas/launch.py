@@ -160,10 +160,10 @@ def _wait_until_it_answers(server: subprocess.Popen, log: Path, info: Path) -> i
     while server.poll() is None:
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
             port = json.loads(info.read_text(encoding="utf-8"))["port"]
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
-            connection.request("GET", "/api")
-            if connection.getresponse().status == 200:
-                return port
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
+                connection.request("GET", "/api")
+                if connection.getresponse().status == 200:
+                    return port
         if time.monotonic() > deadline:
             raise CourseError(f"JupyterLab did not answer within {START_SECONDS:g} s. The end of {log}:\n{_tail(log)}")
         time.sleep(0.1)

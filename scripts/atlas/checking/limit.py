@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class TimeLimit:
             self._handler = signal.signal(signal.SIGALRM, self._ring)
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
         else:
-            self._thread, self._done = ctypes.c_ulong(threading.get_ident()), threading.Event()
+            self._thread, self._done = threading.get_ident(), threading.Event()
             self._watcher = threading.Thread(target=self._watch, daemon=True)
             self._watcher.start()
 
@@ -105,9 +105,9 @@ class TimeLimit:
     def _watch(self) -> None:
         wait = self._seconds
         while not self._done.wait(wait):
-            left = self._left(sys._current_frames().get(self._thread.value), self._tracing)
+            left = self._left(sys._current_frames().get(self._thread), self._tracing)
             if not left:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(TimeUp))
+                _send(TimeUp, self._thread)
             wait = left or _AGAIN
 
     def _left(self, frame: types.FrameType | None, tracing: Any) -> float:
@@ -117,6 +117,47 @@ class TimeLimit:
             return self._seconds
         self._up = self._up or self._clock.seconds() >= self._seconds
         return 0 if self._up else max(self._seconds - self._clock.seconds(), 0.01)
+
+
+def end(threads: Iterable[threading.Thread]) -> None:
+    """End threads in which learner code runs, by SystemExit; one that waits for a queue or an event is woken for it.
+
+    Where a thread waits for something else its exception would wait too; and as long as one does, Python 3.11 stands
+    still for ever at the first line that is traced, by a debugger or by a TimeUp (see `_stop`).
+    """
+    alive = [thread for thread in threads if thread.is_alive()]
+    for thread in alive:
+        _send(SystemExit, thread.ident)
+        frame = sys._current_frames().get(thread.ident)
+        if frame is not None and frame.f_code is threading.Condition.wait.__code__:
+            with contextlib.suppress(KeyError, RuntimeError):  # not waiting yet, or no more
+                frame.f_locals["waiter"].release()
+    until = time.monotonic() + _AGAIN
+    for thread in alive:
+        thread.join(max(0, until - time.monotonic()))
+    if any(thread.is_alive() for thread in alive):
+        _take_in()
+
+
+def _take_in() -> None:
+    """Let Python believe that every asynchronous exception has arrived: it does when one arrives at any thread."""
+    ready = threading.Event()
+
+    def receive() -> None:
+        with contextlib.suppress(SystemExit):
+            ready.set()
+            while True:
+                time.sleep(0)
+
+    receiver = threading.Thread(target=receive, daemon=True)
+    receiver.start()
+    ready.wait()
+    _send(SystemExit, receiver.ident)
+    receiver.join()
+
+
+def _send(exception: type[BaseException], thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(exception))
 
 
 class _Clock:

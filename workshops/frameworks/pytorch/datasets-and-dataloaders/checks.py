@@ -5,7 +5,6 @@ is waited for with a timeout.
 """
 
 import contextlib
-import ctypes
 import functools
 import gc
 import inspect
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atlas.checking import Complaint, array, exercise, expect, governed, parts, tensor, torch_generator
+from atlas.checking import Complaint, array, exercise, expect, governed, limit, parts, tensor, torch_generator
 from atlas.checking.world import generator_states, replaced
 
 # ------------------------------------------------------------------------------------------------ FolderDataset
@@ -1390,7 +1389,7 @@ _DIED = []
 
 @contextlib.contextmanager
 def _threads():
-    """Notes the threads that are started, makes them daemons, and ends those that still compute at the end."""
+    """Notes the threads that are started, makes them daemons, and ends those that still run at the end."""
     started, start = [], threading.Thread.start
     _DIED.clear()
 
@@ -1407,11 +1406,7 @@ def _threads():
         try:
             yield started
         finally:
-            for thread in started:
-                if thread.is_alive():
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
-                    )
+            limit.end(started)
 
 
 @contextlib.contextmanager

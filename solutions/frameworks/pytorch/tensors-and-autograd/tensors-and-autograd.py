@@ -469,22 +469,22 @@ _ = plot.weights(
 )
 
 # %% [markdown]
-# `torch.func.jacrev` computes rows, `jacfwd` columns, all of them as one computation (`vmap`): the factor between both is far below 784/10. Measure both where $n < m$ and where $n > m$.
+# `torch.func.jacrev` computes rows, `jacfwd` columns, all of them as one computation (`vmap`): the factor between both is far below 2000/10. Measure both where $n < m$ and where $n > m$.
 
 # %%
-down, up = torch.randn(10, 784) / 28, torch.randn(784, 10) / 3
+down, up = torch.randn(10, 2000) / 45, torch.randn(2000, 10) / 3
 spent = {}
-print("                      by rows  by columns")
+print("                       by rows  by columns")
 for name, f, point in (
-    ("784 numbers to 10", lambda x: torch.tanh(down @ x), torch.randn(784)),
-    ("10 numbers to 784", lambda x: torch.tanh(up @ x), torch.randn(10)),
+    ("2000 numbers to 10", lambda x: torch.tanh(down @ x), torch.randn(2000)),
+    ("10 numbers to 2000", lambda x: torch.tanh(up @ x), torch.randn(10)),
 ):
     for way in (torch.func.jacrev, torch.func.jacfwd):
-        way(f)(point)  # once to warm up
-        begin = time.perf_counter()
-        for _ in range(10):
+        spent[name, way] = np.inf
+        for _ in range(10):  # the fastest counts: the first must warm up, others may wait for the core
+            begin = time.perf_counter()
             found = way(f)(point)
-        spent[name, way] = (time.perf_counter() - begin) * 100  # ms for one
+            spent[name, way] = min(spent[name, way], 1000 * (time.perf_counter() - begin))  # ms
         assert torch.allclose(found, jacobian(f, point), atol=1e-5)
     by_rows, by_columns = spent[name, torch.func.jacrev], spent[name, torch.func.jacfwd]
     print(f"{name}   {by_rows:6.2f} ms   {by_columns:6.2f} ms")
@@ -500,8 +500,8 @@ for name, f, point in (
 
 # %% tags=["instructor"]
 assert accuracy > 0.8 and J.shape == (10, 784)
-factor = spent["784 numbers to 10", torch.func.jacfwd] / spent["784 numbers to 10", torch.func.jacrev]
-assert 1 < factor < 78
+factor = spent["2000 numbers to 10", torch.func.jacfwd] / spent["2000 numbers to 10", torch.func.jacrev]
+assert 2 < factor < 200
 
 # %% [markdown]
 # ## 6 · Curvature without the Hessian (9 min)

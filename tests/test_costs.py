@@ -89,8 +89,7 @@ def test_a_run_that_fails_on_a_busy_machine_names_the_load(run, good, load, told
 
 def test_a_run_that_is_ended_by_force_says_which_test_was_running(run):
     process = run("-s", wait=60)
-    while "waiting" not in process.stdout.readline():
-        pass
+    assert any("waiting" in line for line in process.stdout)
     process.send_signal(signal.SIGTERM)
     began = time.monotonic()
     code, written = ended(process)

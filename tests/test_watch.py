@@ -698,18 +698,18 @@ def test_a_check_on_large_arrays_and_long_lists_is_fast():
     def large(learner, rng):
         expect.close(learner(np.ones((500, 500))), np.ones((500, 500)), why="", source="")
 
-    began = time.monotonic()
+    began = time.process_time()
     told(lambda x: x * 2, large)
     told(lambda x: [1.0] * 200_000, large)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_check_takes_milliseconds():
     run_check(softmax, right)
-    began = time.monotonic()
+    began = time.process_time()
     for _ in range(20):
         run_check(softmax, right)
-    assert (time.monotonic() - began) / 20 < 0.05
+    assert (time.process_time() - began) / 20 < 0.05
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux tells what a thread waits for")

@@ -232,16 +232,17 @@ lab.check(dot_scores)
 
 # %%
 widths, largest = (4, 16, 64, 192, 768), {"without the root": [], "divided by the root": []}
-print("   E   spread of scores   largest weight   slope of softmax there, divided")
+print("       without the root           divided by it")
+print("   E   spread largest slope       spread largest slope")
 torch.manual_seed(0)
 for E in widths:
     q, k = torch.randn(500, 1, E), torch.randn(500, 10, E)
-    scaled = dot_scores(q, k, torch.eye(E))
-    for name, scores in zip(largest, (scaled * E**0.5, scaled), strict=True):
+    divided, line = dot_scores(q, k, torch.eye(E)), f"{E:4}"
+    for name, scores in zip(largest, (divided * E**0.5, divided), strict=True):
         w = masked_softmax(scores, torch.ones(500, 10, dtype=torch.bool)).max(2).values
         largest[name].append(w.mean().item())
-        slope = (w * (1 - w)).mean()
-        print(f"{E:4} {scores.std():18.2f} {largest[name][-1]:16.2f} {slope:9.3f}   {name}")
+        line += f"{scores.std():9.2f} {w.mean():7.2f} {(w * (1 - w)).mean():5.2f}    "
+    print(line)
 _ = plot.curves(
     {name: (np.array(widths), values) for name, values in largest.items()},
     xlabel="E, width of the keys",

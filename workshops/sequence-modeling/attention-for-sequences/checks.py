@@ -182,6 +182,12 @@ def masked_softmax(learner, rng):
     given = learner(e, m)
     tensor(given, "the example above")
     expect.close(given, [[[0.25, 0.75, 0.0]]], why="the example above", source="by hand")
+    likely = "exp of large scores overflows: .softmax(2) takes the largest off first, once padding is left out."
+    for far, reading in ((0.0, ""), (1000.0, likely)):
+        scores = torch.tensor(rng.normal(size=(3, 2, 5))) + far
+        mask = torch.tensor(mask_of(rng, (3, 5))) > 0
+        why = f"softmax over the letters, 0 at padding, scores near {far:g}"
+        expect.close(learner(scores, mask), authority(scores, mask), why=why, source=source, likely=reading)
     agree(
         lambda scores, mask: learner(scores, mask > 0),
         authority,

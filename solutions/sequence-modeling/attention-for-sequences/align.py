@@ -412,7 +412,7 @@ def draw_maps(path, words, said, maps):
     figure = Figure(figsize=(1 + 0.36 * sum(map(len, words)) + len(words), 4), layout="constrained")
     panels = figure.subplots(1, len(words), squeeze=False, width_ratios=[len(word) for word in words])
     for ax, word, phonemes, weights in zip(panels[0], words, said, maps, strict=True):
-        ax.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+        ax.imshow(weights.numpy(), cmap="Blues", vmin=0, vmax=1)
         ax.set_xticks(range(len(word)), list(word))
         ax.set_yticks(range(len(phonemes)), phonemes)
         ax.set(xlabel="letters", title=word)

@@ -3,8 +3,8 @@
 What it has in common with others is in test_scripts.py.
 """
 
+import functools
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -19,6 +19,11 @@ SOURCE = WORKSHOP.solution_folder / "align.py"
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SMALL = ["--width", "16", "--words", "300", "--device", "cpu"]
 ATTENTIONS = ["dot", "additive", "mean", "none"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def words_are_read_once(script):
+    script.load_words = functools.cache(script.load_words)
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -104,15 +109,17 @@ def test_the_rules_answers_are_exported(script):
     assert [len(kept["answers"][name]) for name in ("test", "long")] == [2000, 596] and len(kept["letters"]) == 2000
 
 
-def test_the_project_measures_homophones_and_writes_its_numbers(script, capsys, monkeypatch):
+def test_the_project_counts_homophones_as_right(script, monkeypatch):
     monkeypatch.setitem(sys.modules, "align", script)
     spec = importlib.util.spec_from_file_location("project_spelling", WORKSHOP.solution_folder / "project_spelling.py")
     project = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(project)
     words, symbols = script.load_words()
-    assert {"night", "knight"} <= project.homophones(words)["N", "AY", "T"]
+    same_sound = project.homophones(words)
+    assert {"night", "knight"} <= same_sound["N", "AY", "T"]
     sounds, lengths = project.sounds_of([["N", "AY", "T"], ["AH"]], symbols)
     assert sounds.shape == (2, 3) and lengths.tolist() == [3, 1]
-    project.main(["--quick", "--out", "out"])
-    written = json.loads(Path("out/spelling.json").read_text())
-    assert written["the word itself"]["right"] == 1 and written["rules"]["right"] > written["dot, seed 0"]["right"]
+    listener = script.Speaker(len(symbols), 16, "dot")
+    pairs = [("knight", [["N", "AY", "T"]]), ("box", [["B", "AA", "K", "S"]])]
+    found = project.measure(["night", "bo"], pairs, same_sound, listener, symbols)
+    assert found["right"] == 0.5 and found["letter error"] == pytest.approx(1 / 8)

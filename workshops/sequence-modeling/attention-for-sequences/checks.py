@@ -119,6 +119,9 @@ _KEPT = {"after": lambda weights, real: weights}
                 "leave_out": _finite(-100.0),
                 **_KEPT,
             },
+            "Padding is taken to stand at the end, after so many letters as the mask has; it may stand anywhere.": {
+                "real": lambda mask: mask.sort(1, descending=True).values[:, None, :],
+            },
             "The mask is turned around: letters get no weight, padding gets all. True is a letter.": {
                 "real": lambda mask: ~mask[:, None, :],
             },
@@ -135,14 +138,16 @@ _KEPT = {"after": lambda weights, real: weights}
             "The mask of the first word is used for all words.": lambda scores, real: scores.masked_fill(
                 ~real[:1], _lowest(scores)
             ),
-            "Padding is taken to stand at the end, after so many letters as the mask has; it may stand anywhere.": (
-                lambda scores, real: scores.masked_fill(~real.sort(2, descending=True).values, _lowest(scores))
-            ),
+            "Padding's score is made about 20 lower (the logarithm of 1e-9), and others may be lower still: "
+            "torch.finfo(scores.dtype).min is below all.": lambda scores, real: scores + (real + 1e-9).log(),
         },
         softmax={
             "The softmax is over T, the steps; it is over S, the letters, dim 2.": lambda scores: scores.softmax(1),
             "The softmax is over the batch; it is over S, the letters, dim 2.": lambda scores: scores.softmax(0),
             "exp of large scores overflows: .softmax(2) takes the largest off first.": _exp_over_sum,
+            "One largest score is taken off all rows; each row has its own, or exp of the others is 0.": (
+                lambda scores: _exp_over_sum(scores - scores.max()).nan_to_num()
+            ),
             "The scores are not exponentiated: softmax is exp(e) over the sum of exp(e).": lambda scores: (
                 scores / scores.sum(2, keepdim=True)
             ),
@@ -182,12 +187,19 @@ def masked_softmax(learner, rng):
     given = learner(e, m)
     tensor(given, "the example above")
     expect.close(given, [[[0.25, 0.75, 0.0]]], why="the example above", source="by hand")
-    likely = "exp of large scores overflows: .softmax(2) takes the largest off first, once padding is left out."
-    for far, reading in ((0.0, ""), (1000.0, likely)):
+    overflows = "exp of large scores overflows: .softmax(2) takes the largest off first, once padding is left out."
+    for far in (0.0, 1000.0):
         scores = torch.tensor(rng.normal(size=(3, 2, 5))) + far
         mask = torch.tensor(mask_of(rng, (3, 5))) > 0
         why = f"softmax over the letters, 0 at padding, scores near {far:g}"
-        expect.close(learner(scores, mask), authority(scores, mask), why=why, source=source, likely=reading)
+        expect.close(
+            learner(scores, mask),
+            authority(scores, mask),
+            why=why,
+            source=source,
+            dtype=scores,
+            likely=lambda yours, _: "" if np.isfinite(yours).all() else overflows,
+        )
     agree(
         lambda scores, mask: learner(scores, mask > 0),
         authority,
@@ -246,6 +258,12 @@ def _additive_scores(
     return judge(bend(pair(queries @ W_q, keys @ W_k)), v)
 
 
+def bent_before_adding(queries, keys, W_q, W_k, v):
+    """tanh is taken of queries and keys before they are added: then each score splits in two, and the query's part
+    cancels in the softmax. Add first."""
+    return ((queries @ W_q).tanh()[:, :, None] + (keys @ W_k).tanh()[:, None]) @ v
+
+
 @exercise(
     hints=[
         "queries @ W_q is (B, T, A), keys @ W_k is (B, S, A). Every pair is wanted: (B, T, S, A).",
@@ -253,11 +271,10 @@ def _additive_scores(
         "torch.tanh(q[:, :, None] + k[:, None]) @ v: the product with a vector takes the last axis away.",
     ],
     mistakes=_additive_scores.mistakes(
+        bent_before_adding,
         pair={
             "Queries and keys are multiplied; additive scores add them.": lambda q, k: q[:, :, None] * k[:, None],
             "The keys are subtracted; they are added.": lambda q, k: q[:, :, None] - k[:, None],
-            "tanh is taken of queries and keys before they are added: then each score splits in two, and the query's "
-            "part cancels in the softmax. Add first.": lambda q, k: _atanh(q[:, :, None].tanh() + k[:, None].tanh()),
             "The queries have no part in it.": lambda q, k: 0 * q[:, :, None] + k[:, None],
             "The keys have no part in it.": lambda q, k: q[:, :, None] + 0 * k[:, None],
             "The pairs are keys by queries: entry [b, t, s] is for query t and key s.": lambda q, k: (
@@ -306,25 +323,15 @@ def additive_scores(learner, rng):
         return torch.tensor(numbers, dtype=torch.float64)[None, :, None]
 
     one = torch.ones(1, 1, dtype=torch.float64)
-    given = learner(column(0.5), column(-0.5, 0.5), one, one, 2 * one[0])
+    given = learner(column(0.5), column(-0.5, 0.5, -2.5), one, one, 2 * one[0])
     tensor(given, "the example above")
-    expect.close(given, [[[0.0, 2 * math.tanh(1)]]], why="the example above", source="by hand: 2 tanh 0, 2 tanh 1")
+    why, source = "the example above, and a third key of -2.5", "by hand: 2 tanh 0, 2 tanh 1, -2 tanh 2"
+    expect.close(given, [[[0.0, 2 * math.tanh(1), -2 * math.tanh(2)]]], why=why, source=source)
     kinds = {"queries": floats("B", "T", "D", tensor=True), "keys": floats("B", "S", "E", tensor=True)}
     kinds |= {"W_q": floats("D", "A", tensor=True), "W_k": floats("E", "A", tensor=True), "v": floats("A", tensor=True)}
     agree(learner, authority, rng, why="v · tanh(q W_q + k W_k)", source="one pair at a time", like="queries", **kinds)
     inputs = [torch.tensor(rng.normal(size=shape)) for shape in ((2, 3, 4), (2, 5, 3), (4, 6), (3, 6), (6,))]
     gradients(learner, authority, rng, why="scores", **dict(zip(kinds, inputs, strict=True)))
-
-
-def _atanh(y):
-    """What tanh makes y of, so that a part that bends beforehand is written by itself; above 1 it goes on straight."""
-    import torch
-
-    class Unbent(torch.Tensor):
-        def tanh(self):
-            return self.as_subclass(torch.Tensor)
-
-    return y.as_subclass(Unbent)
 
 
 # ------------------------------------------------------------------------------------------------ dot_scores
@@ -405,6 +412,8 @@ def dot_scores(learner, rng):
     likely = {
         "W is on the wrong side, or transposed: q W, the query from the left.": [[[-4 / math.sqrt(2)]]],
         "The root of E is missing.": [[[5.0]]],
+        "W has no part in it: the query is q W.": [[[-1 / math.sqrt(2)]]],
+        "It divides by the root of 192, a number of the notebook's; E is keys.shape[2].": [[[5 / math.sqrt(192)]]],
     }
     why, source = "the example above", "by hand: 5 / √2"
     expect.close(given, [[[5 / math.sqrt(2)]]], why=why, source=source, likely=likely)
@@ -465,6 +474,7 @@ def _attend_step(
     ],
     mistakes=_attend_step.mistakes(
         query={
+            "The query is cut from the graph: the state would not learn what to ask.": lambda old, new: new.detach(),
             "It asks with the old state (Bahdanau's order); here the new state is the query.": lambda old, new: old,
         },
         weigh={
@@ -476,6 +486,12 @@ def _attend_step(
             ),
             "The softmax is over the batch; it is over the letters, dim 2.": lambda e, mask: (
                 e.masked_fill(~mask[:, None], _lowest(e)).softmax(0) * mask[:, None]
+            ),
+            "The mask comes after the softmax, so the weights do not sum to 1: masked_softmax leaves padding out before.": (
+                lambda e, mask: e.softmax(2) * mask[:, None]
+            ),
+            "Scores times mask are 0 at padding, which is a score like others: masked_softmax takes the mask.": (
+                lambda e, mask: (e * mask[:, None]).softmax(2)
             ),
             "The scores are taken as weights: masked_softmax is missing.": lambda e, mask: e * mask[:, None],
             "The mask is turned around: padding gets all the weight.": lambda e, mask: _masked(e, ~mask),
@@ -503,6 +519,9 @@ def _attend_step(
             ),
             "The output has the old state in it; it is the context and the new state.": lambda context, new, old: (
                 _joined(context, old)
+            ),
+            "A tanh is taken of the output; here it is context and state as they are, the network goes on from there.": (
+                lambda context, new, old: _joined(context, new).tanh()
             ),
             "The output is the context alone; the new state follows it: torch.cat([context, state], 1).": (
                 lambda context, new, old: context
@@ -549,6 +568,11 @@ def _attend_step(
             ),
             "The state is cut from the graph: the steps before would learn nothing from this one.": (
                 lambda output, new, weights: (output, new.detach(), weights[:, 0])
+            ),
+            "The weights that come back are cut from the graph.": lambda output, new, weights: (
+                output,
+                new,
+                weights[:, 0].detach(),
             ),
             "The output alone comes back: return output, state, weights.": lambda output, new, weights: output,
             "The weights do not come back: return output, state, weights.": lambda output, new, weights: (output, new),
@@ -710,6 +734,9 @@ def _alignment_path(
             "It is turned round: a step goes from letters[t] to letters[t + 1], and is good where that is not smaller.": (
                 lambda letters: [b <= a for a, b in itertools.pairwise(letters)]
             ),
+            "To leave letters out is not to go back: any later letter is good, not the next one only.": (
+                lambda letters: [0 <= b - a <= 1 for a, b in itertools.pairwise(letters)]
+            ),
             "It asks for the very next letter; to stay or to leave letters out is not going back.": lambda letters: [
                 b == a + 1 for a, b in itertools.pairwise(letters)
             ],
@@ -735,6 +762,15 @@ def _alignment_path(
             ),
             "It says whether no step goes back; which share of them, is asked for.": lambda steps, letters: float(
                 all(steps)
+            ),
+            "With a single phoneme there is no step, and the mean of nothing is NaN: the text says 1.0.": (
+                lambda steps, letters: sum(steps) / len(steps) if steps else math.nan
+            ),
+            "With a single phoneme there is no step, and nothing can be divided by 0: the text says 1.0.": (
+                lambda steps, letters: sum(steps) / len(steps)
+            ),
+            "It is rounded; the share is as it is.": lambda steps, letters: (
+                round(sum(steps) / len(steps), 1) if steps else 1.0
             ),
             "With a single phoneme there is no step: the text says 1.0.": lambda steps, letters: (
                 sum(steps) / len(steps) if steps else 0.0
@@ -781,8 +817,8 @@ def alignment_path(learner, rng):
         likely = "A float: .item() or float(...) takes it out of a tensor."
         expect.kind(share, float, f"the share is a float: {why}", likely=likely)
 
+    compare(along(0, 0, 2, 1, 1, 2, 4, 3, 5, 5, 6, S=8), "eleven phonemes, eight letters")
     compare(along(1, 3, 3, 2, S=5), "the example above")
-    compare(along(0, 0, 2, 1, 1, 2, 4, 3, 5, S=7), "nine phonemes, seven letters")
     compare(along(3, 1, 2, 2, 0, 4, S=5), "it begins in the middle")
     compare(along(2, S=4), "a single phoneme")
     compare(along(0, 0, 0, S=1), "a single letter")
@@ -857,6 +893,7 @@ def _attention_table(
             ),
             "The phonemes' column is 4 wide; it is 5.": lambda phoneme: f"{phoneme:<4}",
             "The phonemes have no column of 5, so what follows is shifted.": lambda phoneme: phoneme,
+            "The phonemes are in small letters; they stay as they are.": lambda phoneme: f"{phoneme.lower():<5}",
             "The phonemes are missing at the beginning of their lines.": lambda phoneme: " " * 5,
         },
         cell={
@@ -870,6 +907,10 @@ def _attention_table(
             "The columns are 3 wide; they are 4.": lambda w: f"{100 * w:3.0f}",
             "The columns are 5 wide; they are 4.": lambda w: f"{100 * w:5.0f}",
             "The numbers are to the left of their columns; >4 puts them to the right.": lambda w: f"{100 * w:<4.0f}",
+            "A % sign stands behind each number, within its 4 columns; there is none: f'{100 * w:4.0f}'.": lambda w: (
+                f"{w:4.0%}"
+            ),
+            "Fractions are rounded up; to the nearest: f'{100 * w:4.0f}'.": lambda w: f"{math.ceil(100 * w):4d}",
             "A % sign stands behind each number; there is none.": lambda w: f"{100 * w:4.0f}%",
             "Small weights are left blank; every number is written.": lambda w: (
                 f"{100 * w:4.0f}" if w >= 0.005 else " " * 4

@@ -94,9 +94,11 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     count, of_rules, seeds, width = options.words, options.rules, options.seeds, say.CONFIG["width"]
     if options.quick:
-        count, of_rules, seeds, width = 600, 300, 2, 16
+        count, of_rules, seeds, width = 600, 300, 1, 16
     marked, symbols = say.load_words(stress=True)
     plain, plain_symbols = say.load_words(stress=False)
+    for words in (marked, plain):
+        words["test"] = words["test"][: 200 if options.quick else None]
     common, test = commonest_marks(marked["train"]), marked["test"]
     print(f"{len(symbols) - 3} symbols with stress, {len(plain_symbols) - 3} without")
     rules = say.Rules(marked["train"][:of_rules])

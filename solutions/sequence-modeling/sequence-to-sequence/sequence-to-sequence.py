@@ -469,7 +469,7 @@ assert max(VOWELS, key=said_instead.count) == "AH"
 # %% [markdown]
 # ## 8 · Several at once (16 min)
 #
-# The likeliest first phoneme need not begin the likeliest word. By hand: A has 0.6 and B 0.4. After A two symbols have 0.5 each, then the end; after B one has 0.9. Greedy takes A and ends with $0.6 \cdot 0.5 = 0.30$; B gives $0.4 \cdot 0.9 = 0.36$. To try all is hopeless: $K^T$ words. A *beam* keeps the `width` best beginnings (*hypotheses*), lengthens each by every symbol, and keeps the best `width` of all those. A hypothesis's score is the sum of its $\log P$, the end sign's included. What has ended stays in the beam, is no longer lengthened, and competes with its score.
+# The likeliest first phoneme need not begin the likeliest word. By hand: A has 0.6 and B 0.4. After A, A has 0.52 and C 0.48, and then the end 0.9; after B, the end has 0.85. Greedy takes A A and the end, $0.6 \cdot 0.52 \cdot 0.9 = 0.281$; B and the end have $0.4 \cdot 0.85 = 0.340$. To try all is hopeless: $K^T$ words. A *beam* keeps the `width` best beginnings (*hypotheses*), lengthens each by every symbol, and keeps the best `width` of all those. A hypothesis's score is the sum of its $\log P$, the end sign's included. What has ended stays in the beam, is no longer lengthened, and competes with its score.
 #
 # ![A beam of width 2: two hypotheses are lengthened by every symbol, the scores are added, the best two of all are kept; one of them has ended and keeps its place.](figures/beam.svg)
 #

@@ -1110,20 +1110,19 @@ def _by_hand(compare):
             self.calls = 1 if bool((tokens == 4).all()) else self.calls + 1
             log_p, new = [], []
             for token, (n, first) in zip(tokens.tolist(), state.tolist(), strict=True):
+                first = token if n == 1 else first
+                p = [0, 0, 0.1, 0.9, 0]
                 if n == 0:
-                    p, first = [0.6, 0.4, 0, 0, 0], first
+                    p = [0.6, 0.4, 0, 0, 0]
                 elif n == 1:
-                    first = token
-                    p = [0.5, 0.5, 0, 0, 0] if token == 0 else [0.9, 0.1, 0, 0, 0]
-                else:
-                    p = [0, 0, 0, 1, 0]
+                    p = [0.52, 0, 0.48, 0, 0] if first == 0 else [0, 0, 0.15, 0.85, 0]
                 log_p.append([math.log(x) if x else -1e3 for x in p])
                 new.append([n + 1, first])
             return torch.tensor(log_p, dtype=torch.float64), torch.tensor(new, dtype=torch.float64)
 
     step, start = ByHand(), torch.zeros(1, 2, dtype=torch.float64)
     why = "the example above, A 0.6 and B 0.4, width 2"
-    compare(step, start, 2, 6, ([1, 0], math.log(0.36)), why, "by hand: 0.4 · 0.9 = 0.36")
+    compare(step, start, 2, 6, ([1], math.log(0.34)), why, "by hand: 0.4 · 0.85 = 0.34")
 
 
 def _replayed(step, state, width, limit):

@@ -28,7 +28,7 @@ from atlas import plot, program
 CONFIG = {
     "words": 113_871,
     "width": 192,
-    "lr": 4e-3,
+    "lr": 8e-3,
     "decay": 0.6,
     "batch_size": 128,
     "stress": False,

@@ -635,7 +635,9 @@ def apart(step, state, bos, eos, width, limit):
     going, done = [([], 0.0, state)], []
     with torch.no_grad():
         for _ in range(limit):
-            log_p, states = step(torch.tensor([h[0][-1] if h[0] else bos for h in going]), torch.cat([h[2] for h in going]))
+            log_p, states = step(
+                torch.tensor([h[0][-1] if h[0] else bos for h in going]), torch.cat([h[2] for h in going])
+            )
             found = [
                 ([*said, k], score + log_p[n, k].item(), states[n : n + 1])
                 for n, (said, score, _) in enumerate(going)

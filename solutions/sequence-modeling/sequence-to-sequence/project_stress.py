@@ -113,7 +113,9 @@ def main(arguments=None):
             per, right = np.mean([run[part] for run in runs], 0)
             print(f"{name:8} {part:8} the marks: PER {per:.3f}   words right {right:.3f}")
         share, baseline = (np.mean([run[key] for run in runs]) for key in ("marks right", "commonest"))
-        print(f"{name:8} of words with right phonemes and several vowels, marks right {share:.3f}, commonest {baseline:.3f}")
+        print(
+            f"{name:8} of words with right phonemes and several vowels, marks right {share:.3f}, commonest {baseline:.3f}"
+        )
     per, right = np.mean(taught_without, 0)
     print(f"network  taught without marks: PER {per:.3f}   words right {right:.3f}")
     options.out.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,13 @@ import time
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from say import Rules
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 import atlas
 from atlas import plot
-from say import Rules
 
 lab = atlas.open("sequence-to-sequence")
 device = atlas.device()
@@ -377,11 +377,11 @@ assert history["validation"][1][-1] < 0.85
 assert abs(smooth[-1] - history["validation"][1][-1]) < 0.2
 
 # %% [markdown]
-# **Question.** A loss of 0.7 nat a phoneme: how sure is the network of the right phoneme, and of a whole word of six and its end?
+# **Question.** A loss of about 0.6 nat a phoneme: how sure is the network of the right phoneme, and of a whole word of six and its end?
 #
 # <details><summary>Answer</summary>
 #
-# $e^{-0.7} = 0.50$ (the geometric mean), and $0.50^7 = 0.008$ for the word. But a right answer has to be *likelier than the others*, not likely, so far more words come out right. And this loss is the teacher's: each step was told what stood before it.
+# $e^{-0.6} = 0.55$ (the geometric mean), and $0.55^7 = 0.015$ for the word. But a right answer has to be *likelier than the others*, not likely, so far more words come out right. And this loss is the teacher's: each step was told what stood before it.
 #
 # </details>
 #
@@ -450,7 +450,7 @@ assert 0.22 < net_per < 0.38 and per < net_per - 0.08 and right > net_right + 0.
 # A table of counts wins, and by far, with a fifth of the words. Say the network's answers aloud, though: it knows what English sounds like. Where do errors sit? Of the words with as many phonemes as they should have, which vowel is taken for which:
 
 # %%
-VOWELS = "AA AE AH AO AW AY EH ER EY IH IY OW OY UH UW".split()
+VOWELS = ["AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW"]
 pairs = [
     (a, b)
     for mine, (_, said) in zip(by_network, test, strict=True)
@@ -527,9 +527,7 @@ with torch.no_grad():
 widths, by_width, found = (1, 2, 4, 8), [], {}
 for width in widths:
     begin = time.process_time()
-    found[width] = [
-        beam_search(model.step, states[n : n + 1], BOS, EOS, width, LIMIT) for n in range(200)
-    ]
+    found[width] = [beam_search(model.step, states[n : n + 1], BOS, EOS, width, LIMIT) for n in range(200)]
     said = [[symbols[p] for p in tokens] for tokens, _ in found[width]]
     mean = np.mean([score for _, score in found[width]])
     by_width.append((mean, *error_rates(said, some)))
@@ -545,7 +543,7 @@ axes[0].set(xlabel="width of the beam", ylabel="mean log probability found (nat)
 axes[1].set(xlabel="width of the beam", ylabel="phoneme error rate (%)", ylim=(0, 130 * max(pers)))
 axes[0].set_xticks(widths, widths)
 axes[0].minorticks_off()
-title = "A wider beam finds likelier answers; right ones, hardly more"
+title = "A wider beam finds likelier answers, and only a few more right ones"
 _ = fig.suptitle(title, size=11, weight="bold")
 
 # %% tags=["instructor"]
@@ -553,7 +551,7 @@ assert means[1] > means[0] and means[3] > means[0] + 0.02 and means[3] >= means[
 assert abs(pers[3] - pers[0]) < 0.06
 
 # %% [markdown]
-# **Question.** The search improves, the answers hardly. What is wrong then, the search or the model? And how would you find out for a single word?
+# **Question.** From width 4 on the beam finds next to nothing more, and most words are still wrong. What is to blame, the search or the model? And how would you find out for a single word?
 #
 # <details><summary>Answer</summary>
 #
@@ -617,9 +615,7 @@ for k in range(1, 7):
     spoiled[:, -1] = 3 + (prefix[:, -1] - 3 + shift) % 39  # one of the 38 others
     for name, forced in (("all right", prefix), ("k-th wrong", spoiled)):
         rest = rest_after(forced, states)
-        cost[name].append(
-            np.mean([edit_distance(a, b[k:]) for a, b in zip(rest, true, strict=True)])
-        )
+        cost[name].append(np.mean([edit_distance(a, b[k:]) for a, b in zip(rest, true, strict=True)]))
 gap = np.subtract(cost["k-th wrong"], cost["all right"])
 print("one wrong phoneme costs further errors:", " ".join(f"{g:.2f}" for g in gap))
 _ = plot.curves(
@@ -679,6 +675,7 @@ assert 0.11 < p < 0.14 and 0.56 < r < 0.63
 # The rules may use all words, too. By the same log, made of all 113,871 they have a PER of 0.096 and 59.1 % of the words right, in 109 s; of the long words 49.3 %. So with all words both say the same share of words rightly. The network makes more errors in each word that it gets wrong, and on long words it is lost.
 #
 # What does the state still know of the letters? A linear probe, as in *transfer-learning*: from $s$, least squares, which letter stood first, second, ... in words of ten letters.
+
 
 # %%
 def states_of(net, words):

@@ -108,11 +108,11 @@ _STEP = "min(d[i-1][j] + 1, d[i][j-1] + 1, d[i-1][j-1] + (x != y))"
             "Equal items still cost 1 on the diagonal: there the cost is 0.": lambda up, left, diagonal, same, cost: (
                 min(up, left, diagonal) + 1
             ),
-            "Deletions are missing: d[i-1][j] + 1 is one of the three.": lambda up, left, diagonal, same, cost: (
-                min(left + 1, diagonal + (0 if same else cost))
+            "Deletions are missing: d[i-1][j] + 1 is one of the three.": lambda up, left, diagonal, same, cost: min(
+                left + 1, diagonal + (0 if same else cost)
             ),
-            "Insertions are missing: d[i][j-1] + 1 is one of the three.": lambda up, left, diagonal, same, cost: (
-                min(up + 1, diagonal + (0 if same else cost))
+            "Insertions are missing: d[i][j-1] + 1 is one of the three.": lambda up, left, diagonal, same, cost: min(
+                up + 1, diagonal + (0 if same else cost)
             ),
             "It takes the largest of the three; the fewest edits are the least.": (
                 lambda up, left, diagonal, same, cost: max(up + 1, left + 1, diagonal + (0 if same else cost))
@@ -263,8 +263,8 @@ _PLACES = [[1, 0, 0, 0, 0, 0, 0], [1] * 7, [1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 0
             "The softmax is over the batch; over the symbols it is dim 2.": lambda z: z.log_softmax(0),
             "The logarithm is missing: these are probabilities.": lambda z: z.softmax(2),
             "Logits are no log probabilities: log_softmax over the symbols first.": lambda z: z,
-            "Softmax is taken twice: log_softmax takes logits, not probabilities.": lambda z: (
-                z.softmax(2).log_softmax(2)
+            "Softmax is taken twice: log_softmax takes logits, not probabilities.": lambda z: z.softmax(2).log_softmax(
+                2
             ),
             "log(softmax) is -inf where a probability is too small; log_softmax is not.": lambda z: z.softmax(2).log(),
         },
@@ -301,7 +301,9 @@ def masked_cross_entropy(learner, rng):
         tensor(given, said)
         why = f"the mean over the targets that are not pad, {said}"
         expect.close(given, authority(z, y, pad), why=why, source=source, dtype=z)
-        gradients(lambda z, y=y, p=pad: learner(z, y, p), lambda z, y=y, p=pad: authority(z, y, p), rng, why=said, logits=z)
+        gradients(
+            lambda z, y=y, p=pad: learner(z, y, p), lambda z, y=y, p=pad: authority(z, y, p), rng, why=said, logits=z
+        )
         turned = z.transpose(0, 1).contiguous().transpose(0, 1)
         expect.close(learner(turned, y, pad), authority(z, y, pad), why=f"{why}, laid out otherwise", source=source)
         expect.close(
@@ -415,8 +417,8 @@ def _encode(
             "The rows are left in the order of their lengths: enforce_sorted=False puts them back by itself.": (
                 _in_sorted_order
             ),
-            "lengths - 1 leaves out each word's last letter: lengths are counts.": lambda gru, embedded, lengths: (
-                gru(_packed(embedded, (lengths - 1).clamp(min=1)))
+            "lengths - 1 leaves out each word's last letter: lengths are counts.": lambda gru, embedded, lengths: gru(
+                _packed(embedded, (lengths - 1).clamp(min=1))
             ),
         },
         fill={
@@ -590,12 +592,13 @@ def _decoder_pairs(
             "There is a column too many: T = 1 + length of the longest.": lambda rows: max(map(len, rows)) + 2,
         },
         fill={
-            "pad is an argument; this fills with 0 whatever it is.": lambda row, T, pad: (
-                [*row, *[0] * (T - len(row))][:T]
-            ),
-            "The padding stands before the row; it comes after it.": lambda row, T, pad: (
-                [*[pad] * (T - len(row)), *row][:T]
-            ),
+            "pad is an argument; this fills with 0 whatever it is.": lambda row, T, pad: [*row, *[0] * (T - len(row))][
+                :T
+            ],
+            "The padding stands before the row; it comes after it.": lambda row, T, pad: [
+                *[pad] * (T - len(row)),
+                *row,
+            ][:T],
         },
         number={
             "The numbers are no int64: make whole numbers of 64 bits, as an embedding wants them.": "float32",
@@ -843,7 +846,11 @@ def _with_several_lengths(rng, B, K, bos, eos, limit, likely_end):
         said = [step.said_greedily(row[None], limit) for row in state]
         lengths = {len(row) for row in said}
         varied = len(lengths) >= min(B, 3, limit + 1 if limit > 1 else 2)
-        if varied and len({token for row in said for token in row}) > 1 - (limit == 1) and (limit == 1 or min(lengths) < limit):
+        if (
+            varied
+            and len({token for row in said for token in row}) > 1 - (limit == 1)
+            and (limit == 1 or min(lengths) < limit)
+        ):
             break
     return step, state
 
@@ -854,7 +861,13 @@ def _demand_rows(given, wanted, said, source, limit=11):
     likely = "A list of lists of whole numbers: .tolist() makes one of a tensor."
     plain = all(isinstance(row, list) and all(isinstance(t, int | np.integer) for t in row) for row in given)
     expect.true(plain, f"each row is a list of ints, {said}", f"yours    {_short(given)}", likely=likely)
-    expect.equal([list(map(int, row)) for row in given], wanted, why=why, source=source, likely=_rows_differ(given, wanted, limit))
+    expect.equal(
+        [list(map(int, row)) for row in given],
+        wanted,
+        why=why,
+        source=source,
+        likely=_rows_differ(given, wanted, limit),
+    )
 
 
 def _rows_differ(given, wanted, limit):
@@ -878,7 +891,9 @@ def _short(value):
 
 def _demand_calls(step, limit, most, said):
     likely = f"step is called at most `limit` = {limit} times, and not again once all have ended."
-    expect.true(step.calls <= most, f"no more steps than needed, {said}", f"steps {step.calls}", f"needed {most}", likely=likely)
+    expect.true(
+        step.calls <= most, f"no more steps than needed, {said}", f"steps {step.calls}", f"needed {most}", likely=likely
+    )
 
 
 # ------------------------------------------------------------------------------------------------ beam_search
@@ -1065,7 +1080,9 @@ def beam_search(learner, rng):
         given = expect.parts(learner(step, state, step.bos, step.eos, width, limit), ("tokens", "score"), why)
         tokens, score = given
         plain = isinstance(tokens, list) and all(isinstance(t, int | np.integer) for t in tokens)
-        likely = "A list of whole numbers, and then a score." if not isinstance(tokens, float) else "return tokens, score."
+        likely = (
+            "A list of whole numbers, and then a score." if not isinstance(tokens, float) else "return tokens, score."
+        )
         expect.true(plain, f"tokens are a list of ints: {why}", f"yours    {_short(tokens)}", likely=likely)
         expect.equal(len(tokens), len(wanted[0]), why=f"how many tokens: {why}", source=source)
         expect.equal(tokens, wanted[0], why=why, source=source)
@@ -1155,7 +1172,7 @@ def _best_of_all(seed, limit=5):
     step, state = _automaton_of(seed, 4, 1, 2)
     symbols, best = [t for t in range(step.K) if t not in (step.bos, step.eos)], ([], -math.inf)
     scores = {(): 0.0}
-    for n in range(limit):
+    for _ in range(limit):
         longer = {}
         for said, score in scores.items():
             log_p = step.log_p(state, said)
@@ -1280,7 +1297,13 @@ def length_score(learner, rng):
         length=among(*range(16)),
         alpha=numbers(0.1, 1.7),
     )
-    for log_probability, length, alpha in ((-3.25, 0, 0.6), (-3.25, 1, 0.6), (-3.25, 9, 0.0), (-7.5, 28, 2.3), (0.0, 4, 0.7)):
+    for log_probability, length, alpha in (
+        (-3.25, 0, 0.6),
+        (-3.25, 1, 0.6),
+        (-3.25, 9, 0.0),
+        (-7.5, 28, 2.3),
+        (0.0, 4, 0.7),
+    ):
         why = f"log P {log_probability}, length {length}, alpha {alpha}"
         expect.close(
             learner(log_probability, length, alpha),

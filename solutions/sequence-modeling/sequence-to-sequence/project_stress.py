@@ -80,7 +80,11 @@ def draw(path, results):
     ax.set_xticks(range(len(names)), names)
     ax.set(ylabel="phoneme error rate (%)")
     ax.legend(frameon=False)
-    ax.set_title("How much of the error is the stress", loc="left", size=11, weight="bold")
+    cost = [100 * np.mean([run["with"][0] - run["without"][0] for run in results[name]]) for name in names]
+    title = (
+        "Stress marks cost " + ", ".join(f"the {name} {c:.1f}" for name, c in zip(names, cost, strict=True)) + " points"
+    )
+    ax.set_title(title, loc="left", size=11, weight="bold")
     program.save_figure(figure, path)
 
 

@@ -669,7 +669,7 @@ _ = plot.curves(
     by_length,
     xlabel="letters of the word (last point: 15 and more)",
     ylabel="words right (%)",
-    title="Long training beats these rules, and falls much more steeply with length",
+    title="Trained for long, the network beats these rules, except on long words",
 )
 
 # %% tags=["instructor"]
@@ -708,7 +708,7 @@ _ = plot.curves(
     known,
     xlabel="place of the letter in a word of ten",
     ylabel="letter read from the state (%)",
-    title="Trained, the state keeps the beginning and the end, and blurs the middle",
+    title="The trained state blurs the middle of the word",
 )
 
 # %% tags=["instructor"]

@@ -29,8 +29,8 @@ CONFIG = {
     "words": 113_871,
     "width": 192,
     "attention": "dot",
-    "lr": 4e-3,
-    "decay": 0.05,
+    "lr": 8e-3,
+    "decay": 0.1,
     "batch_size": 128,
     "seed": 0,
 }

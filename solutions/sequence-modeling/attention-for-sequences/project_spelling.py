@@ -1,6 +1,6 @@
 """The project's reference: the way back, from sound to spelling, by rules and by a decoder that looks.
 
-python project_spelling.py              train on 53,760 words, two seeds; writes spelling.json and spelling.png
+python project_spelling.py              train on 57,600 words, two seeds; writes spelling.json and spelling.png
 python project_spelling.py --quick      the same with so little that it only shows that everything runs
 
 A spelling counts as right if any word of the dictionary is spelled so and said so (knight, night). What is spelled
@@ -65,7 +65,7 @@ def train(pairs, symbols, width, seed):
     batches = list(batches_of(pairs, symbols, 128, torch.Generator().manual_seed(seed)))
     for n, (*given, targets) in enumerate(program.progress(batches, f"seed {seed}"), 1):
         done = n / len(batches)
-        optimizer.param_groups[0]["lr"] = 4e-3 * min(1, done / 0.05) * 0.05**done
+        optimizer.param_groups[0]["lr"] = 4e-3 * min(1, done / 0.05) * 0.1**done
         loss = F.cross_entropy(model(*given).flatten(0, 1), targets.flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()
@@ -124,7 +124,7 @@ def main(arguments=None):
     parser.add_argument("--quick", action="store_true", help="very few words, one seed")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="FOLDER", help="write here (runs)")
     options = parser.parse_args(arguments)
-    count, seeds, width = (1280, [0], 32) if options.quick else (53_760, [0, 1], 192)
+    count, seeds, width = (1280, [0], 32) if options.quick else (57_600, [0, 1], 192)
 
     words, symbols = load_words()
     pairs, test = words["train"][:count], words["test"][: 200 if options.quick else None]

@@ -135,6 +135,8 @@ _KEPT = {"after": lambda weights, real: weights}
             "Padding's score is -10,000, and others may be lower still: torch.finfo(scores.dtype).min is below all.": (
                 _finite(-1e4)
             ),
+            "A mask times a number is in 32 bits, where the lowest of 64 bits is -inf, and 0 times that is NaN: masked_fill "
+            "writes the number where it belongs.": lambda scores, real: scores + ~real * _lowest(scores),
             "The mask of the first word is used for all words.": lambda scores, real: scores.masked_fill(
                 ~real[:1], _lowest(scores)
             ),

@@ -23,7 +23,7 @@ test, long = words["test"], words["long"]
 spellings, long_spellings = ([word for word, _ in part] for part in (test, long))
 
 # %% [markdown]
-# ## 1 · One vector is not enough (8 min)
+# ## 1 · One vector is not enough (7 min)
 #
 # The data are those of *sequence-to-sequence*: the CMU pronouncing dictionary (licence BSD-2-Clause), words and their sounds in 39 phonemes, without stress. `error_rates` (PER and share of words right) and the batches are as you wrote them there. The file [align.py](align.py) has them, and the network without attention, trained on 57,600 words as its `short.pt` was: [checkpoints/none.pt](checkpoints/none.txt). Beside it stand the answers of the table of rules made from the same words, [checkpoints/rules.pt](checkpoints/rules.txt). Words right by length, and 596 words of 15 and more letters, which no model here has met in training:
 
@@ -83,7 +83,7 @@ assert rates["rules"][1] > rates["one vector"][1] + 0.1
 #
 # </details>
 #
-# ## 2 · Weights that leave padding out (9 min)
+# ## 2 · Weights that leave padding out (10 min)
 #
 # The encoder gives an output for each letter: *keys* $k_1 \dots k_S$. Step $t$ of the decoder gets their weighted mean, the *context* $c_t = \sum_s \alpha_{t,s} k_s$. The weights come from scores $e_{t,s}$ of any size by softmax, so that they are positive and sum to 1. In a batch there is padding, and it must get no weight:
 #
@@ -133,7 +133,7 @@ for padding in (0, 4, 8, 20):
 #
 # </details>
 #
-# ## 3 · Scores: a small network (9 min)
+# ## 3 · Scores: a small network (10 min)
 #
 # What makes a letter interesting for a step? Its key $k_s$ $(E)$ and the decoder's state $q_t$ $(D)$, the *query*. Bahdanau, Cho and Bengio (2015) let a network with one hidden layer of $A$ units judge the pair, *additive* attention:
 #
@@ -202,7 +202,7 @@ assert torch.allclose(alpha, theirs, atol=1e-5)
 #
 # </details>
 #
-# ## 4 · Scores: a product (9 min)
+# ## 4 · Scores: a product (8 min)
 #
 # Luong, Pham and Manning (2015) let query and key meet in a product, their *general* form, and we divide it by a root as Vaswani et al. (2017) do:
 #
@@ -419,7 +419,7 @@ assert reached < 210 and history["validation"][1][-1] < 0.6
 #
 # </details>
 #
-# ## 7 · By length again (8 min)
+# ## 7 · By length again (7 min)
 #
 # Decoding is greedy, as before. `change` is for later: a function of the scores, applied before the softmax.
 
@@ -483,7 +483,7 @@ assert rates["mean of all letters"][1] < rates["dot"][1] - 0.08
 #
 # </details>
 #
-# ## 8 · An alignment nobody taught (9 min)
+# ## 8 · An alignment nobody taught (10 min)
 #
 # The weights are a map: letters along, phonemes down. In training no one said which letter makes which sound. Two numbers describe a map: the letter with the largest weight for each phoneme, and how often, from one phoneme to the next, that letter does not lie *before* the last one. By hand: the letters 1, 3, 3, 2 make three steps, of which $1 \to 3$ and $3 \to 3$ do not go back: $2/3$.
 
@@ -566,7 +566,7 @@ assert forward / steps > 0.97 and near / compared > 0.85 and agreed / compared >
 #
 # </details>
 #
-# ## 9 · Is it an explanation? (8 min)
+# ## 9 · Is it an explanation? (7 min)
 #
 # A dark square says: this key had much weight. Does the answer *depend* on it? One can try. The trained model says 300 test words while we change its scores before the softmax. We multiply them by a sharpness $\beta$: 0 makes all weights equal, 1 is as trained, a large $\beta$ leaves the largest alone. Then we move all weights by one letter.
 

@@ -5,6 +5,7 @@ What it has in common with others is in test_scripts.py.
 
 import functools
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ torch = pytest.importorskip("torch")
 
 WORKSHOP = course.find("attention-for-sequences")
 SOURCE = WORKSHOP.solution_folder / "align.py"
+CHECKPOINTS = [p for p in sorted((WORKSHOP.folder / "checkpoints").glob("*.pt")) if p.stem != "rules"]
 pytestmark = pytest.mark.usefixtures("in_an_empty_folder")
 SMALL = ["--width", "16", "--words", "300", "--device", "cpu"]
 ATTENTIONS = ["dot", "additive", "mean", "none"]
@@ -101,6 +103,20 @@ def test_slips_are_told_in_a_sentence(script, capsys):
     with pytest.raises(SystemExit):
         script.main(["--width", "15"])
     assert "it has to be even" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", CHECKPOINTS, ids=lambda path: path.stem)
+def test_a_checkpoint_is_what_its_log_says(script, path):
+    model, symbols, saved = script.restore(path)
+    log, config = path.with_suffix(".txt").read_text(), saved["config"]
+    command = log.splitlines()[0]
+    assert f"--decay {config['decay']:g} " in command and f"--seed {config['seed']} " in command
+    assert (f"--attention {config['attention']} " in command) == (config["attention"] != "dot")
+    assert (f"--words {config['words']} " in command) == (config["words"] < 113_871)
+    assert (f"--lr {config['lr']:g} " in command) == (config["lr"] != script.CONFIG["lr"])
+    some = script.load_words()[0]["test"][:300]
+    rate, _ = script.error_rates(script.pronounce(model, symbols, [word for word, _ in some])[0], some)
+    assert rate == pytest.approx(float(re.search(r"test: phoneme error rate (\S+),", log)[1]), abs=0.05)
 
 
 def test_the_rules_answers_are_exported(script):

@@ -61,11 +61,11 @@ def train(pairs, symbols, width, seed):
     """A network from sounds to letters; every word once, as in align.py."""
     torch.manual_seed(seed)
     model = Speaker(len(ALPHABET), width, "dot", sources=len(symbols))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
     batches = list(batches_of(pairs, symbols, 128, torch.Generator().manual_seed(seed)))
     for n, (*given, targets) in enumerate(program.progress(batches, f"seed {seed}"), 1):
         done = n / len(batches)
-        optimizer.param_groups[0]["lr"] = 4e-3 * min(1, done / 0.05) * 0.1**done
+        optimizer.param_groups[0]["lr"] = 8e-3 * min(1, done / 0.05) * 0.1**done
         loss = F.cross_entropy(model(*given).flatten(0, 1), targets.flatten(), ignore_index=PAD)
         optimizer.zero_grad()
         loss.backward()

@@ -471,7 +471,7 @@ title = "Looking lifts every length above one vector; on long words rules still 
 _ = plot.curves(shown, **AXES, title=title)
 
 # %% tags=["instructor"]
-assert rates["dot"][1] > rates["one vector"][1] + 0.15 and rates["dot"][0] < 0.18
+assert rates["dot"][1] > rates["one vector"][1] + 0.1 and rates["dot"][0] < 0.18
 assert rates["dot"][2] < rates["one vector"][2] - 0.15
 assert rates["mean of all letters"][1] < rates["dot"][1] - 0.04
 assert rates["mean of all letters"][3] < 0.02 and rates["rules"][3] > rates["dot"][3] + 0.1
@@ -484,7 +484,7 @@ assert rates["dot, more training"][1] > rates["dot"][1] + 0.05
 #
 # <details><summary>Answer</summary>
 #
-# The control has all that is larger in our network, and takes about a third of the way from one vector to dot in words right, but hardly a step on long words: those were lost for want of looking. Still the rules lead there. They never lose their place, while our decoder has to find it anew at each step. More training narrows the gap. Mind the test's size, too: with 2,000 words a share near one half has a standard error of $\sqrt{0.5 \cdot 0.5 / 2000} = 1.1$ points, so a lead of one point is none.
+# The control has all that is larger in our network, and takes a third to a half of the way from one vector to dot in words right, but hardly a step on long words: those were lost for want of looking. Still the rules lead there. They never lose their place, while our decoder has to find it anew at each step. More training narrows the gap. Mind the test's size, too: with 2,000 words a share near one half has a standard error of $\sqrt{0.5 \cdot 0.5 / 2000} = 1.1$ points, so a lead of one point is none.
 #
 # </details>
 #

@@ -615,7 +615,7 @@ same = np.mean([a == b for a, b in zip(kept, masked, strict=True)])
 print(f"with the mask, 40 columns more: {same:.1%} of the answers as before, PER {pers[4]:.3f}")
 
 # %% tags=["instructor"]
-assert lost > 0.005 and changed > 0 and same > 0.99
+assert lost > 0.05 and changed > 0.02 and same > 0.99
 
 # %% [markdown]
 # **Question.** So are attention weights an explanation of what a network does?

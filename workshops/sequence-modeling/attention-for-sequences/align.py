@@ -354,6 +354,7 @@ def train(options, config, words, symbols, device, saved=None):
     def on_device(batches):
         return [tuple(each.to(device) for each in batch) for batch in batches]
 
+    show("before", model, symbols, device)
     held_out = on_device(batches_of(valid, symbols, 250))
     for epoch in range(len(history["val loss"]) + 1, options.epochs + 1):
         generator = torch.Generator().manual_seed(1000 * config["seed"] + epoch)
@@ -398,6 +399,14 @@ def say(words, checkpoint, figure):
             print(attention_table(word, phonemes, weights))
     if maps[0] is not None:
         draw_maps(figure, words, said, maps)
+
+
+def show(when, model, symbols, device, word="knight"):
+    """Print where the network looks for the first phonemes that it says of a word."""
+    (phonemes,), (weights,) = pronounce(model, symbols, [word], device)
+    print(f"{when}: {word} {' '.join(phonemes[:4])}")
+    if weights is not None:
+        print(attention_table(word, phonemes[:4], weights[:4]), flush=True)
 
 
 def draw_maps(path, words, said, maps):
@@ -496,6 +505,7 @@ def main(arguments=None):
     program.reserve(options)
     model, history = train(options, config, words, symbols, device, saved)
     test(model, symbols, words, device)
+    show("after", model, symbols, device)
     draw(options.figure or options.checkpoint.with_suffix(".png"), history)
     print(f"checkpoint {options.checkpoint}")
 

@@ -359,6 +359,7 @@ SLIPS = {
     ),
     # truth
     "if with an array": ("def f(x):\n    if x > 0: return x", "an array has many: an `if` met it"),
+    "if, of an argument": ("def f(x):\n    return x if x else 0", "Whether it was given at all: `if x is not None`."),
     "and with arrays": ("def f(x): return x[(x > 0) and (x < 1)]", "`and` asks for one, & (with both sides"),
     "not with an array": ("def f(x): return not x", "`not` asks for one, ~ goes entry by entry"),
     "between": ("def f(x): return 0 < x < 1", "a < x < b means `and`"),

@@ -664,6 +664,12 @@ FACTS_OF_SHAPES = {
     ),
     r"It has the length of the other axis": lambda y, e, f: y.ndim == e.ndim == 1 and {*y.shape, *e.shape} == {3, 4},
     r"Axis (\d) is as long as one of x": lambda y, e, f: y.shape[int(f[1])] in (3, 4) and y.shape != e.shape,
+    r"Axis (\d) has length 1 where (\d+) are wanted": lambda y, e, f: (
+        y.ndim == e.ndim and y.shape[int(f[1])] == 1 and e.shape[int(f[1])] == int(f[2])
+    ),
+    r"The two last axes are equally long in yours": lambda y, e, f: (
+        y.ndim == e.ndim > 2 and y.shape[-1] == y.shape[-2] and e.shape[-1] != e.shape[-2]
+    ),
     r"There is one entry (more|fewer) along axis (\d)": lambda y, e, f: (
         y.shape[int(f[2])] - e.shape[int(f[2])] == (1 if f[1] == "more" else -1)
     ),
@@ -684,6 +690,7 @@ def is_so_of_shapes(told, yours, expected):
 
 
 SHAPES = [(), (1,), (2,), (3,), (4,), (1, 1), (1, 3), (3, 1), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (2, 2, 3), (0,)]
+SHAPES += [(2, 3, 3)]
 
 REARRANGED = [
     lambda e, shape: np.resize(e, shape),

@@ -190,6 +190,11 @@ def of_shapes(yours: tuple, expected: tuple, inputs: Inputs, code: Written = _AN
         return "It has the length of the other axis: is axis=0 meant for axis=1, or the reverse?"
     if len(yours) == len(expected):
         off = [axis for axis, (a, b) in enumerate(zip(yours, expected, strict=True)) if a != b]
+        if len(off) == 1 and yours[off[0]] == 1:
+            wanted = f"Axis {off[0]} has length 1 where {expected[off[0]]} are wanted"
+            return f"{wanted}: does a sum, mean or max run over it?"
+        if len(yours) > 2 and len(off) == 1 and off[0] >= len(yours) - 2 and yours[-1] == yours[-2]:
+            return "The two last axes are equally long in yours: is one size used for both, or one range?"
         taken = [name for name, value in inputs.items() if len(off) == 1 and yours[off[0]] in value.shape]
         if taken and yours[off[0]] > 1 and code.has(*_SUMMED, *_PRODUCTS):
             axis = f"Axis {off[0]} is as long as one of {taken[0]}"

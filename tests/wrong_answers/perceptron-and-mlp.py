@@ -363,7 +363,7 @@ def results_in_an_array_like_the_data(X, layers):
     return logits
 
 
-@wrong("mlp_forward", says="is every hidden layer treated alike")
+@wrong("mlp_forward", says="Hidden values above 6 are cut off")
 def cut_off_above_too(X, layers):
     for W, b in layers[:-1]:
         X = np.clip(X @ W.T + b, 0, 6)

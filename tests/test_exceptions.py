@@ -916,6 +916,14 @@ def test_a_result_of_an_instance_names_what_that_instance_was_made_with():
     assert "for n 3" in told and "for n 5" not in told
 
 
+def test_a_row_of_results_is_told_with_what_all_of_its_calls_were_given():
+    def check(learner, rng):
+        expect.close([learner(t, 23) for t in range(3)], [1.0, 2.0, 4.0], why="it doubles", source="by hand")
+
+    told = run_check(exercise(hints=["."])(check), cell("def f(t, steps): return t * 1.7 + 1")).text()
+    assert "for steps 23" in told and "t 2" not in told
+
+
 def test_a_saved_model_that_does_not_fit_is_told_line_by_line_and_not_without_end():
     source = """
         def f(x):

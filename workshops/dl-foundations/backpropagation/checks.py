@@ -860,6 +860,12 @@ def _ones_first(gradient, shape):
     return gradient.sum(axis=_ones(shape), keepdims=True).sum(axis=tuple(range(extra)))
 
 
+def _aligned_left(gradient, shape):
+    """Shapes are aligned at the right: (3,) is the last axis of (2, 3), which stays. Here that one is summed, too."""
+    axes = tuple(axis for axis, n in enumerate(gradient.shape) if axis >= len(shape) or n != shape[axis])
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape)
+
+
 def _ones_not_moved(gradient, shape):
     """An axis was not summed: while the axes in front are there, axis a of `shape` is axis a + extra of the gradient."""
     axes = {*range(gradient.ndim - len(shape)), *_ones(shape)}
@@ -878,6 +884,7 @@ def _ones_not_moved(gradient, shape):
         _folds,
         _either_or,
         _ones_first,
+        _aligned_left,
         _ones_not_moved,
         stretched={
             "Axes of length 1 were stretched, too: sum over them, with keepdims=True so that they stay with length 1.": (

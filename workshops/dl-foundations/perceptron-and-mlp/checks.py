@@ -493,6 +493,9 @@ _NETWORKS_OF_ARRAYS = {
     "It uses the first and the last layer only. There may be any number between them.": lambda X, layers: _through(
         X, [layers[0], layers[-1]]
     ),
+    "No layer as wide as the last gets a ReLU. The last is known by its place in the list, not by its width.": (
+        lambda X, layers: _through(X, layers, phi=lambda z: z if z.shape[1] == len(layers[-1][1]) else _relu(z))
+    ),
     "It stops after two layers. There may be any number.": lambda X, layers: _through(X, layers[:2]),
     "It is the transpose of the right result: examples are rows.": lambda X, layers: _through(X, layers).T,
 }

@@ -349,7 +349,7 @@ def _demand_drawn(given, theirs, asked, distribution, source):
     }
     likely = "Uniform weights run from -r to r, not from 0." if distribution == "uniform" and W.min() >= 0 else ""
     if distribution == "normal" and 1.8 < np.abs(W).max() / W.std() < 3:
-        likely = f"None of {W.size:,} weights is larger than {np.abs(W).max() / sigma:.2f} σ: are they cut off there?"
+        likely = f"The largest of {W.size:,} weights is {np.abs(W).max() / sigma:.1f} σ: are they cut off there?"
     if abs(W.mean() - sigma) < 0.02 and abs(W.std() - 1) < 0.02:
         likely = "The mean is about σ, and the spread 1: rng.normal takes the mean first, rng.normal(0, σ, shape)."
     for what, (yours, expected) in facts.items():

@@ -141,9 +141,7 @@ def linear(h, W_h, delta):
 
 @wrong("backprop_through_time", says="outer product is transposed")
 def outer_turned(h, W_h, delta):
-    return going_back(
-        h, W_h, delta, usual_dz, lambda dz: W_h.T @ dz, lambda dz, h, t: torch.outer(h[t - 1], dz)
-    )
+    return going_back(h, W_h, delta, usual_dz, lambda dz: W_h.T @ dz, lambda dz, h, t: torch.outer(h[t - 1], dz))
 
 
 @wrong("backprop_through_time", says="uses h_t")
@@ -413,7 +411,7 @@ def by_slices(x, h, c, W_ih, W_hh, b):
 
 @right("lstm_step")
 def by_einsum_of_gates(x, h, c, W_ih, W_hh, b):
-    B, D = h.shape
+    D = h.shape[1]
     a = torch.einsum("bc,gdc->gbd", x, W_ih.view(4, D, -1))
     a = a + torch.einsum("be,gde->gbd", h, W_hh.view(4, D, D)) + b.view(4, 1, D)
     gates = 1 / (1 + torch.exp(-a.clamp(-80, 80)))

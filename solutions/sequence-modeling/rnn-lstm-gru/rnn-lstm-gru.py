@@ -5,7 +5,6 @@
 
 # %%
 import math
-import time
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -204,10 +203,11 @@ for n, radius in enumerate((0.5, 0.9, 1.0, 1.1, 1.5)):
     back[radius] = norms / norms[0]
     cells = "".join(f"{back[radius][k]:9.0e}" for k in (10, 20, 40, 80))
     print(f"rotation times {radius:<3}                     {cells}")
-    ax.plot(lags, back[radius].clamp(min=1e-12), color=plot.COLOURS[n], label=f"{radius}")
+    shown = np.where(back[radius] > 1e-12, back[radius], np.nan)
+    ax.plot(lags, shown, color=plot.COLOURS[n], label=f"{radius}")
 ax.set(yscale="log", xlabel="lag: steps back from the loss", ylabel="norm of ∂L/∂h, relative")
-ax.legend(frameon=False, title="radius of W_h", ncols=5, loc="lower left")
-title = "A radius of 1 still vanishes; 1.5 explodes: nothing holds the line"
+ax.legend(frameon=False, title="radius of W_h", bbox_to_anchor=(1.01, 1), loc="upper left")
+title = "At radius 1 it still vanishes, at 1.5 it grows: nothing holds the line"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
@@ -253,7 +253,8 @@ def clip_gradients(parameters, limit):
 lab.check(clip_gradients)
 
 # %% [markdown]
-# An RNN that begins at radius 1.5, SGD at a high rate, 150 steps on the book, with your function and without.
+# An RNN that begins at radius 1.5, SGD at the high rate 3, 100 steps on the book, with your function and without.
+
 
 # %%
 class Reader(nn.Module):
@@ -283,9 +284,9 @@ for limit, colour in ((math.inf, plot.COLOURS[1]), (1.0, plot.COLOURS[0])):
     torch.manual_seed(0)
     model = Reader(nn.RNN).to(device)
     nn.init.orthogonal_(model.rnn.weight_hh_l0, gain=1.5)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=3.0)
     losses, norms = [], []
-    for step in range(150):
+    for step in range(100):
         batch = ids[step * 800 : step * 800 + 800].view(16, 50).to(device)
         loss = loss_on(model, batch)
         optimizer.zero_grad()
@@ -297,16 +298,16 @@ for limit, colour in ((math.inf, plot.COLOURS[1]), (1.0, plot.COLOURS[0])):
     name = f"clipped at {limit:g}" if limit < math.inf else "not clipped"
     axes[0].plot(losses, color=colour, label=name, linewidth=1)
     axes[1].plot(norms, color=colour, label=name, linewidth=1)
-axes[0].set(xlabel="step", ylabel="loss (nats)", ylim=(2, 12))
+axes[0].set(xlabel="step", ylabel="loss (nats)", yscale="log")
 axes[1].set(xlabel="step", ylabel="norm of the gradient before clipping", yscale="log")
 axes[0].legend(frameon=False)
-title = "Clipped, the same rate trains; unclipped, single steps throw it back"
+title = "Clipped at 1 it learns at this rate; unclipped it is thrown back for good"
 _ = fig.suptitle(title, size=11, weight="bold", x=0.01, ha="left")
 
 # %% tags=["instructor"]
 last = {limit: np.mean(losses[-30:]) for limit, (losses, _) in wild.items()}
 print(last, max(wild[math.inf][1]), max(wild[1.0][1]))
-assert last[1.0] + 0.3 < last[math.inf]
+assert last[1.0] + 2 < last[math.inf] and max(wild[math.inf][1]) > 30
 
 # %% [markdown]
 # **Question.** Why is a gradient that vanishes the harder problem?
@@ -400,6 +401,7 @@ lab.check(gru_step)
 
 # %% [markdown]
 # Now measure, with autograd on your own steps: 32 pieces of 100 characters, fresh weights, the loss on the character that follows. For the LSTM look along $c$, where its road is.
+
 
 # %%
 def gradients_by_lag(cell, embedding, head, batch, scale=1):
@@ -589,7 +591,7 @@ for name, read in READERS.items():
     embed, rnn, head = nn.Embedding(27, 16), nn.RNN(16, 64, batch_first=True), nn.Linear(64, 2)
     net = nn.ModuleList([embed, rnn, head]).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    for epoch in range(8):
+    for _ in range(8):
         for rows in torch.randperm(len(x)).to(device).split(64):
             loss = F.cross_entropy(head(read(rnn(embed(x[rows]))[0], lengths[rows])), y[rows])
             optimizer.zero_grad()
@@ -702,11 +704,12 @@ for step in range(STEPS):
             curve[name][1].append(value)
         print(f"step {step + 1:4}: training {np.mean(seen[-25:]):.3f}, validation {bits:.3f} bits")
 ax = plot.curves(
-    curve, xlabel="step", ylabel="bits per character", title="One pass over the book buys about a 3-gram"
+    curve, xlabel="step", ylabel="bits per character", title="One pass: better than a 3-gram, not yet a 4-gram"
 )
-for order in (2, 3, 4, 5, 7):
+for order in (2, 3, 4, 7):
     ax.axhline(table_bits[order], color=plot.SOFT, linewidth=0.8, zorder=0)
     ax.text(STEPS * 0.72, table_bits[order] + 0.02, f"{order}-gram", size=8, color=plot.SOFT)
+
 
 # %%
 @torch.no_grad()
@@ -746,9 +749,7 @@ assert abs(table.next(test_ids[:50]).sum() - 1) < 1e-9
 # [char_rnn.py](char_rnn.py) trained an LSTM with $D = 320$ for 18 passes over the book; the command, with all that it printed, is in [checkpoints/char-lstm.txt](checkpoints/char-lstm.txt), its weights in 16 bits in `checkpoints/char-lstm.pt`. They fit into *your* reader. About 8 s.
 
 # %%
-saved = torch.load(
-    lab.workshop.folder / "checkpoints" / "char-lstm.pt", weights_only=True, map_location="cpu"
-)
+saved = torch.load(lab.workshop.folder / "checkpoints" / "char-lstm.pt", weights_only=True, map_location="cpu")
 assert saved["alphabet"] == alphabet
 shipped = Reader(nn.LSTM, saved["config"]["width"])
 shipped.load_state_dict({name: value.float() for name, value in saved["best"].items()})
@@ -813,16 +814,20 @@ with torch.no_grad():
         state = cell(x[None], state)
 gates = torch.stack(gates)[100:]  # (76, 320)
 moving = gates.std(0).topk(10).indices
+space = torch.tensor([c.isspace() for c in piece])
+low, high = (gates[rows][:, moving].mean().item() for rows in (space, ~space))
 fig, ax = plt.subplots(figsize=(9, 2.9), layout="constrained")
 drawn = ax.imshow(gates[:, moving].T, cmap="viridis", vmin=0, vmax=1, aspect="auto")
 ax.set_xticks(range(76), [c if c != "\n" else "⏎" for c in piece], size=8)
 ax.set(ylabel="cell", yticks=[])
 fig.colorbar(drawn, label="forget gate f")
-title = f"Gates that move most; half of all gates are above {gates.median():.2f}"
+title = f"Gates that move most: {low:.2f} on average at spaces, {high:.2f} elsewhere"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
-print(told, gates.median())
+print(told, gates.median(), low, high)
+assert told["state h"] > 5 + max(told["always the commoner"], told["last 7 characters"])
+assert low < high
 
 # %% [markdown]
 # **Question.** What would you have to see before you say "this cell *is* the quotation detector"?

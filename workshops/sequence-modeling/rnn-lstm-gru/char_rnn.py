@@ -125,14 +125,16 @@ class KneserNey:
     p_0 = 1/V. For n = order, N counts how often; below, it counts different symbols before: "Francisco" is frequent,
     but nearly always after "San". kinds(c·) is how many different symbols follow c. Where c was never seen, p_n is
     p_{n-1}. Each n-gram is one whole number in base V, so that all counting is sorting.
+    counted: which of ids are symbols that one would predict (all); others count as what stands before them only.
     """
 
-    def __init__(self, ids, symbols, order, discount=0.9):
+    def __init__(self, ids, symbols, order, discount=0.9, counted=None):
         if symbols**order >= 2**63:
             raise ValueError(f"{symbols} symbols are too many for order {order}")
         ids = np.asarray(ids, np.int64)
         self.symbols, self.order, self.discount, self.tables = symbols, order, discount, []
         codes = sum(ids[k : len(ids) - order + 1 + k] * symbols ** (order - 1 - k) for k in range(order))
+        codes = codes if counted is None else codes[np.asarray(counted)[order - 1 :]]
         for n in range(order, 0, -1):
             grams, counts = np.unique(codes, return_counts=True)
             contexts, start = np.unique(grams // symbols, return_index=True)
@@ -296,7 +298,12 @@ def parse(arguments):
     add("--device", default="auto", help="auto, cpu, cuda or mps (auto)")
     add("--checkpoint", type=Path, default=Path("runs/char_rnn.pt"), metavar="PATH", help="here (runs/char_rnn.pt)")
     add("--figure", type=program.figure, metavar="PATH", help="drawn here (beside the checkpoint, .png)")
-    add("--slim", type=Path, metavar="PATH", help="keep the best weights alone there, in 16 bits: to write, not to resume")
+    add(
+        "--slim",
+        type=Path,
+        metavar="PATH",
+        help="keep the best weights alone there, in 16 bits: to write, not to resume",
+    )
     add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
     add("--overwrite", action="store_true", help="train anew in place of the checkpoint that is there")
     add("--prompt", metavar="TEXT", help="write on from this with the checkpoint's network, and end")

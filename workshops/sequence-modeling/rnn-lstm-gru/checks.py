@@ -96,7 +96,9 @@ def _rnn(
         },
         mixed={
             "The bias b is missing.": lambda x, h, A, U, b: x @ A + h @ U,
-            "The bias b is added twice: here it is one, not two as in nn.RNN.": lambda x, h, A, U, b: x @ A + h @ U + 2 * b,
+            "The bias b is added twice: here it is one, not two as in nn.RNN.": lambda x, h, A, U, b: (
+                x @ A + h @ U + 2 * b
+            ),
             "The state before has no part in the new one: + h @ W_h.T.": lambda x, h, A, U, b: x @ A + b,
             "The input has no part in the new state: x[:, t] @ W_x.T + ...": lambda x, h, A, U, b: h @ U + b,
         },
@@ -122,7 +124,9 @@ def _rnn(
             "outputs has the axes T and B swapped: torch.stack(outputs, 1) puts time second.": (
                 lambda outputs, h: (_stack(outputs, 0), h)
             ),
-            "outputs holds the last state only; every h_t is wanted, stacked to (B, T, D).": (lambda outputs, h: (h, h)),
+            "outputs holds the last state only; every h_t is wanted, stacked to (B, T, D).": (
+                lambda outputs, h: (h, h)
+            ),
             "outputs is a list: torch.stack(outputs, 1) makes one tensor of it.": lambda outputs, h: (outputs, h),
             "torch.cat joins along an axis that is there; torch.stack(outputs, 1) makes the new one for time.": (
                 lambda outputs, h: (_cat(outputs, 1), h)
@@ -240,7 +244,9 @@ def _bptt(
             "The slope of tanh is missing: dz = dL/dh_t · (1 - h_t²).": lambda h, t: 1 + 0 * h[t],
             "It takes 1 - h; the slope of tanh is 1 - h².": lambda h, t: 1 - h[t],
             "h(1 - h) is the slope of the sigmoid; that of tanh is 1 - h².": lambda h, t: h[t] * (1 - h[t]),
-            "tanh is taken again: h[t] is the tanh already, and its slope 1 - h[t]².": lambda h, t: 1 - h[t].tanh() ** 2,
+            "tanh is taken again: h[t] is the tanh already, and its slope 1 - h[t]².": lambda h, t: (
+                1 - h[t].tanh() ** 2
+            ),
         },
         sent={
             "It takes the slope alone, and the gradient that came from above is lost.": lambda gradient, slope: slope,
@@ -307,7 +313,9 @@ def backprop_through_time(learner, rng):
 
     def draw(rng, shape):
         """A first state of any size, then tanh of something."""
-        return np.concatenate([1.5 * rng.normal(size=(1, shape[1])), np.tanh(rng.normal(size=(shape[0] - 1, shape[1])))])
+        return np.concatenate(
+            [1.5 * rng.normal(size=(1, shape[1])), np.tanh(rng.normal(size=(shape[0] - 1, shape[1])))]
+        )
 
     h = torch.tensor(draw(rng, (6, 3)))
     given = expect.parts(learner(h, _draw(rng, 3, 3), _draw(rng, 3)), ("gradients", "dW_h"), "two results")
@@ -397,9 +405,7 @@ def _clip_twice(parameters, limit):
             ),
             "It multiplies by norm / limit: that makes long gradients longer.": lambda norm, limit, g: norm / limit,
             "It multiplies by the limit, and does not divide by the norm.": lambda norm, limit, g: limit,
-            "The gradients become 0 where they are over the limit; they are to be scaled.": (
-                lambda norm, limit, g: 0
-            ),
+            "The gradients become 0 where they are over the limit; they are to be scaled.": (lambda norm, limit, g: 0),
         },
         over={
             "Small gradients are scaled up to the limit: do it only where the norm is over it.": (
@@ -443,9 +449,9 @@ def _clip_twice(parameters, limit):
             "The parameters are changed; it is their .grad that is scaled.": _into_parameter,
         },
         there={
-            "Only the first parameter counts here.": lambda parameters: [
-                p for p in parameters if p.grad is not None
-            ][:1],
+            "Only the first parameter counts here.": lambda parameters: [p for p in parameters if p.grad is not None][
+                :1
+            ],
         },
     ),
     random=True,  # a second call with the same gradients finds them clipped
@@ -691,9 +697,7 @@ def _gru(
             "r multiplies the input's part; it is the state's that r reduces.": (
                 lambda x_n, h_n, r, h, W, b: (r * x_n + h_n).tanh()
             ),
-            "r is not used: tanh(x's part + r ⊙ (state's part)).": (
-                lambda x_n, h_n, r, h, W, b: (x_n + h_n).tanh()
-            ),
+            "r is not used: tanh(x's part + r ⊙ (state's part)).": (lambda x_n, h_n, r, h, W, b: (x_n + h_n).tanh()),
             "r multiplies the state h without its matrix: r ⊙ (W_hn h + b_hn).": (
                 lambda x_n, h_n, r, h, W, b: (x_n + r * h).tanh()
             ),
@@ -798,7 +802,9 @@ _OWN = "its last step's output alone is wanted"
             "It reads the last column, padding too: each sequence ends at its own lengths[i].": (
                 lambda outputs, lengths: outputs[:, -1]
             ),
-            "One column too far: step number n stands at column n - 1.": lambda outputs, lengths: _pick(outputs, lengths),
+            "One column too far: step number n stands at column n - 1.": lambda outputs, lengths: _pick(
+                outputs, lengths
+            ),
             "One column too early: step number n stands at column n - 1.": (
                 lambda outputs, lengths: _pick(outputs, lengths - 2)
             ),
@@ -989,21 +995,22 @@ def _bits(
                 lambda ids, window: [(each[:-1], each[1:]) for each in ids.split(window + 1) if len(each) > 1]
             ),
             "The character after each window's last one is never predicted, and windows are one too short.": (
-                lambda ids, window: [(each[:-1], each[1:]) for each in ids.split(window) if len(each) > 1]
-                or [(ids[:1], ids[1:2])]
+                lambda ids, window: (
+                    [(each[:-1], each[1:]) for each in ids.split(window) if len(each) > 1] or [(ids[:1], ids[1:2])]
+                )
             ),
             "The targets are the inputs themselves; the next characters are to be predicted.": (
                 lambda ids, window: [(x, x) for x, _ in _pairs(ids, window)]
             ),
             "The short last window is left out.": (
-                lambda ids, window: [pair for pair in _pairs(ids, window) if len(pair[0]) == window]
-                or _pairs(ids, window)[:1]
+                lambda ids, window: (
+                    [pair for pair in _pairs(ids, window) if len(pair[0]) == window] or _pairs(ids, window)[:1]
+                )
             ),
             "The targets are two ahead: logits[:, t] are for the character after number t.": (
-                lambda ids, window: list(
-                    zip(ids[:-2].split(window), ids[2:].split(window), strict=True)
+                lambda ids, window: (
+                    list(zip(ids[:-2].split(window), ids[2:].split(window), strict=True)) or [(ids[:1], ids[1:2])]
                 )
-                or [(ids[:1], ids[1:2])]
             ),
         },
         ready={
@@ -1043,7 +1050,9 @@ def bits_per_character(learner, rng):
         expect.true(not any(call[3] for call in calls), f"no graph is recorded, {said}", likely=likely)
         likely = "One text is a batch of one: model(x[None], state)."
         good = all(call[0].ndim == 2 and call[0].shape[0] == 1 for call in calls)
-        expect.true(good, f"inputs are (1, T), {said}", f"yours    {[tuple(c[0].shape) for c in calls][:6]}", likely=likely)
+        expect.true(
+            good, f"inputs are (1, T), {said}", f"yours    {[tuple(c[0].shape) for c in calls][:6]}", likely=likely
+        )
         longest = max(call[0].shape[1] for call in calls)
         likely = "All of the text goes through at once; only `window` characters may: ids[:-1].split(window)."
         if longest <= window + 1 < N:

@@ -154,7 +154,7 @@ assert apart[None][40] < 1e-5 and apart[0.5][40] < 1e-5 and apart[1.5][-1] > 0.1
 assert apart[None][40] < apart[1.0][40] < apart[1.5][40]
 
 # %% [markdown]
-# ## 3 · Back through time (14 min)
+# ## 3 · Back through time (13 min)
 #
 # Unrolled, an RNN is a deep network, $T$ layers that share their weights, and backpropagation goes through all of them. Let the loss $L$ depend on the last state only, with $\delta = \partial L/\partial h_T$. With $z_t$ for what is in the tanh and $\tanh' = 1 - \tanh^2$:
 #
@@ -168,7 +168,8 @@ def backprop_through_time(h, W_h, delta):
     """Gradients of a loss on the last state, back through all states of one sequence.
 
     h: (T + 1, D), the states h_0, h_1, ..., h_T, each but the first the tanh of
-    W_h @ (the one before) + something else. W_h: (D, D). delta: (D,), dL/dh_T. All stay as they are.
+    W_h @ (the one before) + something else. W_h: (D, D). delta: (D,), dL/dh_T. All three stay as
+    they are.
     Returns (gradients, dW_h). gradients: (T + 1, D), row t is dL/dh_t, so the last one is delta.
     dW_h: (D, D), dL/dW_h, with the steps' parts added up. By hand: without autograd, and tensors
     of the same dtype.
@@ -322,7 +323,7 @@ assert last[1.0] + 2 < last[math.inf] and max(wild[math.inf][1]) > 30
 # **Break.**
 
 # %% [markdown]
-# ## 5 · A cell with gates (12 min)
+# ## 5 · A cell with gates (11 min)
 #
 # The LSTM (Hochreiter and Schmidhuber, 1997; the forget gate by Gers, Schmidhuber and Cummins, 2000) carries a second state, the *cell* $c$, along which nothing is squashed. *Gates* between 0 and 1 decide, entry by entry, what is written, kept and shown. With $a = W_{ih}\, x + W_{hh}\, h + b$ of length $4D$, cut into four parts of length $D$ in the order of PyTorch, and $\sigma(a) = 1/(1 + e^{-a})$:
 #
@@ -369,7 +370,7 @@ for bias in (0, 1, 2, 4):
 # </details>
 
 # %% [markdown]
-# ## 6 · Two gates suffice (10 min)
+# ## 6 · Two gates suffice (11 min)
 #
 # The GRU (Cho et al., 2014) has no second state. A gate $z$ mixes the old state with a new candidate $n$, and a gate $r$ decides how much of the old state the candidate sees. Three parts of length $D$, and here the two biases cannot be merged: $r$ multiplies one of them.
 #
@@ -474,7 +475,7 @@ for n, (name, layer) in enumerate(LAYERS.items()):
         style = {"h": "-", "c": "--"}[road] if len(found) == 2 else "-"
         values = np.where(values > 1e-10, values, np.nan)
         ax.plot(values, style, color=plot.COLOURS[n], label=f"{name}, {road}")
-ax.set(yscale="log", xlabel="lag: steps back from the loss", ylabel="norm of the gradient, relative")
+ax.set(yscale="log", xlabel="lag: steps back from the loss", ylabel="gradient's norm, relative")
 ax.legend(frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
 title = "Before training: a bias, not the architecture, opens the road"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
@@ -490,7 +491,7 @@ for t in range(7):
 torch.testing.assert_close(state[0], layer(x)[1][0][0])
 
 # %% [markdown]
-# ## 7 · What is remembered, and for how long (8 min)
+# ## 7 · What is remembered, and for how long (6 min)
 #
 # The purest test of memory: eight symbols; read 21 of them at random, and say which came *first*. Guessing is right in 12.5 %. All cells have $D = 64$, 400 steps of AdamW at $3 \cdot 10^{-3}$ on fresh batches of 64, clipped at 1. Two seeds each: read both. About 20 s.
 
@@ -527,7 +528,7 @@ for n, values in enumerate(remembered.values()):
 ax.axvline(12.5, color=plot.SOFT, linewidth=1)
 ax.text(13.5, 1.35, "chance", color=plot.SOFT)
 ax.set_yticks(range(len(remembered)), remembered)
-ax.set(xlabel=f"first symbol recalled after {T_RECALL} more (%), a dot for each seed", xlim=(0, 103))
+ax.set(xlabel=f"first symbol recalled after {T_RECALL} more (%), a dot a seed", xlim=(0, 103))
 ax.margins(y=0.25)
 title = "It remembers if it begins with its memory open"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
@@ -576,7 +577,8 @@ LETTERS = ".abcdefghijklmnopqrstuvwxyz"  # 0 is padding
 def padded(words, width):
     """Numbers of letters, (N, width), and lengths, (N,)."""
     rows = [[LETTERS.index(c) for c in word.ljust(width, ".")] for word in words]
-    return torch.tensor(rows, device=device), torch.tensor([len(word) for word in words], device=device)
+    lengths = [len(word) for word in words]
+    return torch.tensor(rows, device=device), torch.tensor(lengths, device=device)
 
 
 longest = max(map(len, names.x_train + names.x_test))
@@ -603,7 +605,7 @@ for name, read in READERS.items():
             logits = head(read(rnn(embed(F.pad(x_test, (0, more))))[0], lengths_test))
             scores.append(100 * (logits.argmax(1) == y_test).float().mean().item())
     by_width[name] = scores
-    print(f"{name:16}" + "".join(f"{score:7.1f}" for score in scores) + "   loss", round(loss.item(), 2))
+    print(f"{name:16}" + "".join(f"{score:7.1f}" for score in scores))
 ax = plot.curves(
     {name: (MORE, scores) for name, scores in by_width.items()},
     xlabel="columns of padding more than in training",
@@ -628,7 +630,7 @@ assert by_width["last column"][0] > 78 and by_width["last column"][3] < 78
 # **Break.**
 
 # %% [markdown]
-# ## 9 · Writing like Melville (16 min)
+# ## 9 · Writing like Melville (14 min)
 #
 # A *language model* says, after each character, how likely every next one is. Its measure is *bits per character*, the mean of $-\log_2 p(\text{what came})$: a uniform guess among 83 costs $\log_2 83 = 6.4$ bits. Character by character we hand the state on. In measuring as in training, the text goes through in windows, and the state is *carried* from one to the next (training cuts the graph there with `.detach()`).
 #
@@ -646,7 +648,7 @@ def bits_per_character(model, ids, window):
     Returns a float: the mean of -log2 p over all N - 1 characters, each counting once and alike.
     The model is in evaluation mode afterwards, and no graph is recorded.
     """
-    # TODO: inputs are ids[:-1], targets ids[1:]. The last window may be shorter: add up, then divide.
+    # TODO: inputs are ids[:-1], targets ids[1:]. The last window may be shorter: sum, then divide.
     ### BEGIN SOLUTION
     model.eval()
     state, nats = None, 0.0
@@ -671,7 +673,8 @@ for order in (2, 3, 4, 5, 6, 7):
     table_bits[order] = table.bits(valid_ids).mean()
     print(f"{order}-gram: {table_bits[order]:.3f} bits per character on the validation text")
 table_test = table.bits(test_ids).mean()
-print(f"7-gram on the test text: {table_test:.3f}; its p add up to {table.next(test_ids[:50]).sum():.6f}")
+total = table.next(test_ids[:50]).sum()
+print(f"7-gram on the test text: {table_test:.3f}; its p for the next add up to {total:.6f}")
 
 # %% [markdown]
 # Now an LSTM with $D = 128$, 16 pieces of the book read side by side, 64 characters at a time, about one pass over the book. About 25 s.
@@ -704,7 +707,10 @@ for step in range(STEPS):
             curve[name][1].append(value)
         print(f"step {step + 1:4}: training {np.mean(seen[-25:]):.3f}, validation {bits:.3f} bits")
 ax = plot.curves(
-    curve, xlabel="step", ylabel="bits per character", title="One pass: better than a 3-gram, not yet a 4-gram"
+    curve,
+    xlabel="step",
+    ylabel="bits per character",
+    title="One pass: better than a 3-gram, not yet a 4-gram",
 )
 for order in (2, 3, 4, 7):
     ax.axhline(table_bits[order], color=plot.SOFT, linewidth=0.8, zorder=0)
@@ -744,12 +750,13 @@ assert abs(table.next(test_ids[:50]).sum() - 1) < 1e-9
 # </details>
 
 # %% [markdown]
-# ## 10 · Inside a trained cell (8 min)
+# ## 10 · Inside a trained cell (7 min)
 #
 # [char_rnn.py](char_rnn.py) trained an LSTM with $D = 320$ for 18 passes over the book; the command, with all that it printed, is in [checkpoints/char-lstm.txt](checkpoints/char-lstm.txt), its weights in 16 bits in `checkpoints/char-lstm.pt`. They fit into *your* reader. About 8 s.
 
 # %%
-saved = torch.load(lab.workshop.folder / "checkpoints" / "char-lstm.pt", weights_only=True, map_location="cpu")
+path = lab.workshop.folder / "checkpoints" / "char-lstm.pt"
+saved = torch.load(path, weights_only=True, map_location="cpu")
 assert saved["alphabet"] == alphabet
 shipped = Reader(nn.LSTM, saved["config"]["width"])
 shipped.load_state_dict({name: value.float() for name, value in saved["best"].items()})
@@ -771,7 +778,7 @@ for n, (values, name) in enumerate(
 ):
     values = np.where(values > 1e-10, values, np.nan)
     ax.plot(values, color=plot.COLOURS[n], label=name)
-ax.set(yscale="log", xlabel="lag: steps back from the loss", ylabel="norm of the gradient, relative")
+ax.set(yscale="log", xlabel="lag: steps back from the loss", ylabel="gradient's norm, relative")
 ax.legend(frameon=False)
 title = "After training the road is open: it was learned"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
@@ -839,7 +846,7 @@ assert low < high
 # </details>
 
 # %% [markdown]
-# ## 11 · From notebook to program (9 min)
+# ## 11 · From notebook to program (8 min)
 #
 # [char_rnn.py](char_rnn.py) trains any of the three cells on any text, saves, goes on, prints bits per character with the tuned table beside it, and writes. Yours is `sample`: the next character, drawn at a *temperature* $\tau$ from $p = \text{softmax}(z/\tau)$. By hand: logits $(0, \ln 3)$ give $p = (1/4, 3/4)$; at $\tau = 1/2$ they count double, $1 : 9$, and at $\tau = 2$ half, $1 : \sqrt 3$. Low is cautious and repeats itself, high is bold and misspells.
 #

@@ -87,6 +87,16 @@ def _rnn(
         "outputs = []; for t in range(x.shape[1]): h = ...; outputs.append(h); return torch.stack(outputs, 1), h",
     ],
     mistakes=_rnn.mistakes(
+        together={
+            "The old state is added outside of the tanh; all three terms stand inside.": {
+                "mixed": lambda x, h, A, U, b: h + (x @ A + h @ U + b).tanh(),
+                "squashed": lambda z: z,
+            },
+            "Each term has a tanh of its own; there is one, of the sum.": {
+                "mixed": lambda x, h, A, U, b: (x @ A).tanh() + (h @ U + b).tanh(),
+                "squashed": lambda z: z,
+            },
+        },
         turned={
             "W_h is not transposed: rows are examples here, so W_h h becomes h @ W_h.T.": lambda A, U: (A.T, U),
         },
@@ -227,6 +237,26 @@ def _bptt(
     return end(rows(gradients, slopes), divided(whole, len(h) - 1))
 
 
+def _matrix_first(h, W_h, delta):
+    """The matrix comes before the slope: first dz = dL/dh_t · (1 - h_t²), then W_h.T @ dz."""
+    gradients, whole = [delta], W_h * 0
+    for t in range(len(h) - 1, 0, -1):
+        gradients.append((W_h.T @ gradients[-1]) * (1 - h[t] ** 2))
+        whole = whole + gradients[-1][:, None] * h[t - 1]
+    return _stack(gradients[::-1], 0), whole
+
+
+def _one_step_short(h, W_h, delta):
+    """The loop begins one step too late: its first t is T, len(h) - 1, where delta comes in."""
+    gradients, whole = h * 0, W_h * 0
+    gradients[-1] = delta
+    for t in range(len(h) - 2, 0, -1):
+        dz = gradients[t] * (1 - h[t] ** 2)
+        whole = whole + dz[:, None] * h[t - 1]
+        gradients[t - 1] = W_h.T @ dz
+    return gradients, whole
+
+
 @exercise(
     hints=[
         "Begin with gradients[T] = delta. What turns dL/dh_t into dL/dz_t, and that into dL/dh_{t-1}?",
@@ -235,6 +265,8 @@ def _bptt(
         "dW_h = torch.zeros_like(W_h).",
     ],
     mistakes=_bptt.mistakes(
+        _matrix_first,
+        _one_step_short,
         back={
             "W_h is not transposed on the way back: W_h.T @ dz.": lambda W, dz: W @ dz,
             "W_h is missing on the way back: W_h.T @ dz.": lambda W, dz: dz,
@@ -286,6 +318,9 @@ def _bptt(
             ),
             "The rows are dL/dz; dL/dh is wanted: the last row is delta as it is.": (
                 lambda gradients, slopes: _cat([gradients[:1], gradients[1:] * slopes[1:]], 0)
+            ),
+            "The rows are dL/dz, all of them; dL/dh is wanted: the last row is delta as it is.": (
+                lambda gradients, slopes: gradients * slopes
             ),
             "The row of h_0 is left empty: the loop ends with t = 1, which fills row 0.": (
                 lambda gradients, slopes: _cat([gradients[:1] * 0, gradients[1:]], 0)
@@ -385,6 +420,16 @@ def _clip_twice(parameters, limit):
     return norm
 
 
+def _norm_of_parameters(parameters, limit):
+    """It takes the norm of the parameters; that of their gradients, p.grad, is meant."""
+    parameters = list(parameters)
+    norm = math.sqrt(sum((p**2).sum().item() for p in parameters))
+    for p in parameters:
+        if p.grad is not None and norm > limit:
+            p.grad *= limit / norm
+    return norm
+
+
 @exercise(
     hints=[
         "All gradients as one long vector: its squared norm is the sum of all squared entries of all of them.",
@@ -393,6 +438,7 @@ def _clip_twice(parameters, limit):
     ],
     mistakes=_clip.mistakes(
         _clip_twice,
+        _norm_of_parameters,
         factor={
             "Each gradient is clipped by itself, which turns their common direction. One factor for all.": (
                 lambda norm, limit, g: (limit / _one(g)).clamp(max=1)
@@ -441,6 +487,9 @@ def _clip_twice(parameters, limit):
         },
         answer={
             "The norm that comes back is that after clipping; the one before is wanted.": lambda before, after: after,
+            "The factor comes back; the norm before is wanted.": (
+                lambda before, after: after / before if before else 1.0
+            ),
         },
         put={
             "The gradients stay as they were. g = g * factor makes a new tensor and forgets it: g *= factor.": (
@@ -449,9 +498,12 @@ def _clip_twice(parameters, limit):
             "The parameters are changed; it is their .grad that is scaled.": _into_parameter,
         },
         there={
-            "Only the first parameter counts here.": lambda parameters: [p for p in parameters if p.grad is not None][
-                :1
-            ],
+            "Only the first parameter counts here.": (
+                lambda parameters: [p for p in parameters if p.grad is not None][:1]
+            ),
+            "Only the last parameter counts here.": (
+                lambda parameters: [p for p in parameters if p.grad is not None][-1:]
+            ),
         },
     ),
     random=True,  # a second call with the same gradients finds them clipped
@@ -541,6 +593,12 @@ def _lstm(
     return end(shown(squash_o(o), c, new), new)
 
 
+def _lstm_cut_across(x, h, c, W_ih, W_hh, b):
+    """.chunk(4) cuts along the batch; the gates lie side by side, along axis 1: .chunk(4, 1)."""
+    i, f, g, o = (x @ W_ih.T + h @ W_hh.T + b).chunk(4)
+    return o * c, f * c + i * g
+
+
 @exercise(
     hints=[
         "One product gives all four: x @ W_ih.T + h @ W_hh.T + b has shape (B, 4D). How is it cut?",
@@ -548,6 +606,7 @@ def _lstm(
         "Then h = o * tanh(c), with the new c: return o.sigmoid() * c.tanh(), c",
     ],
     mistakes=_lstm.mistakes(
+        _lstm_cut_across,
         order={
             "The order is i, f, o, g here; PyTorch's is i, f, g, o.": lambda i, f, g, o: (i, f, o, g),
             "i and f are swapped: the input gate comes first.": lambda i, f, g, o: (f, i, g, o),
@@ -580,6 +639,7 @@ def _lstm(
             "The input gate is missing: f ⊙ c + i ⊙ g.": lambda i, f, g, c: f * c + g,
             "The old c has no part in the new one: f ⊙ c + i ⊙ g.": lambda i, f, g, c: i * g,
             "The input gate is 1 - f, as a GRU has it; an LSTM has its own.": lambda i, f, g, c: f * c + (1 - f) * g,
+            "The old c goes through a tanh; on its road nothing does.": lambda i, f, g, c: f * c.tanh() + i * g,
             "The new c goes through a tanh; only what is shown of it does.": lambda i, f, g, c: (f * c + i * g).tanh(),
         },
         shown={
@@ -669,6 +729,11 @@ def _gru(
     return mixed(z, candidate(x_n, h_n, r, h, W_hh[2 * D :], b_hh[2 * D :]), h)
 
 
+def _biases_swapped(x, h, W_ih, W_hh, b_ih, b_hh):
+    """b_ih and b_hh are swapped: b_ih goes with W_ih, b_hh with W_hh."""
+    return _gru(x, h, W_ih, W_hh, b_hh, b_ih)
+
+
 @exercise(
     hints=[
         "Keep the input's part and the state's part apart: r comes between them in n. (B, 3D) each, cut in three.",
@@ -676,6 +741,7 @@ def _gru(
         "n = (x_n + r * h_n).tanh(); return (1 - z) * n + z * h",
     ],
     mistakes=_gru.mistakes(
+        _biases_swapped,
         mixed={
             "z and 1 - z are swapped: here z keeps the old state, (1 - z) ⊙ n + z ⊙ h.": lambda z, n, h: (
                 z * n + (1 - z) * h
@@ -705,6 +771,9 @@ def _gru(
                 lambda x_n, h_n, r, h, W, b: (x_n + (1 - r) * h_n).tanh()
             ),
             "The candidate has no tanh.": lambda x_n, h_n, r, h, W, b: x_n + r * h_n,
+            "Each part of the candidate has a tanh of its own; there is one, of the sum.": (
+                lambda x_n, h_n, r, h, W, b: x_n.tanh() + r * h_n.tanh()
+            ),
             "The candidate goes through the sigmoid; it is tanh, so that it can be negative.": (
                 lambda x_n, h_n, r, h, W, b: (x_n + r * h_n).sigmoid()
             ),
@@ -836,6 +905,9 @@ _OWN = "its last step's output alone is wanted"
             "All are read at the first one's length; each has its own.": (
                 lambda outputs, lengths: _column(outputs, lengths[0] - 1)
             ),
+            "All are read at the last one's length; each has its own.": (
+                lambda outputs, lengths: _column(outputs, lengths[-1] - 1)
+            ),
             "outputs[:, lengths - 1] takes those columns of every row, (B, B, D); pairs are wanted: two lists.": (
                 lambda outputs, lengths: outputs[:, lengths - 1]
             ),
@@ -916,12 +988,16 @@ def _reader(rng, kind, V):
     return model
 
 
-def _nats(model, inputs, targets, state):
+def _surprise(z, y):
+    return -z.log_softmax(1).gather(1, y[:, None])[:, 0]
+
+
+def _logits(model, inputs, state):
     import torch
 
     with torch.no_grad():
         logits, state = model(inputs[None], state)
-    return -logits[0].log_softmax(1).gather(1, targets[:, None])[:, 0], state
+    return logits[0], state
 
 
 def _pairs(ids, window):
@@ -937,15 +1013,16 @@ def _bits(
     ready=lambda model: model.eval(),
     pairs=_pairs,
     carried=lambda state: state,
+    surprise=_surprise,
     mean=lambda nats, N: sum(each.sum().item() for each in nats) / (N - 1),
     base=lambda nats: nats / math.log(2),
 ):
     ready(model)
     state, found = None, []
     for x, y in pairs(ids, window):
-        nats, state = _nats(model, x, y, state)
+        z, state = _logits(model, x, state)
         state = carried(state)
-        found.append(nats)
+        found.append(surprise(z, y))
     return base(mean(found, len(ids)))
 
 
@@ -982,6 +1059,9 @@ def _bits(
             "The sum comes back; the mean over N - 1 characters is wanted.": (
                 lambda nats, N: sum(each.sum().item() for each in nats)
             ),
+            "The short last window counts as much as a full one: its mean times `window`. Add up sums.": (
+                lambda nats, N: sum(each.mean().item() * len(nats[0]) for each in nats) / (N - 1)
+            ),
             "The windows' means are added up; add sums, and divide by N - 1.": (
                 lambda nats, N: sum(each.mean().item() for each in nats)
             ),
@@ -1011,6 +1091,18 @@ def _bits(
                 lambda ids, window: (
                     list(zip(ids[:-2].split(window), ids[2:].split(window), strict=True)) or [(ids[:1], ids[1:2])]
                 )
+            ),
+        },
+        surprise={
+            "softmax goes over the characters of the window; it goes over the V symbols, the last axis.": (
+                lambda z, y: -z.log_softmax(0).gather(1, y[:, None])[:, 0]
+            ),
+            "This is the entropy of what the model expects; wanted is -log2 p of the character that came.": (
+                lambda z, y: -(z.log_softmax(1) * z.softmax(1)).sum(1)
+            ),
+            "It takes 1 - p; the surprise is -log2 p.": lambda z, y: 1 - (-_surprise(z, y)).exp(),
+            "It takes -log2 p of the likeliest character; wanted is that of the one that came.": (
+                lambda z, y: -z.log_softmax(1).max(1).values
             ),
         },
         ready={
@@ -1076,8 +1168,9 @@ def bits_per_character(learner, rng):
             raise Complaint(f"the state is carried from window to window, {said}", [told], likely, evidence)
         why, source = f"bits for each character after the first, {said}", "one pass over the whole text"
         expect.close(given, expected, why=why, source=source, lone=True, rtol=1e-5)
-        likely = "Inputs are ids[:-1], each once and in order: the last character has no next one."
-        expect.true(torch.equal(reads, ids[:-1]), f"each character is read once, {said}", likely=likely)
+        likely = "Inputs are ids[:-1], each once and in order."
+        in_order = torch.equal(reads, ids[:-1]) or torch.equal(reads, ids)  # the last one may be read, for nothing
+        expect.true(in_order, f"each character is read once, {said}", likely=likely)
         likely = "A number of Python's: .item() or float(...)."
         expect.kind(given, float, f"a float comes back, {said}", likely=likely)
         expect.true(not any(modes), f"in evaluation mode afterwards, {said}", likely="No model.train() at the end.")

@@ -75,7 +75,7 @@ def detaches(x, h, W_x, W_h, b):
     return torch.stack(outputs, 1), h
 
 
-@wrong("rnn_forward", says="")
+@wrong("rnn_forward", says="float64 came in and float32 goes out")
 def fills_doubles_of_the_first_width(x, h, W_x, W_h, b):
     outputs = torch.zeros(x.shape[0], x.shape[1], W_h.shape[0])
     for t in range(x.shape[1]):
@@ -297,7 +297,7 @@ def twice(parameters, limit):
     return norm
 
 
-@wrong("clip_gradients", says="")
+@wrong("clip_gradients", says="is None here")
 def without_asking(parameters, limit):
     parameters = list(parameters)
     norm = math.sqrt(sum((p.grad**2).sum().item() for p in parameters))
@@ -512,7 +512,7 @@ def last_column(outputs, lengths):
     return outputs[:, -1, :]
 
 
-@wrong("last_states", says="")
+@wrong("last_states", says="runs past the end")
 def counted_from_one(outputs, lengths):
     return outputs[torch.arange(len(outputs)), lengths]
 
@@ -691,6 +691,20 @@ def in_inference_mode(model, ids, window):
     return found / k / np.log(2).item()
 
 
+@right("bits_per_character")
+def reads_the_last_one_too(model, ids, window):
+    model.eval()
+    state, nats, n = None, 0.0, 0
+    with torch.no_grad():
+        for start in range(0, len(ids), window):
+            logits, state = model(ids[None, start : start + window], state)
+            targets = ids[start + 1 : start + window + 1]
+            if len(targets):
+                nats += nn.CrossEntropyLoss(reduction="sum")(logits[0, : len(targets)], targets).item()
+                n += len(targets)
+    return nats / n / math.log(2)
+
+
 # ------------------------------------------------------------------------------------------------ sample
 
 
@@ -706,7 +720,7 @@ def too_late(logits, temperature, generator):
     return torch.multinomial(p, 1, generator=generator).item()
 
 
-@wrong("sample", says="")
+@wrong("sample", says="argmax is no draw")
 def greedy(logits, temperature, generator):
     return (logits / temperature).argmax().item()
 

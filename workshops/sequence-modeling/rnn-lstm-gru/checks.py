@@ -1232,7 +1232,6 @@ def sample(learner, rng):
     one = draws(logits, 1.0, 1, 0)[0]
     tensor_said = "It is a tensor: .item() takes the number out."
     expect.kind(one, (int, np.integer), "an int comes back", likely=tensor_said if hasattr(one, "item") else "")
-    governed(lambda g: [learner(logits, 1.0, g) for _ in range(30)], why="the generator decides", make=torch_generator)
     z, times = logits.numpy(), 1500
     for n, temperature in enumerate((1.0, 2.3, 0.6)):
         drawn = np.array(draws(logits, temperature, times, n))
@@ -1242,11 +1241,12 @@ def sample(learner, rng):
         if chisquare(counts, times * p).pvalue < 1e-6:
             shown = [f"yours    {counts / times}", f"expected {p.round(3)}   (softmax(logits / temperature))"]
             if (counts > 0).sum() == 1:
-                likely = "One symbol comes always: that is argmax, no draw. torch.multinomial draws."
+                likely = "One symbol comes always: argmax is no draw, and a generator that is seeded inside draws the same again."
             else:
                 fits = {w: chisquare(counts, times * f(z, temperature)).pvalue for w, f in _SLIPS.items()}
                 likely = max(fits, key=fits.get) if max(fits.values()) > 1e-4 else ""
             raise Complaint(f"how often each symbol comes, {said}", shown, likely, "frequencies")
+    governed(lambda g: [learner(logits, 1.0, g) for _ in range(30)], why="the generator decides", make=torch_generator)
     overflow = "exp overflows: torch.softmax subtracts the largest by itself."
     for large, temperature in (
         ([1000.0, 990.0, -1000.0], 1.0),

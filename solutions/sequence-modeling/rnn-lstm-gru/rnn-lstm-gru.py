@@ -299,7 +299,9 @@ for limit, colour in ((math.inf, plot.COLOURS[1]), (1.0, plot.COLOURS[0])):
     name = f"clipped at {limit:g}" if limit < math.inf else "not clipped"
     axes[0].plot(losses, color=colour, label=name, linewidth=1)
     axes[1].plot(norms, color=colour, label=name, linewidth=1)
-axes[0].set(xlabel="step", ylabel="loss (nats)", ylim=(0, None))
+axes[0].set(xlabel="step", ylabel="loss (nats)", yscale="log")
+axes[0].set_yticks((2, 5, 10, 20, 50, 100), (2, 5, 10, 20, 50, 100))
+axes[0].minorticks_off()
 axes[1].set(xlabel="step", ylabel="gradient's norm before clipping", yscale="log")
 axes[0].legend(frameon=False)
 title = "Clipped at 1 it learns at this rate; unclipped it is thrown back for good"

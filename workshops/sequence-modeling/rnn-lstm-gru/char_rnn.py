@@ -335,7 +335,9 @@ def main(arguments=None):
     if options.slim:
         program.save(options.slim, slim(done))
     draw(options.figure or options.checkpoint.with_suffix(".png"), done["history"], found, config["cell"])
-    print(f"checkpoint {options.checkpoint}")
+    print(f"checkpoint {options.checkpoint}; after the first words of the test text it writes:\n")
+    begin = "".join(alphabet[k] for k in parts[2][:40].tolist())
+    print(write(model, alphabet, begin, 200, 0.7, torch.Generator().manual_seed(config["seed"])))
 
 
 if __name__ == "__main__":

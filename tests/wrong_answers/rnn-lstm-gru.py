@@ -84,6 +84,32 @@ def fills_doubles_of_the_first_width(x, h, W_x, W_h, b):
     return outputs, h
 
 
+@wrong("rnn_forward", says="value before the tanh")
+def carries_what_is_inside(x, h, W_x, W_h, b):
+    outputs = []
+    for t in range(x.shape[1]):
+        h = x[:, t] @ W_x.T + h @ W_h.T + b
+        outputs.append(torch.tanh(h))
+    return torch.stack(outputs, 1), outputs[-1]
+
+
+@wrong("rnn_forward", says="x[:, 0] is never read")
+def begins_with_the_given_state(x, h, W_x, W_h, b):
+    outputs = [h]
+    for t in range(1, x.shape[1]):
+        outputs.append(torch.tanh(x[:, t] @ W_x.T + outputs[-1] @ W_h.T + b))
+    return torch.stack(outputs, 1), outputs[-1]
+
+
+@wrong("rnn_forward", says="step t of all sequences is x[:, t]")
+def indexes_the_batch(x, h, W_x, W_h, b):
+    outputs = []
+    for t in range(x.shape[1]):
+        h = torch.tanh(x[t] @ W_x.T + h @ W_h.T + b)
+        outputs.append(h)
+    return torch.stack(outputs, 1), h
+
+
 @right("rnn_forward")
 def by_einsum(x, h, W_x, W_h, b):
     a = torch.einsum("btc,dc->btd", x, W_x) + b
@@ -199,6 +225,33 @@ def in_place(h, W_h, delta):
     return torch.stack(rows), dW
 
 
+@wrong("backprop_through_time", says="Autograd was used")
+def by_autograd(h, W_h, delta):
+    W, first = W_h.detach().clone().requires_grad_(), h[0].detach().clone().requires_grad_()
+    states = [first]
+    for t in range(1, len(h)):
+        states.append(torch.tanh(W @ states[-1] + (torch.atanh(h[t]) - W_h @ h[t - 1]).detach()))
+    *found, dW = torch.autograd.grad(states[-1], [*states[:-1], W], delta)
+    return torch.stack([*found, delta]), dW
+
+
+@wrong("backprop_through_time", says="torch.outer(dz, h[t - 1]) is (D, D)")
+def entry_by_entry(h, W_h, delta):
+    return going_back(h, W_h, delta, usual_dz, lambda dz: W_h.T @ dz, lambda dz, h, t: dz * h[t - 1])
+
+
+@right("backprop_through_time")
+def with_numpy_inside(h, W_h, delta):
+    states, W = h.detach().numpy(), W_h.detach().numpy()
+    found, dW = np.zeros_like(states), np.zeros_like(W)
+    found[-1] = delta.detach().numpy()
+    for t in range(len(states) - 1, 0, -1):
+        dz = found[t] * (1 - states[t] ** 2)
+        dW += np.outer(dz, states[t - 1])
+        found[t - 1] = dz @ W
+    return torch.from_numpy(found), torch.from_numpy(dW)
+
+
 @right("backprop_through_time")
 def rows_first(h, W_h, delta):
     dh, dz = [delta], []
@@ -297,7 +350,7 @@ def twice(parameters, limit):
     return norm
 
 
-@wrong("clip_gradients", says="is None here")
+@wrong("clip_gradients", says="is left out")
 def without_asking(parameters, limit):
     parameters = list(parameters)
     norm = math.sqrt(sum((p.grad**2).sum().item() for p in parameters))
@@ -311,6 +364,27 @@ def without_asking(parameters, limit):
 def sum_of_norms(parameters, limit):
     found = grads(parameters)
     norm = sum(g.norm().item() for g in found)
+    if norm > limit:
+        for g in found:
+            g.mul_(limit / norm)
+    return norm
+
+
+@wrong("clip_gradients", says="scaled up")
+def under_the_limit_too(parameters, limit):
+    found = grads(parameters)
+    norm = math.sqrt(sum(g.pow(2).sum().item() for g in found))
+    if norm > 0:
+        for g in found:
+            g.mul_(limit / norm)
+    return norm
+
+
+@wrong("clip_gradients", says="largest singular value")
+def spectral(parameters, limit):
+    found = grads(parameters)
+    each = [torch.linalg.norm(g, 2) if g.ndim in (1, 2) else g.norm() for g in found]
+    norm = torch.stack(each).norm().item()
     if norm > limit:
         for g in found:
             g.mul_(limit / norm)
@@ -400,6 +474,41 @@ def forgets_the_cell(x, h, c, W_ih, W_hh, b):
     return combined(*parts_of(x, h, W_ih, W_hh, b), c)[0]
 
 
+@wrong("lstm_step", says="have no sigmoid")
+def raw_gates(x, h, c, W_ih, W_hh, b):
+    i, f, g, o = parts_of(x, h, W_ih, W_hh, b)
+    c = f * c + i * torch.tanh(g)
+    return o * torch.tanh(c), c
+
+
+@wrong("lstm_step", says="used as they are")
+def raw_parts(x, h, c, W_ih, W_hh, b):
+    i, f, g, o = parts_of(x, h, W_ih, W_hh, b)
+    c = f * c + i * g
+    return o * torch.tanh(c), c
+
+
+@wrong("lstm_step", says="sign in σ is turned")
+def own_sigmoid(x, h, c, W_ih, W_hh, b):
+    i, f, g, o = parts_of(x, h, W_ih, W_hh, b)
+    i, f, o = (1 / (1 + torch.exp(a)) for a in (i, f, o))
+    c = f * c + i * torch.tanh(g)
+    return o * torch.tanh(c), c
+
+
+@wrong("lstm_step", says="new c goes through a tanh")
+def squashed_cell(x, h, c, W_ih, W_hh, b):
+    i, f, g, o = parts_of(x, h, W_ih, W_hh, b)
+    c = torch.tanh(f.sigmoid() * c + i.sigmoid() * g.tanh())
+    return o.sigmoid() * c, c
+
+
+@wrong("lstm_step", says="cut by C")
+def input_s_length(x, h, c, W_ih, W_hh, b):
+    a, n = x @ W_ih.T + h @ W_hh.T + b, x.shape[1]
+    return combined(a[:, :n], a[:, n : 2 * n], a[:, 2 * n : 3 * n], a[:, 3 * n :], c)
+
+
 @right("lstm_step")
 def by_slices(x, h, c, W_ih, W_hh, b):
     D = h.shape[1]
@@ -487,6 +596,31 @@ def one_bias(x, h, W_ih, W_hh, b_ih, b_hh):
     return mixed(*thirds(x, h, W_ih, W_hh, b_ih, torch.zeros_like(b_hh)), h)
 
 
+@wrong("gru_step", says="cut by C")
+def input_s_length_again(x, h, W_ih, W_hh, b_ih, b_hh):
+    n = x.shape[1]
+    a, u = x @ W_ih.T + b_ih, h @ W_hh.T + b_hh
+    r, z = torch.sigmoid(a[:, :n] + u[:, :n]), torch.sigmoid(a[:, n : 2 * n] + u[:, n : 2 * n])
+    return (1 - z) * torch.tanh(a[:, 2 * n :] + r * u[:, 2 * n :]) + z * h
+
+
+@wrong("gru_step", says="there it is b_hh")
+def one_bias_for_both(x, h, W_ih, W_hh, b_ih, b_hh):
+    return mixed(*thirds(x, h, W_ih, W_hh, b_ih, b_ih), h)
+
+
+@wrong("gru_step", says="A tanh too many")
+def squashed_mixture(x, h, W_ih, W_hh, b_ih, b_hh):
+    return torch.tanh(mixed(*thirds(x, h, W_ih, W_hh, b_ih, b_hh), h))
+
+
+@wrong("gru_step", says="z has no sigmoid")
+def raw_z(x, h, W_ih, W_hh, b_ih, b_hh):
+    r, z, n = thirds(x, h, W_ih, W_hh, b_ih, b_hh)
+    z = sum(z)
+    return (1 - z) * torch.tanh(n[0] + torch.sigmoid(sum(r)) * n[1]) + z * h
+
+
 @right("gru_step")
 def by_slices_of_rows(x, h, W_ih, W_hh, b_ih, b_hh):
     D = h.size(1)
@@ -510,6 +644,21 @@ def by_lerp(x, h, W_ih, W_hh, b_ih, b_hh):
 @wrong("last_states", says="reads the last column")
 def last_column(outputs, lengths):
     return outputs[:, -1, :]
+
+
+@wrong("last_states", says="two lists pick pairs")
+def steps_first(outputs, lengths):
+    return outputs[lengths - 1, torch.arange(len(outputs))]
+
+
+@wrong("last_states", says="too early")
+def minus_two(outputs, lengths):
+    return outputs[torch.arange(len(outputs)), lengths - 2]
+
+
+@wrong("last_states", says=".expand(-1, 1, D)")
+def gathers_one_feature(outputs, lengths):
+    return outputs.gather(1, (lengths - 1)[:, None, None]).squeeze(1)
 
 
 @wrong("last_states", says="runs past the end")
@@ -603,6 +752,54 @@ def inside_of_windows(model, ids, window):
             logits, state = model(piece[None, :-1], state)
             total += F.cross_entropy(logits[0], piece[1:], reduction="sum").item()
     return total / (len(ids) - 1) / math.log(2)
+
+
+@wrong("bits_per_character", says="short last window is left out")
+def full_windows_only(model, ids, window):
+    model.eval()
+    state, total, n = None, 0, 0
+    with torch.no_grad():
+        for start in range(0, len(ids) - window, window):
+            logits, state = model(ids[None, start : start + window], state)
+            y = ids[start + 1 : start + window + 1]
+            total += F.cross_entropy(logits[0], y, reduction="sum").item()
+            n += len(y)
+    return total / max(n, 1) / math.log(2)
+
+
+@wrong("bits_per_character", says="never predicted")
+def cuts_before_it_shifts(model, ids, window):
+    model.eval()
+    state, total, n = None, 0, 0
+    with torch.no_grad():
+        for piece in ids.split(window):
+            if len(piece) > 1:
+                logits, state = model(piece[None, :-1], state)
+                total += F.cross_entropy(logits[0], piece[1:], reduction="sum").item()
+                n += len(piece) - 1
+    return total / max(n, 1) / math.log(2)
+
+
+@wrong("bits_per_character", says="without the batch")
+def targets_as_a_batch(model, ids, window):
+    model.eval()
+    state, total = None, 0
+    with torch.no_grad():
+        for x, y in windows_of(ids, window):
+            logits, state = model(x[None], state)
+            total += F.cross_entropy(logits, y[None], reduction="sum").item()
+    return total / (len(ids) - 1) / math.log(2)
+
+
+@wrong("bits_per_character", says="something added to p")
+def at_most_thirty_bits(model, ids, window):
+    model.eval()
+    state, total = None, 0
+    with torch.no_grad():
+        for x, y in windows_of(ids, window):
+            logits, state = model(x[None], state)
+            total -= torch.log2(logits[0].softmax(1).gather(1, y[:, None]) + 1e-9).sum().item()
+    return total / (len(ids) - 1)
 
 
 @wrong("bits_per_character", says="mean of the windows' means")
@@ -751,6 +948,40 @@ def still_a_tensor(logits, temperature, generator):
 def divides_in_place(logits, temperature, generator):
     logits /= temperature
     return torch.multinomial(torch.softmax(logits, 0), 1, generator=generator).item()
+
+
+@wrong("sample", says="power is taken")
+def to_the_power(logits, temperature, generator):
+    p = torch.softmax(logits, 0) ** (1 / temperature)
+    return torch.multinomial(p / p.sum(), 1, generator=generator).item()
+
+
+@wrong("sample", says="no symbol is left out")
+def ten_likeliest(logits, temperature, generator):
+    values, places = (logits / temperature).topk(min(10, len(logits)))
+    return places[torch.multinomial(torch.softmax(values, 0), 1, generator=generator)].item()
+
+
+@wrong("sample", says="held above a bound")
+def never_colder(logits, temperature, generator):
+    return torch.multinomial(torch.softmax(logits / max(temperature, 0.1), 0), 1, generator=generator).item()
+
+
+@wrong("sample", says="nothing is added to p")
+def with_an_epsilon(logits, temperature, generator):
+    z = torch.log(torch.softmax(logits, 0) + 1e-10) / temperature
+    return torch.multinomial(torch.softmax(z, 0), 1, generator=generator).item()
+
+
+@wrong("sample", says="no clamp")
+def clamped_logits(logits, temperature, generator):
+    p = torch.softmax(logits.clamp(min=-20) / temperature, 0)
+    return torch.multinomial(p, 1, generator=generator).item()
+
+
+@wrong("sample", says="softmax first")
+def from_logits(logits, temperature, generator):
+    return torch.multinomial(logits / temperature, 1, generator=generator).item()
 
 
 @right("sample")

@@ -40,11 +40,12 @@ def sample(logits, temperature, generator):
     """Draw a symbol: its number k with the probability that softmax(logits / temperature) gives it.
 
     logits: float tensor (V,), of any size, also beyond 1000; −inf stands at a symbol that must never come. They stay as
-    they are. temperature: a number > 0; small ones make the likeliest symbol come nearly always, without an overflow.
+    they are. temperature: a number > 0; small ones make the likeliest symbol come nearly always, and nothing overflows
+    or becomes 0/0.
     generator: torch.Generator, on the CPU as the logits are; it alone decides, and each draw moves it on.
     Returns an int, 0 ... V - 1.
     """
-    # TODO: divide the logits, softmax, torch.multinomial(..., generator=generator); .item() makes an int of it.
+    # TODO: divide the logits, softmax, torch.multinomial(p, 1, generator=generator); .item() makes an int of it.
     ### BEGIN SOLUTION
     p = torch.softmax(logits / temperature, 0)
     return torch.multinomial(p, 1, generator=generator).item()

@@ -238,7 +238,7 @@ def clip_gradients(parameters, limit):
     parameters: an iterable of parameters, perhaps a generator, which can be gone through only once.
     Those whose .grad is None stay without one. limit: a number > 0. Gradients whose common norm is
     not over the limit stay as they are, also where all are 0. The parameters themselves stay too.
-    Returns the norm before, as a number.
+    Returns the norm before: a number, or a tensor that is one. One gradient at least is there.
     """
     # TODO: a list of the gradients that are there; their common norm; if over the limit, scale.
     ### BEGIN SOLUTION

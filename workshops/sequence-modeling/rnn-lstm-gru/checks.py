@@ -67,6 +67,7 @@ def _rnn(
     mixed=lambda x, h, A, U, b: x @ A + h @ U + b,
     squashed=lambda z: z.tanh(),
     times=lambda T: range(T),
+    step=lambda x, t: x[:, t],
     carried=lambda first, now: now,
     kept=lambda before, now: now,
     result=lambda outputs, h: (_stack(outputs, 1), h),
@@ -75,9 +76,28 @@ def _rnn(
     h, outputs = begin(h), []
     first = h
     for t in times(x.shape[1]):
-        before, h = carried(first, h), squashed(mixed(x[:, t], carried(first, h), A, U, b))
+        before, h = carried(first, h), squashed(mixed(step(x, t), carried(first, h), A, U, b))
         outputs.append(kept(before, h))
     return result(outputs, h)
+
+
+def _begins_at_one(x, h, W_x, W_h, b):
+    """x[:, 0] is never read: the loop begins with t = 0, and the list of outputs empty."""
+    outputs, h = _rnn(x[:, 1:], h, W_x, W_h, b, result=lambda outputs, last: ([h, *outputs], last))
+    return _stack(outputs, 1), h
+
+
+def _shows_what_is_inside(x, h, W_x, W_h, b):
+    """outputs holds what stands inside of the tanh; the states, h_t = tanh(...), are wanted."""
+    A, U, inside = W_x.T, W_h.T, []
+    for t in range(x.shape[1]):
+        inside.append(x[:, t] @ A + h @ U + b)
+        h = inside[-1].tanh()
+    return _stack(inside, 1), h
+
+
+_INSIDE_CARRIED = "What is carried on is the value before the tanh; h itself is the tanh."
+_BACKWARDS = "The steps are read from the last to the first."
 
 
 @exercise(
@@ -87,7 +107,21 @@ def _rnn(
         "outputs = []; for t in range(x.shape[1]): h = ...; outputs.append(h); return torch.stack(outputs, 1), h",
     ],
     mistakes=_rnn.mistakes(
+        _begins_at_one,
+        _shows_what_is_inside,
         together={
+            _INSIDE_CARRIED: {
+                "squashed": lambda z: z,
+                "result": lambda outputs, h: (_stack(outputs, 1).tanh(), outputs[-1].tanh()),
+            },
+            f"{_INSIDE_CARRIED} And the last one comes back without it.": {
+                "squashed": lambda z: z,
+                "result": lambda outputs, h: (_stack(outputs, 1).tanh(), h),
+            },
+            _BACKWARDS: {
+                "times": lambda T: range(T - 1, -1, -1),
+                "result": lambda outputs, h: (_stack(outputs[::-1], 1), h),
+            },
             "The old state is added outside of the tanh; all three terms stand inside.": {
                 "mixed": lambda x, h, A, U, b: h + (x @ A + h @ U + b).tanh(),
                 "squashed": lambda z: z,
@@ -111,6 +145,9 @@ def _rnn(
             ),
             "The state before has no part in the new one: + h @ W_h.T.": lambda x, h, A, U, b: x @ A + b,
             "The input has no part in the new state: x[:, t] @ W_x.T + ...": lambda x, h, A, U, b: h @ U + b,
+            "Rows are examples here, so W_x x becomes x[:, t] @ W_x.T, and W_h h becomes h @ W_h.T.": (
+                lambda x, h, A, U, b: A.T @ x + U.T @ h + b
+            ),
         },
         squashed={
             "tanh is missing.": lambda z: z,
@@ -122,11 +159,12 @@ def _rnn(
                 lambda first, now: first
             ),
         },
+        step={"x[t] is sequence t with all its steps; step t of all sequences is x[:, t].": lambda x, t: x[t]},
         kept={
             "outputs holds the states before the steps; append h after it is new.": lambda before, now: before,
         },
         times={
-            "The steps are read from the last to the first.": lambda T: range(T - 1, -1, -1),
+            _BACKWARDS: lambda T: range(T - 1, -1, -1),
             "The last step is left out.": lambda T: range(max(T - 1, 1)),
             "The first step is left out.": lambda T: range(min(1, T - 1), T),
         },
@@ -293,6 +331,9 @@ def _one_step_short(h, W_h, delta):
             "dW_h uses dL/dh_t; W_h stands inside of the tanh, so dL/dz_t.": (
                 lambda dz, gradient, h, t: gradient[:, None] * h[t - 1]
             ),
+            "dz * h[t - 1] multiplies entry by entry, (D,); torch.outer(dz, h[t - 1]) is (D, D).": (
+                lambda dz, gradient, h, t: dz * h[t - 1]
+            ),
         },
         added={
             "dW_h holds one step's part only: W_h is used at every step, so the parts are added up.": (
@@ -377,6 +418,12 @@ def backprop_through_time(learner, rng):
     why, source = "the example above, to three digits", "by hand"
     expect.close(found[:, 0], [0.044, 0.210, 0.484, 1], why=why, source=source, atol=6e-4)
     expect.close(dW, [[0.671]], why=why, source=source, atol=6e-4)
+    try:
+        with torch.inference_mode():  # where nothing records
+            learner(h, _draw(rng, 3, 3), _draw(rng, 3))
+    except RuntimeError as error:
+        likely = "Autograd was used; here the gradients are to be made by hand, step by step."
+        raise Complaint("by hand, where autograd is off", [f"yours    {error}"[:90]], likely) from None
 
 
 # ------------------------------------------------------------------------------------------------ clip_gradients
@@ -420,14 +467,28 @@ def _clip_twice(parameters, limit):
     return norm
 
 
-def _norm_of_parameters(parameters, limit):
+def _norm_of_parameters(parameters, limit, of=list):
     """It takes the norm of the parameters; that of their gradients, p.grad, is meant."""
-    parameters = list(parameters)
+    parameters = of(parameters)
     norm = math.sqrt(sum((p**2).sum().item() for p in parameters))
     for p in parameters:
         if p.grad is not None and norm > limit:
             p.grad *= limit / norm
     return norm
+
+
+def _norm_of_those_parameters(parameters, limit):
+    """It takes the norm of the parameters; that of their gradients, p.grad, is meant."""
+    return _norm_of_parameters(parameters, limit, of=lambda all: [p for p in all if p.grad is not None])
+
+
+def _spectral(g):
+    import torch
+
+    return torch.linalg.norm(g, 2) if g.ndim in (1, 2) else g.norm()
+
+
+_SCALED_UP = "Small gradients are scaled up to the limit: do it only where the norm is over it."
 
 
 @exercise(
@@ -439,6 +500,8 @@ def _norm_of_parameters(parameters, limit):
     mistakes=_clip.mistakes(
         _clip_twice,
         _norm_of_parameters,
+        _norm_of_those_parameters,
+        together={_SCALED_UP: {"over": lambda norm, limit: norm > 0}},
         factor={
             "Each gradient is clipped by itself, which turns their common direction. One factor for all.": (
                 lambda norm, limit, g: (limit / _one(g)).clamp(max=1)
@@ -454,9 +517,7 @@ def _norm_of_parameters(parameters, limit):
             "The gradients become 0 where they are over the limit; they are to be scaled.": (lambda norm, limit, g: 0),
         },
         over={
-            "Small gradients are scaled up to the limit: do it only where the norm is over it.": (
-                lambda norm, limit: True
-            ),
+            _SCALED_UP: lambda norm, limit: True,
             "Only gradients under the limit are scaled: the comparison is turned round.": (
                 lambda norm, limit: norm < limit
             ),
@@ -480,6 +541,9 @@ def _norm_of_parameters(parameters, limit):
             ),
             "It takes the largest of the parameters' norms; all of them together are one vector.": (
                 lambda grads: max(_one(g).item() for g in grads) if any(g.any() for g in grads) else 0.0
+            ),
+            "Of a matrix torch.linalg.norm(g, 2) is the largest singular value; g.norm() takes all entries.": (
+                lambda grads: math.sqrt(sum(_spectral(g).item() ** 2 for g in grads))
             ),
             "The squares are averaged; they are added up.": (
                 lambda grads: math.sqrt(sum((g**2).mean().item() for g in grads))
@@ -527,7 +591,13 @@ def clip_gradients(learner, rng):
         alone = [p.detach().clone() for p in parameters]
         there = [g for g in gradients if g is not None]
         norm = float(np.sqrt(sum((np.asarray(g, float) ** 2).sum() for g in there)))
-        given = learner(handed(parameters), limit)
+        try:
+            given = learner(handed(parameters), limit)
+        except (AttributeError, TypeError) as error:
+            if len(there) == len(gradients) or "None" not in str(error):
+                raise
+            likely = "A parameter that has no gradient (.grad is None) is left out."
+            raise Complaint(said, [f"yours    {type(error).__name__}: {error}"[:90]], likely) from None
         factor = min(1.0, limit / norm) if norm else 1.0
         source = "all entries as one vector"
         for n, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
@@ -541,7 +611,7 @@ def clip_gradients(learner, rng):
         kept = all(torch.equal(p.detach(), before) for p, before in zip(parameters, alone, strict=True))
         expect.true(kept, f"{said}: the parameters stay", likely="It is their .grad that is scaled.")
 
-    run([[3.0, 0], [0, 4.0]], 1.0, "the example above")
+    run([[3.0, 0], [0, 4.0]], 1.0, "the example above, gradients (3, 0) and (0, 4)")
     shapes = (3, 4), (5,), (2, 1, 3), ()
     plain = [rng.normal(size=shape) for shape in shapes]
     whole = float(np.sqrt(sum((g**2).sum() for g in plain)))
@@ -599,6 +669,19 @@ def _lstm_cut_across(x, h, c, W_ih, W_hh, b):
     return o * c, f * c + i * g
 
 
+def _lstm_cut_by_the_input(x, h, c, W_ih, W_hh, b):
+    """Each part is as long as the state, D; here it is cut by C, the input's length. a.chunk(4, 1) needs neither."""
+    n = x.shape[1]
+    return _lstm(x, h, c, W_ih, W_hh, b, cut=lambda a: (a[:, :n], a[:, n : 2 * n], a[:, 2 * n : 3 * n], a[:, 3 * n :]))
+
+
+def _as_it_is(a):
+    return a
+
+
+_BOTH_SQUASHED = "The new c goes through a tanh; only what is shown of it does."
+
+
 @exercise(
     hints=[
         "One product gives all four: x @ W_ih.T + h @ W_hh.T + b has shape (B, 4D). How is it cut?",
@@ -607,6 +690,25 @@ def _lstm_cut_across(x, h, c, W_ih, W_hh, b):
     ],
     mistakes=_lstm.mistakes(
         _lstm_cut_across,
+        _lstm_cut_by_the_input,
+        together={
+            "The gates have no sigmoid: i, f and o are between 0 and 1, σ(a).": dict.fromkeys(
+                ("squash_i", "squash_f", "squash_o"), _as_it_is
+            ),
+            "The four parts are used as they are: σ for i, f and o, tanh for g.": dict.fromkeys(
+                ("squash_i", "squash_f", "squash_g", "squash_o"), _as_it_is
+            ),
+            "The gates go through tanh; they are between 0 and 1, σ(a).": dict.fromkeys(
+                ("squash_i", "squash_f", "squash_o"), lambda a: a.tanh()
+            ),
+            "The sign in σ is turned: σ(a) = 1/(1 + exp(-a)).": dict.fromkeys(
+                ("squash_i", "squash_f", "squash_o"), lambda a: (-a).sigmoid()
+            ),
+            _BOTH_SQUASHED: {
+                "cell": lambda i, f, g, c: (f * c + i * g).tanh(),
+                "shown": lambda o, old, new: o * new,
+            },
+        },
         order={
             "The order is i, f, o, g here; PyTorch's is i, f, g, o.": lambda i, f, g, o: (i, f, o, g),
             "i and f are swapped: the input gate comes first.": lambda i, f, g, o: (f, i, g, o),
@@ -640,7 +742,10 @@ def _lstm_cut_across(x, h, c, W_ih, W_hh, b):
             "The old c has no part in the new one: f ⊙ c + i ⊙ g.": lambda i, f, g, c: i * g,
             "The input gate is 1 - f, as a GRU has it; an LSTM has its own.": lambda i, f, g, c: f * c + (1 - f) * g,
             "The old c goes through a tanh; on its road nothing does.": lambda i, f, g, c: f * c.tanh() + i * g,
-            "The new c goes through a tanh; only what is shown of it does.": lambda i, f, g, c: (f * c + i * g).tanh(),
+            "c is held within -1 ... 1; on its road nothing is squashed.": (
+                lambda i, f, g, c: (f * c + i * g).clamp(-1, 1)
+            ),
+            _BOTH_SQUASHED: lambda i, f, g, c: (f * c + i * g).tanh(),
         },
         shown={
             "h is made from the old c; the new one comes first.": lambda o, old, new: o * old.tanh(),
@@ -658,6 +763,9 @@ def _lstm_cut_across(x, h, c, W_ih, W_hh, b):
         cut={
             "The four parts are taken as every fourth column; D columns in a row belong together: .chunk(4, 1).": (
                 lambda a: a.reshape(len(a), -1, 4).unbind(2)
+            ),
+            "view and reshape do not cut columns, they mix sequences and gates: .chunk(4, 1).": (
+                lambda a: a.reshape(4, len(a), -1)
             ),
         },
         end={
@@ -718,20 +826,42 @@ def _gru(
     of_h=lambda h, W, b: h @ W.T + b,
     cut=lambda a: a.chunk(3, 1),
     order=lambda r, z, n: (r, z, n),
-    gate=lambda a: a.sigmoid(),
+    gate_r=lambda a: a.sigmoid(),
+    gate_z=lambda a: a.sigmoid(),
     candidate=lambda x_n, h_n, r, h, W, b: (x_n + r * h_n).tanh(),
-    mixed=lambda z, n, h: (1 - z) * n + z * h,
+    mixed=lambda z, n, h, r: (1 - z) * n + z * h,
 ):
     x_r, x_z, x_n = order(*cut(of_x(x, W_ih, b_ih)))
     h_r, h_z, h_n = order(*cut(of_h(h, W_hh, b_hh)))
-    r, z = gate(x_r + h_r), gate(x_z + h_z)
+    r, z = gate_r(x_r + h_r), gate_z(x_z + h_z)
     D = h.shape[1]
-    return mixed(z, candidate(x_n, h_n, r, h, W_hh[2 * D :], b_hh[2 * D :]), h)
+    return mixed(z, candidate(x_n, h_n, r, h, W_hh[2 * D :], b_hh[2 * D :]), h, r)
 
 
 def _biases_swapped(x, h, W_ih, W_hh, b_ih, b_hh):
     """b_ih and b_hh are swapped: b_ih goes with W_ih, b_hh with W_hh."""
     return _gru(x, h, W_ih, W_hh, b_hh, b_ih)
+
+
+def _input_s_bias_twice(x, h, W_ih, W_hh, b_ih, b_hh):
+    """b_ih is added to the state's part too; there it is b_hh."""
+    return _gru(x, h, W_ih, W_hh, b_ih, b_ih)
+
+
+def _state_s_bias_twice(x, h, W_ih, W_hh, b_ih, b_hh):
+    """b_hh is added to the input's part too; there it is b_ih."""
+    return _gru(x, h, W_ih, W_hh, b_hh, b_hh)
+
+
+def _both_biases_inside(x, h, W_ih, W_hh, b_ih, b_hh):
+    """r multiplies b_in too; it multiplies the state's part alone, W_hn h + b_hn."""
+    return _gru(x, h, W_ih, W_hh, 0 * b_ih, b_ih + b_hh)
+
+
+def _gru_cut_by_the_input(x, h, W_ih, W_hh, b_ih, b_hh):
+    """Each part is as long as the state, D; here it is cut by C, the input's length. a.chunk(3, 1) needs neither."""
+    n = x.shape[1]
+    return _gru(x, h, W_ih, W_hh, b_ih, b_hh, cut=lambda a: (a[:, :n], a[:, n : 2 * n], a[:, 2 * n :]))
 
 
 @exercise(
@@ -742,13 +872,27 @@ def _biases_swapped(x, h, W_ih, W_hh, b_ih, b_hh):
     ],
     mistakes=_gru.mistakes(
         _biases_swapped,
+        _input_s_bias_twice,
+        _state_s_bias_twice,
+        _both_biases_inside,
+        _gru_cut_by_the_input,
+        together={
+            "The gates go through tanh; they are between 0 and 1, sigmoid.": dict.fromkeys(
+                ("gate_r", "gate_z"), lambda a: a.tanh()
+            ),
+            "The gates have no sigmoid.": dict.fromkeys(("gate_r", "gate_z"), _as_it_is),
+        },
         mixed={
-            "z and 1 - z are swapped: here z keeps the old state, (1 - z) ⊙ n + z ⊙ h.": lambda z, n, h: (
+            "z and 1 - z are swapped: here z keeps the old state, (1 - z) ⊙ n + z ⊙ h.": lambda z, n, h, r: (
                 z * n + (1 - z) * h
             ),
-            "The old state h is missing in the mixture: (1 - z) ⊙ n + z ⊙ h.": lambda z, n, h: (1 - z) * n,
-            "The candidate counts in full: (1 - z) ⊙ n, not n.": lambda z, n, h: n + z * h,
-            "The candidate is missing in the mixture: (1 - z) ⊙ n + z ⊙ h.": lambda z, n, h: z * h,
+            "The old state h is missing in the mixture: (1 - z) ⊙ n + z ⊙ h.": lambda z, n, h, r: (1 - z) * n,
+            "The candidate counts in full: (1 - z) ⊙ n, not n.": lambda z, n, h, r: n + z * h,
+            "r works inside of n only; what z keeps is the old state h itself.": (
+                lambda z, n, h, r: (1 - z) * n + z * r * h
+            ),
+            "A tanh too many: the mixture itself is the new state.": (lambda z, n, h, r: ((1 - z) * n + z * h).tanh()),
+            "The candidate is missing in the mixture: (1 - z) ⊙ n + z ⊙ h.": lambda z, n, h, r: z * h,
         },
         candidate={
             "r is applied to h before the matrix, as in the paper of 2014; here it multiplies W_hn h + b_hn.": (
@@ -785,10 +929,8 @@ def _biases_swapped(x, h, W_ih, W_hh, b_ih, b_hh):
             "The order is z, n, r here; PyTorch's is r, z, n.": lambda z, n, r: (r, z, n),
             "r and n are swapped: the order is r, z, n.": lambda n, z, r: (r, z, n),
         },
-        gate={
-            "The gates go through tanh; they are between 0 and 1, sigmoid.": lambda a: a.tanh(),
-            "The gates have no sigmoid.": lambda a: a,
-        },
+        gate_r={"The gate r has no sigmoid.": _as_it_is},
+        gate_z={"The gate z has no sigmoid.": _as_it_is},
         of_x={
             "b_ih is missing.": lambda x, W, b: x @ W.T,
         },
@@ -842,6 +984,18 @@ def _pick(outputs, places):
     return outputs[torch.arange(len(outputs)), places.clamp(0, outputs.shape[1] - 1)]
 
 
+def _numbers(n):
+    import torch
+
+    return torch.arange(n)
+
+
+def _strided(outputs, lengths):
+    """The rows are taken to be lengths.max() columns apart; they are outputs.shape[1], which may be more."""
+    B, _, D = outputs.shape
+    return outputs.reshape(-1, D)[_numbers(B) * lengths.max() + lengths - 1]
+
+
 def _masked(outputs, lengths, fill):
     import torch
 
@@ -867,7 +1021,23 @@ _OWN = "its last step's output alone is wanted"
         "return outputs[torch.arange(len(outputs)), lengths - 1]",
     ],
     mistakes=_last.mistakes(
+        _strided,
         read={
+            "The batch is the first axis, and two lists pick pairs: outputs[rows, lengths - 1].": (
+                lambda outputs, lengths: outputs[lengths - 1, _numbers(len(outputs))]
+            ),
+            "The batch is the first axis: outputs[rows, steps], with one row for each sequence, 0 ... B - 1.": (
+                lambda outputs, lengths: outputs[lengths - 1, _numbers(outputs.shape[1])]
+            ),
+            "Lengths count from 1 and columns from 0, so the index runs past the end: lengths - 1.": (
+                lambda outputs, lengths: outputs[_numbers(len(outputs)), lengths]
+            ),
+            "One column too early: step number n stands at column n - 1, lengths - 1.": (
+                lambda outputs, lengths: outputs[_numbers(len(outputs)), lengths - 2]
+            ),
+            "gather takes as many features as the index has: .expand(-1, 1, D).": (
+                lambda outputs, lengths: outputs.gather(1, (lengths - 1)[:, None, None]).squeeze(1)
+            ),
             "It reads the last column, padding too: each sequence ends at its own lengths[i].": (
                 lambda outputs, lengths: outputs[:, -1]
             ),
@@ -1004,6 +1174,35 @@ def _pairs(ids, window):
     return list(zip(ids[:-1].split(window), ids[1:].split(window), strict=True))
 
 
+def _halves(ids, window):
+    """Windows that begin half a window after each other."""
+    starts = range(0, len(ids) - 1, max(window // 2, 1))
+    return [(ids[:-1][s : s + window], ids[1:][s : s + window]) for s in starts]
+
+
+def _full(ids, window):
+    return [pair for pair in _pairs(ids, window) if len(pair[0]) == window]
+
+
+def _inside(ids, window):
+    return [(each[:-1], each[1:]) for each in ids.split(window) if len(each) > 1]
+
+
+def _mean_of_those(nats, N):
+    """The mean over what was predicted, however many."""
+    return sum(each.sum().item() for each in nats) / max(sum(map(len, nats)), 1)
+
+
+def _as_a_batch(z, y):
+    import torch
+
+    return torch.nn.functional.cross_entropy(z[None], y[None], reduction="none")
+
+
+_BORDER = "The character after each window's last one is never predicted: cut ids[:-1] and ids[1:] alike."
+_SHORT = "The short last window is left out; all N - 1 characters count."
+
+
 @parts
 def _bits(
     model,
@@ -1034,6 +1233,11 @@ def _bits(
         "At the end nats / (len(ids) - 1) / math.log(2); all of it after model.eval() and in torch.no_grad().",
     ],
     mistakes=_bits.mistakes(
+        together={
+            _SHORT: {"pairs": _full, "mean": _mean_of_those},
+            _BORDER: {"pairs": _inside, "mean": _mean_of_those},
+            "The windows overlap, so that some characters count twice.": {"pairs": _halves, "mean": _mean_of_those},
+        },
         base={
             "These are nats: divide by math.log(2) for bits.": lambda nats: nats,
             "It multiplies by ln 2; nats are divided by it.": lambda nats: nats * math.log(2),
@@ -1065,28 +1269,24 @@ def _bits(
             "The windows' means are added up; add sums, and divide by N - 1.": (
                 lambda nats, N: sum(each.mean().item() for each in nats)
             ),
+            'The windows\' means are added up and then divided by N - 1: sums, reduction="sum".': (
+                lambda nats, N: sum(each.mean().item() for each in nats) / (N - 1)
+            ),
             "Only the last window counts: add up.": lambda nats, N: nats[-1].mean().item(),
         },
         pairs={
             "All of the text goes through at once; only `window` characters may.": (
                 lambda ids, window: [(ids[:-1], ids[1:])]
             ),
-            "The character after each window's last one is never predicted: cut ids[:-1] and ids[1:] alike.": (
-                lambda ids, window: [(each[:-1], each[1:]) for each in ids.split(window + 1) if len(each) > 1]
-            ),
+            _BORDER: (lambda ids, window: [(each[:-1], each[1:]) for each in ids.split(window + 1) if len(each) > 1]),
             "The character after each window's last one is never predicted, and windows are one too short.": (
-                lambda ids, window: (
-                    [(each[:-1], each[1:]) for each in ids.split(window) if len(each) > 1] or [(ids[:1], ids[1:2])]
-                )
+                lambda ids, window: _inside(ids, window) or [(ids[:1], ids[1:2])]
             ),
             "The targets are the inputs themselves; the next characters are to be predicted.": (
                 lambda ids, window: [(x, x) for x, _ in _pairs(ids, window)]
             ),
-            "The short last window is left out.": (
-                lambda ids, window: (
-                    [pair for pair in _pairs(ids, window) if len(pair[0]) == window] or _pairs(ids, window)[:1]
-                )
-            ),
+            _SHORT: lambda ids, window: _full(ids, window) or _pairs(ids, window)[:1],
+            "The windows overlap, so that some characters count twice.": _halves,
             "The targets are two ahead: logits[:, t] are for the character after number t.": (
                 lambda ids, window: (
                     list(zip(ids[:-2].split(window), ids[2:].split(window), strict=True)) or [(ids[:1], ids[1:2])]
@@ -1100,6 +1300,7 @@ def _bits(
             "This is the entropy of what the model expects; wanted is -log2 p of the character that came.": (
                 lambda z, y: -(z.log_softmax(1) * z.softmax(1)).sum(1)
             ),
+            "cross_entropy takes symbols along the second axis: (logits[0], y), both without the batch.": _as_a_batch,
             "It takes 1 - p; the surprise is -log2 p.": lambda z, y: 1 - (-_surprise(z, y)).exp(),
             "It takes -log2 p of the likeliest character; wanted is that of the one that came.": (
                 lambda z, y: -z.log_softmax(1).max(1).values
@@ -1174,6 +1375,15 @@ def bits_per_character(learner, rng):
         likely = "A number of Python's: .item() or float(...)."
         expect.kind(given, float, f"a float comes back, {said}", likely=likely)
         expect.true(not any(modes), f"in evaluation mode afterwards, {said}", likely="No model.train() at the end.")
+    sure = _reader(rng, "GRU", V)
+    with torch.no_grad():
+        sure.head.weight.zero_()
+        sure.head.bias.copy_(-70.0 * torch.arange(V))
+    ids = torch.tensor(rng.permutation(V))
+    expected = (70 * ids[1:].sum().item() + math.log1p(math.exp(-70))) / 5 / math.log(2)
+    likely = "Is something added to p, or p held above a bound? log_softmax of the logits needs neither."
+    why, source = "a sure model: what it finds unlikely costs 101 bits and more", "-log2 p"
+    expect.close(learner(sure, ids, 3), expected, why=why, source=source, lone=True, rtol=1e-5, likely=likely)
 
 
 def _same_state(given, wanted):
@@ -1210,7 +1420,17 @@ _SLIPS = {
     "The temperature is squared, or divides twice.": lambda z, T: _p(z / T**2),
     "It divides by the root of the temperature.": lambda z, T: _p(z / np.sqrt(T)),
     "The sign is turned: likely symbols come seldom.": lambda z, T: _p(-z / T),
+    "A small p is held up: nothing is added to p.": lambda z, T: _p(np.log(_p(z) + 1e-10) / T),
+    "A low temperature is held above a bound here; every one > 0 is meant as it is.": lambda z, T: _p(z / max(T, 0.1)),
+    "A high temperature is held under a bound here; every one > 0 is meant as it is.": lambda z, T: _p(z / min(T, 2)),
 }
+
+
+def _without_softmax(logits, temperature, generator):
+    """These are logits, which can be negative; multinomial wants probabilities: softmax first."""
+    import torch
+
+    return torch.multinomial(logits / temperature, 1, generator=generator).item()
 
 
 @exercise(
@@ -1219,6 +1439,7 @@ _SLIPS = {
         "p = torch.softmax(logits / temperature, 0): it subtracts the largest by itself, so that nothing overflows.",
         "return torch.multinomial(p, 1, generator=generator).item()",
     ],
+    mistakes=[_without_softmax],
     seconds=40,
 )
 def sample(learner, rng):
@@ -1232,41 +1453,61 @@ def sample(learner, rng):
     one = draws(logits, 1.0, 1, 0)[0]
     tensor_said = "It is a tensor: .item() takes the number out."
     expect.kind(one, (int, np.integer), "an int comes back", likely=tensor_said if hasattr(one, "item") else "")
-    z, times = logits.numpy(), 1500
-    for n, temperature in enumerate((1.0, 2.3, 0.6)):
-        drawn = np.array(draws(logits, temperature, times, n))
-        said = f"temperature {temperature}, {times} draws"
-        expect.true(drawn.min() >= 0 and drawn.max() < 5, f"numbers 0 to 4, {said}", likely="Counted from 0.")
-        counts, p = np.bincount(drawn, minlength=5), _p(z / temperature)
+    for n, (z, temperature, times) in enumerate(
+        (
+            (logits, 1.0, 1500),
+            (logits, 2.3, 1500),
+            (logits, 0.6, 1500),
+            (logits / 50, 0.02, 600),
+            (logits * 20, 20.0, 600),
+            (torch.zeros(83), 1.0, 800),
+        )
+    ):
+        drawn, z = np.array(draws(z, temperature, times, n)), z.double().numpy()
+        V = len(z)
+        said = f"{V} symbols, temperature {temperature}, {times} draws"
+        expect.true(drawn.min() >= 0 and drawn.max() < V, f"numbers 0 to {V - 1}, {said}", likely="Counted from 0.")
+        counts, p = np.bincount(drawn, minlength=V), _p(z / temperature)
         if chisquare(counts, times * p).pvalue < 1e-6:
-            shown = [f"yours    {counts / times}", f"expected {p.round(3)}   (softmax(logits / temperature))"]
+            shown = [
+                f"yours    {(counts[:9] / times).round(3)}",
+                f"expected {p[:9].round(3)}   (softmax(logits / temperature))",
+            ]
             if (counts > 0).sum() == 1:
                 likely = "One symbol comes always: argmax is no draw, and a generator that is seeded inside draws the same again."
+            elif z.std() == 0:
+                shown = [f"yours    {(counts > 0).sum()} different symbols", f"expected all {V}"]
+                likely = "All are alike here, and each comes equally often: no symbol is left out."
             else:
                 fits = {w: chisquare(counts, times * f(z, temperature)).pvalue for w, f in _SLIPS.items()}
                 likely = max(fits, key=fits.get) if max(fits.values()) > 1e-4 else ""
             raise Complaint(f"how often each symbol comes, {said}", shown, likely, "frequencies")
     governed(lambda g: [learner(logits, 1.0, g) for _ in range(30)], why="the generator decides", make=torch_generator)
-    overflow = "exp overflows: torch.softmax subtracts the largest by itself."
-    for large, temperature in (
-        ([1000.0, 990.0, -1000.0], 1.0),
-        ([1000.0, 990.0, -1000.0], 0.01),
-        ([-1000.0, -1500.0, -1900.0], 0.01),
-        ([-5000.0, -9000.0], 1.0),
+    overflow = "exp overflows, or becomes 0 everywhere: torch.softmax(logits / temperature, 0) does neither."
+    unbounded = "Only differences of logits count, whatever their size: no clamp, nothing added to p."
+    power = "All p become 0 when a power is taken of them: divide the logits first, then softmax."
+    for large, temperature, broken in (
+        ([1000.0, 990.0, -1000.0], 1.0, overflow),
+        ([1000.0, 990.0, -1000.0], 0.01, overflow),
+        ([-1000.0, -1500.0, -1900.0], 0.01, overflow),
+        ([-5000.0, -9000.0], 1.0, overflow),
+        ([1.0] + 82 * [0.0], 0.005, power),
     ):
+        said = f"logits {large if len(large) < 9 else '1, 0, 0, ... 0'}, temperature {temperature}"
         for dtype in (torch.float32, torch.float64):
             try:
                 drawn = set(draws(torch.tensor(large, dtype=dtype), temperature, 20, 1))
             except (RuntimeError, ValueError, OverflowError) as error:
-                said = f"logits {large}, temperature {temperature}"
-                raise Complaint(f"{said}: the first symbol", [f"yours    {error}"[:90]], overflow, "error") from None
+                raise Complaint(f"{said}: the first symbol", [f"yours    {error}"[:90]], broken, "error") from None
             if drawn != {0}:
-                said = f"logits {large}, temperature {temperature}: the first symbol comes always"
-                raise Complaint(said, [f"yours    {sorted(drawn)}"], overflow, "wrong symbols")
+                said = f"{said}: the first symbol comes always"
+                raise Complaint(said, [f"yours    {sorted(drawn)}"], unbounded, "wrong symbols")
     forbidden = torch.tensor([0.5, -math.inf, 0.1, -math.inf])
-    drawn = np.array(draws(forbidden, 1.7, 300, 2))
-    likely = "-inf has the probability 0; softmax makes it so by itself."
-    expect.true(set(drawn) == {0, 2}, "symbols at -inf never come", f"yours    {sorted(set(drawn))}", likely=likely)
+    for temperature in (1.7, 50.0):
+        drawn = set(draws(forbidden, temperature, 300, 2))
+        likely = "-inf has the probability 0; softmax makes it so by itself: nothing is added to p."
+        said = f"symbols at -inf never come, temperature {temperature}"
+        expect.true(drawn == {0, 2}, said, f"yours    {sorted(drawn)}", likely=likely)
     expect.equal(draws(torch.tensor([-3.0]), 0.7, 3, 0), [0, 0, 0], why="one symbol only", source="V = 1")
     many = torch.full((300,), -50.0)
     many[[7, 260]] = 3.0

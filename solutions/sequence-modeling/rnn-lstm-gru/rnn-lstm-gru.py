@@ -299,9 +299,10 @@ for limit, colour in ((math.inf, plot.COLOURS[1]), (1.0, plot.COLOURS[0])):
         losses.append(loss.item())
     wild[limit] = losses, norms
     name = f"clipped at {limit:g}" if limit < math.inf else "not clipped"
-    print(f"{name:13} mean loss of the last 10 steps {np.mean(losses[-10:]):.1f} nats; guessing {math.log(V):.1f}")
+    print(f"{name:13} mean loss of the last 10 steps: {np.mean(losses[-10:]):.1f} nats")
     axes[0].plot(losses, color=colour, label=name, linewidth=1)
     axes[1].plot(norms, color=colour, label=name, linewidth=1)
+print(f"guessing      {math.log(V):.1f} nats")
 axes[0].set(xlabel="step", ylabel="loss (nats)", yscale="log")
 axes[0].set_yticks((2, 5, 10, 20, 50, 100), (2, 5, 10, 20, 50, 100))
 axes[0].minorticks_off()
@@ -854,7 +855,8 @@ drawn = ax.imshow(gates[:, moving].T, cmap="viridis", vmin=0, vmax=1, aspect="au
 ax.set_xticks(range(76), [c if c != "\n" else "⏎" for c in piece], size=8)
 ax.set(ylabel="cell", yticks=[])
 fig.colorbar(drawn, label="forget gate f")
-title = f"Here the gates that move most forget as words end: {low:.2f} at spaces, {high:.2f} elsewhere"
+shares = f"{low:.2f} at spaces, {high:.2f} elsewhere"
+title = f"Here the gates that move most forget as words end: {shares}"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]

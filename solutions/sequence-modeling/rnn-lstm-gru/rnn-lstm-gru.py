@@ -308,13 +308,13 @@ axes[0].set_yticks((2, 5, 10, 20, 50, 100), (2, 5, 10, 20, 50, 100))
 axes[0].minorticks_off()
 axes[1].set(xlabel="step", ylabel="gradient's norm before clipping", yscale="log")
 axes[0].legend(frameon=False)
-title = "Clipped at 1 it learns at this rate; unclipped it is thrown back for good"
+title = "Clipped at 1 it learns at this rate; unclipped it stays worse than guessing"
 _ = fig.suptitle(title, size=11, weight="bold", x=0.01, ha="left")
 
 # %% tags=["instructor"]
 last = {limit: np.mean(losses[-30:]) for limit, (losses, _) in wild.items()}
 print(last, max(wild[math.inf][1]), max(wild[1.0][1]))
-assert last[1.0] + 2 < last[math.inf] and max(wild[math.inf][1]) > 30
+assert last[1.0] < 3.5 < math.log(V) < last[math.inf] and max(wild[math.inf][1]) > 30
 
 # %% [markdown]
 # **Question.** Why is a gradient that vanishes the harder problem?

@@ -28,6 +28,7 @@ LONGER = {
     "regularization-dropout-batchnorm": 185,
     "optimization-sgd-adam": 145,
     "modern-cnns-resnet-densenet": 150,
+    "rnn-lstm-gru": 145,
     "training-loops": 130,
     "pytorch-model-export-deployment": 120,
 }

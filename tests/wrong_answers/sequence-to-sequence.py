@@ -1,6 +1,8 @@
 """Answers to sequence-to-sequence: wrong ones named for the misconception, and right ones."""
 
+import copy
 import difflib
+import functools
 import heapq
 import math
 
@@ -79,7 +81,7 @@ def as_a_rate(a, b):
     return by_numpy(a, b) / max(1, len(b))
 
 
-@wrong("edit_distance", says=None)
+@wrong("edit_distance", says="difflib")
 def by_difflib(a, b):
     blocks = difflib.SequenceMatcher(None, list(a), list(b), autojunk=False).get_matching_blocks()
     return max(len(a), len(b)) - sum(block.size for block in blocks)
@@ -97,6 +99,77 @@ def damerau(a, b):
             if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
                 d[i, j] = min(d[i, j], d[i - 2, j - 2] + 1)
     return d[len(a), len(b)]
+
+
+@wrong("edit_distance", says="far from the diagonal")
+def banded(a, b):
+    n, m = len(a), len(b)
+    d, reach = np.full((n + 1, m + 1), n + m), abs(n - m) + 2
+    for i in range(n + 1):
+        for j in range(max(0, i - reach), min(m, i + reach) + 1):
+            d[i, j] = i + j
+            if i and j:
+                d[i, j] = min(d[i - 1, j] + 1, d[i, j - 1] + 1, d[i - 1, j - 1] + (a[i - 1] != b[j - 1]))
+    return int(d[n, m])
+
+
+def by_cost(a, b, cost):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        new = [i]
+        for j, y in enumerate(b, 1):
+            new.append(min(row[j] + 1, new[-1] + 1, row[j - 1] + cost(x, y)))
+        row = new
+    return row[-1]
+
+
+@wrong("edit_distance", says="Upper and lower case")
+def case_ignored(a, b):
+    return by_cost(a, b, lambda x, y: str(x).casefold() != str(y).casefold())
+
+
+@wrong("edit_distance", says="same object")
+def same_object(a, b):
+    return by_cost(a, b, lambda x, y: x is not y)
+
+
+@wrong("edit_distance", says="hashed")
+def numbered(a, b):
+    number = {}
+    for item in [*a, *b]:
+        number.setdefault(item, len(number))
+    return by_cost([number[x] for x in a], [number[y] for y in b], lambda x, y: x != y)
+
+
+@wrong("edit_distance", says="hashed")
+def cache_of_slices(a, b):
+    @functools.lru_cache(None)
+    def d(a, b):
+        if not a or not b:
+            return len(a) + len(b)
+        return min(d(a[1:], b) + 1, d(a, b[1:]) + 1, d(a[1:], b[1:]) + (a[0] != b[0]))
+
+    return d(tuple(a), tuple(b))
+
+
+@wrong("edit_distance", says="as NumPy does")
+def one_type(a, b):
+    both = np.array([*a, *b])
+    return by_cost(both[: len(a)], both[len(a) :], lambda x, y: int(x != y))
+
+
+@wrong("edit_distance", says="calls itself")
+def without_a_table(a, b):
+    if not len(a) or not len(b):
+        return len(a) + len(b)
+    return min(
+        without_a_table(a[1:], b) + 1, without_a_table(a, b[1:]) + 1, without_a_table(a[1:], b[1:]) + (a[0] != b[0])
+    )
+
+
+@wrong("edit_distance", says="no way as cheap")
+def what_is_not_shared(a, b):
+    return len(a) + len(b) - 2 * sum(min(list(a).count(x), list(b).count(x)) for x in dict.fromkeys(map(str, a)))
 
 
 @right("edit_distance")
@@ -196,6 +269,18 @@ def unstable(logits, targets, pad):
     return -p[keep].gather(1, targets[keep][:, None]).log().mean()
 
 
+@wrong("masked_cross_entropy", says="one-hot")
+def one_hot(logits, targets, pad):
+    log_p = (logits.log_softmax(-1) * F.one_hot(targets, logits.shape[-1]).to(logits.dtype)).sum(-1)
+    return -log_p[targets != pad].mean()
+
+
+@wrong("masked_cross_entropy", says="as low as they like")
+def with_an_epsilon(logits, targets, pad):
+    p = logits.softmax(-1).gather(-1, targets[..., None])[..., 0]
+    return -torch.log(p + 1e-9)[targets != pad].mean()
+
+
 @right("masked_cross_entropy")
 def by_torch(logits, targets, pad):
     return F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=pad)
@@ -278,6 +363,25 @@ def last_layer_only(gru, embedded, lengths):
 def without_a_graph(gru, embedded, lengths):
     with torch.no_grad():
         return by_packing(gru, embedded, lengths)
+
+
+@wrong("encode", says="its inverse")
+def sorted_twice(gru, embedded, lengths):
+    lengths, order = lengths.sort(descending=True)
+    outputs, state = gru(pack_padded_sequence(embedded[order], lengths, batch_first=True))
+    outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])
+    return outputs[order], state[:, order]
+
+
+@wrong("encode", says="picked from the outputs")
+def picked_from_packed(gru, embedded, lengths):
+    outputs, _ = by_packing(gru, embedded, lengths)
+    return outputs, outputs[torch.arange(len(lengths)), lengths - 1].unsqueeze(0)
+
+
+@wrong("encode", says="copy of the GRU")
+def a_copy(gru, embedded, lengths):
+    return by_packing(copy.deepcopy(gru), embedded, lengths)
 
 
 @right("encode")
@@ -371,6 +475,33 @@ def extends_the_lists(phonemes, bos, eos, pad):
 def as_lists(phonemes, bos, eos, pad):
     inputs, targets = by_filling(phonemes, bos, eos, pad)
     return inputs.tolist(), targets.tolist()
+
+
+@wrong("decoder_pairs", says="is a row, too")
+def empty_rows_left_out(phonemes, bos, eos, pad):
+    rows = [row for row in phonemes if row]
+    return padded([[bos, *row] for row in rows], pad), padded([[*row, eos] for row in rows], pad)
+
+
+@wrong("decoder_pairs", says="last column")
+def eos_after_the_padding(phonemes, bos, eos, pad):
+    inputs, targets = (padded(rows, pad) for rows in ([[bos, *row] for row in phonemes], phonemes))
+    return inputs, torch.cat([targets.long(), torch.full((len(phonemes), 1), eos)], 1)
+
+
+@wrong("decoder_pairs", says="filled with eos")
+def filled_with_eos(phonemes, bos, eos, pad):
+    return padded([[bos, *row] for row in phonemes], pad), padded([[*row, eos] for row in phonemes], eos)
+
+
+@wrong("decoder_pairs", says="takes 1 and 2")
+def fixed_ends(phonemes, bos, eos, pad):
+    return padded([[1, *row] for row in phonemes], pad), padded([[*row, 2] for row in phonemes], pad)
+
+
+@wrong("decoder_pairs", says="longest row, 4, and yours is 31")
+def fixed_width(phonemes, bos, eos, pad):
+    return tuple(F.pad(each, (0, 31 - each.shape[1]), value=pad) for each in by_filling(phonemes, bos, eos, pad))
 
 
 @right("decoder_pairs")
@@ -513,6 +644,65 @@ def one_too_few(step, state, bos, eos, limit):
     return by_columns(step, state, bos, eos, limit - 1) if limit > 1 else [[] for _ in state]
 
 
+def by_choice(step, state, bos, eos, limit, choose=lambda log_p: log_p.argmax(1), first=None):
+    """Rows of all that is said up to the last end, and their choice."""
+    tokens, said = torch.full((len(state),), bos if first is None else first), []
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            tokens = choose(log_p)
+            said.append(tokens)
+            rows = torch.stack(said, 1).tolist()
+            if all(eos in row for row in rows):
+                break
+    return rows
+
+
+@wrong("greedy", says="bos is forbidden")
+def bos_forbidden(step, state, bos, eos, limit):
+    def choose(log_p):
+        log_p[:, bos] = -torch.inf
+        return log_p.argmax(1)
+
+    return [cut(row, eos) for row in by_choice(step, state, bos, eos, limit, choose)]
+
+
+@wrong("greedy", says="draws at random")
+def sampled(step, state, bos, eos, limit):
+    rows = by_choice(step, state, bos, eos, limit, lambda log_p: torch.multinomial(log_p.exp(), 1)[:, 0])
+    return [cut(row, eos) for row in rows]
+
+
+@wrong("greedy", says="begins with eos")
+def begins_with_eos(step, state, bos, eos, limit):
+    return [cut(row, eos) for row in by_choice(step, state, bos, eos, limit, first=eos)]
+
+
+@wrong("greedy", says="keeps its `limit` symbols")
+def nothing_without_an_end(step, state, bos, eos, limit):
+    return [row[: row.index(eos)] if eos in row else [] for row in by_choice(step, state, bos, eos, limit)]
+
+
+@wrong("greedy", says="Symbol 0 is left out")
+def zeros_dropped(step, state, bos, eos, limit):
+    return [[token for token in cut(row, eos) if token] for row in by_choice(step, state, bos, eos, limit)]
+
+
+@wrong("greedy", says="stands in another")
+def numbered_anew(step, state, bos, eos, limit):
+    said, tokens = [[] for _ in state], torch.full((len(state),), bos)
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            tokens = log_p.argmax(1)
+            state, tokens = state[tokens != eos], tokens[tokens != eos]
+            if not len(tokens):
+                break
+            for b, token in enumerate(tokens.tolist()):
+                said[b].append(token)
+    return said
+
+
 @right("greedy")
 def by_columns(step, state, bos, eos, limit):
     tokens = torch.full((len(state),), bos, dtype=torch.int64)
@@ -528,7 +718,7 @@ def by_columns(step, state, bos, eos, limit):
     return [cut(list(row), eos) for row in rows]
 
 
-@right("greedy")
+@wrong("greedy", says="one row at a time")
 @torch.no_grad()
 def row_by_row(step, state, bos, eos, limit):
     answers = []
@@ -564,7 +754,22 @@ def only_open_rows(step, state, bos, eos, limit):
 # ------------------------------------------------------------------------------------------------ beam_search
 
 
-def beam(step, state, bos, eos, width, limit, reorder=True, compete=True, dropped=False, at_first=False, score_of=None):
+def beam(
+    step,
+    state,
+    bos,
+    eos,
+    width,
+    limit,
+    reorder=True,
+    compete=True,
+    dropped=False,
+    at_first=False,
+    score_of=None,
+    never=None,
+    each=None,
+    key=None,
+):
     """A beam with states kept in the hypotheses, and the slips that one makes."""
     hypotheses = [([], 0.0, state, False)]
     score_of = score_of or (lambda old, new: old + new)
@@ -580,9 +785,11 @@ def beam(step, state, bos, eos, width, limit, reorder=True, compete=True, droppe
                 own = [
                     (said if k == eos else [*said, k], score_of(score, log_p[n, k].item()), states[n : n + 1], k == eos)
                     for k in range(log_p.shape[1])
+                    if k != never
                 ]
+                own = sorted(own, key=lambda h: -h[1])[:each]
                 found += own if compete or n_step == 0 else [max(own, key=lambda h: h[1])]
-            hypotheses = sorted(found, key=lambda h: h[1], reverse=True)[:width]
+            hypotheses = sorted(found, key=key or (lambda h: h[1]), reverse=True)[:width]
             if not reorder:
                 places = [n for n, h in enumerate(hypotheses) if not h[3]]
                 for place, n in enumerate(places):
@@ -628,6 +835,29 @@ def last_alone(step, state, bos, eos, width, limit):
 def ended_ones_only(step, state, bos, eos, width, limit):
     found = beam(step, state, bos, eos, width, limit)
     return max([h for h in found if h[3]] or found, key=lambda h: h[1])[:2]
+
+
+@wrong("beam_search", says="bos is left out")
+def never_bos(step, state, bos, eos, width, limit):
+    return beam(step, state, bos, eos, width, limit, never=bos)[0][:2]
+
+
+@wrong("beam_search", says="two likeliest symbols")
+def two_of_each(step, state, bos, eos, width, limit):
+    return beam(step, state, bos, eos, width, limit, each=2)[0][:2]
+
+
+@wrong("beam_search", says="score over length")
+def by_mean(step, state, bos, eos, width, limit):
+    def mean(h):
+        return h[1] / max(1, len(h[0]))
+
+    return max(beam(step, state, bos, eos, width, limit, key=mean), key=mean)[:2]
+
+
+@wrong("beam_search", says="a better one was lost")
+def by_the_likelier_end(step, state, bos, eos, width, limit):
+    return beam(step, state, bos, eos, width, limit, key=lambda h: h[1] - 0.4 * len(h[0]))[0][:2]
 
 
 @wrong("beam_search", says="put aside")
@@ -761,6 +991,31 @@ def not_by_six(log_probability, length, alpha):
 @wrong("length_score", says="end sign is counted")
 def with_eos(log_probability, length, alpha):
     return log_probability / ((5 + length + 1) / 6) ** alpha
+
+
+@wrong("length_score", says="cuts the fraction off")
+def whole_division(log_probability, length, alpha):
+    return log_probability / max(1, (5 + length) // 6) ** alpha
+
+
+@wrong("length_score", says="not 1 - alpha")
+def other_exponent(log_probability, length, alpha):
+    return log_probability / ((5 + length) / 6) ** (1 - alpha)
+
+
+@wrong("length_score", says="bonus for each phoneme")
+def bonus(log_probability, length, alpha):
+    return log_probability + alpha * length
+
+
+@wrong("length_score", says="6 is not raised")
+def six_not_raised(log_probability, length, alpha):
+    return log_probability / ((5 + length) ** alpha / 6)
+
+
+@wrong("length_score", says="one divisor")
+def left_to_right(log_probability, length, alpha):
+    return log_probability / (5 + length) / 6**alpha
 
 
 @right("length_score")

@@ -78,8 +78,8 @@ assert 0.2 < (more == 0).mean() < 0.3 and len(symbols) == 42
 def edit_distance(a, b):
     """The fewest insertions, deletions and substitutions, each counted as 1, that make b of a.
 
-    a, b: sequences (lists, tuples or strings) of things that can be compared with ==; they may be
-    empty, and of different lengths. They stay as they are.
+    a, b: sequences (lists, tuples or strings) of things of any kind, equal if == says so; they may
+    be empty, and of different lengths. They stay as they are.
     Returns an int. Takes time in proportion to len(a) · len(b), not more.
     """
     # TODO: rows of d, the first is 0, 1, ..., len(b); fill row by row; the last number is it.
@@ -146,7 +146,8 @@ def masked_cross_entropy(logits, targets, pad):
     logits: (B, T, K), unnormalised, floating. targets: int64 (B, T), the right symbols, at least
     one of them not pad. pad: the number that stands for padding, whatever it is, from 0 to K - 1.
     Returns a scalar tensor of the logits' dtype, through which gradients flow. Logits at padding
-    count for nothing, even if one of them is -inf.
+    count for nothing, even if one of them is -inf. Elsewhere -inf makes a symbol impossible, and it
+    is never the target.
     """
     # TODO: log_softmax over K, gather the targets' entries, pick or torch.where, sum over count.
     ### BEGIN SOLUTION
@@ -399,8 +400,9 @@ def greedy(step, state, bos, eos, limit):
     row's results depend on that row alone. state: (B, D), with which row b begins; the first token
     of each row is bos.
     Returns a list of B lists of ints: what each row says before its first eos, or `limit` symbols
-    where no eos came by then; step is called `limit` times at most, and not again once all rows
-    have ended. Rows end at different times. No graph is recorded.
+    where no eos came by then; step is called `limit` times at most, with all rows at once (or all
+    open ones), and not again once all have ended. Any symbol but eos may be said, bos too. Rows end
+    at different times. No graph is recorded.
     """
     # TODO: a loop with torch.no_grad(); keep the state that step returns; note which rows ended.
     ### BEGIN SOLUTION
@@ -484,11 +486,12 @@ def beam_search(step, state, bos, eos, width, limit):
 
     step: as for greedy; it takes any number of rows N ≥ 1. state: (1, D). The beam begins with one
     hypothesis, no symbols, score 0. Then `limit` times, or until all in it have ended: each open
-    one is lengthened by each of the K symbols (by eos: it has ended); of these and of those that
-    had ended before, which stay as they are, the `width` with the largest scores stay (fewer
-    where there are fewer).
+    one is lengthened by each of the K symbols, bos too (by eos: it has ended); of these and of
+    those that had ended before, which stay as they are, the `width` with the largest scores stay
+    (fewer where there are fewer).
     Returns (tokens, score) of the largest score in the beam at the end, ended or not. tokens: list
-    of ints, without bos and eos. score: a float, the sum of log probabilities, eos's included where
+    of ints, what is said, so without the first bos and without eos. score: a float, the sum of log
+    probabilities, eos's included where
     it has ended. No graph is recorded.
     """
     # TODO: hypotheses as (score, tokens, ended) in a list; for the open ones a row of state each.

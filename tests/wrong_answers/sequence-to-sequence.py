@@ -172,6 +172,24 @@ def what_is_not_shared(a, b):
     return len(a) + len(b) - 2 * sum(min(list(a).count(x), list(b).count(x)) for x in dict.fromkeys(map(str, a)))
 
 
+@wrong("edit_distance", says="one and the same row")
+def one_row_many_times(a, b):
+    d = [[0] * (len(b) + 1)] * (len(a) + 1)
+    for i in range(len(a) + 1):
+        d[i][0] = i
+    for j in range(len(b) + 1):
+        d[0][j] = j
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            d[i][j] = min(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1]))
+    return d[-1][-1]
+
+
+@wrong("edit_distance", says="not x == y")
+def turned_around(a, b):
+    return by_cost(a, b, lambda x, y: x == y)
+
+
 @right("edit_distance")
 def by_numpy(a, b):
     d = np.arange(len(b) + 1)
@@ -281,6 +299,11 @@ def with_an_epsilon(logits, targets, pad):
     return -torch.log(p + 1e-9)[targets != pad].mean()
 
 
+@wrong("masked_cross_entropy", says="in dim 1")
+def straight_into_torch(logits, targets, pad):
+    return F.cross_entropy(logits, targets, ignore_index=pad)
+
+
 @right("masked_cross_entropy")
 def by_torch(logits, targets, pad):
     return F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=pad)
@@ -379,6 +402,18 @@ def picked_from_packed(gru, embedded, lengths):
     return outputs, outputs[torch.arange(len(lengths)), lengths - 1].unsqueeze(0)
 
 
+@wrong("encode", says="pack_padded_sequence needs batch_first")
+def packed_time_first(gru, embedded, lengths):
+    outputs, state = gru(pack_padded_sequence(embedded, lengths, enforce_sorted=False))
+    return pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])[0], state
+
+
+@wrong("encode", says="outputs and the lengths")
+def lengths_too(gru, embedded, lengths):
+    outputs, state = gru(pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False))
+    return pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1]), state
+
+
 @wrong("encode", says="copy of the GRU")
 def a_copy(gru, embedded, lengths):
     return by_packing(copy.deepcopy(gru), embedded, lengths)
@@ -475,6 +510,18 @@ def extends_the_lists(phonemes, bos, eos, pad):
 def as_lists(phonemes, bos, eos, pad):
     inputs, targets = by_filling(phonemes, bos, eos, pad)
     return inputs.tolist(), targets.tolist()
+
+
+@wrong("decoder_pairs", says="no eos")
+def phonemes_alone(phonemes, bos, eos, pad):
+    return padded([[bos, *row] for row in phonemes], pad), padded(phonemes, pad)
+
+
+@wrong("decoder_pairs", says="without phonemes is float32")
+def floats_of_nothing(phonemes, bos, eos, pad):
+    inputs = [torch.cat([torch.tensor([bos]), torch.tensor(row)]) for row in phonemes]
+    targets = [torch.cat([torch.tensor(row), torch.tensor([eos])]) for row in phonemes]
+    return tuple(pad_sequence(rows, batch_first=True, padding_value=pad) for rows in (inputs, targets))
 
 
 @wrong("decoder_pairs", says="is a row, too")
@@ -667,6 +714,22 @@ def bos_forbidden(step, state, bos, eos, limit):
     return [cut(row, eos) for row in by_choice(step, state, bos, eos, limit, choose)]
 
 
+@wrong("greedy", says="argmax(0)")
+def over_the_rows(step, state, bos, eos, limit):
+    tokens, said, ended = torch.full((len(state),), bos), [[] for _ in state], [False] * len(state)
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            tokens = log_p.argmax(0)
+            for b, token in enumerate(tokens.tolist()):
+                ended[b] = ended[b] or token == eos
+                if not ended[b]:
+                    said[b].append(token)
+            if all(ended):
+                break
+    return said
+
+
 @wrong("greedy", says="draws at random")
 def sampled(step, state, bos, eos, limit):
     rows = by_choice(step, state, bos, eos, limit, lambda log_p: torch.multinomial(log_p.exp(), 1)[:, 0])
@@ -842,6 +905,73 @@ def never_bos(step, state, bos, eos, width, limit):
     return beam(step, state, bos, eos, width, limit, never=bos)[0][:2]
 
 
+@wrong("beam_search", says="a better one was lost")
+def by_the_last_step(step, state, bos, eos, width, limit):
+    hypotheses = [([], 0.0, state, False, 0.0)]
+    with torch.no_grad():
+        for _ in range(limit):
+            found = [h for h in hypotheses if h[3]]
+            for said, score, h, *_ in [h for h in hypotheses if not h[3]]:
+                log_p, new = step(torch.tensor([said[-1] if said else bos]), h)
+                for k, more in enumerate(log_p[0].tolist()):
+                    found.append((said if k == eos else [*said, k], score + more, new, k == eos, more))
+            hypotheses = sorted(found, key=lambda h: -h[4])[:width]
+    return max(hypotheses, key=lambda h: h[1])[:2]
+
+
+@wrong("beam_search", says="state[rows]")
+def fed_bos(step, state, bos, eos, width, limit):
+    return by_topk(lambda tokens, state: step(torch.full_like(tokens, bos), state), state, bos, eos, width, limit)
+
+
+@wrong("beam_search", says="state[rows]")
+def old_state(step, state, bos, eos, width, limit):
+    return by_topk(lambda tokens, state: (step(tokens, state)[0], state), state, bos, eos, width, limit)
+
+
+@wrong("beam_search", says="state[rows]")
+def first_rows(step, state, bos, eos, width, limit):
+    """State and hypotheses in rows of a fixed number, the state as step returns it."""
+    state, tokens = state.expand(width, -1), torch.full((width,), bos)
+    scores, said, ended = [0.0] + [-math.inf] * (width - 1), [[]] * width, [False] * width
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            found = [(scores[n], said[n], True) for n in range(width) if ended[n]]
+            for n in range(width):
+                if not ended[n] and scores[n] > -math.inf:
+                    for k, more in enumerate(log_p[n].tolist()):
+                        found.append((scores[n] + more, said[n] if k == eos else [*said[n], k], k == eos))
+            found = sorted(found, key=lambda h: -h[0])[:width]
+            found += [(-math.inf, [], True)] * (width - len(found))
+            scores, said, ended = map(list, zip(*found, strict=True))
+            if all(ended):
+                break
+            tokens = torch.tensor([s[-1] if s else bos for s in said])
+    return said[0], scores[0]
+
+
+@wrong("beam_search", says="so others stayed")
+def refilled(step, state, bos, eos, width, limit):
+    """The ended leave their place to others only at the end of each step, and the beam is one wider for it."""
+    return max(beam(step, state, bos, eos, width + 3, limit), key=lambda h: h[1])[:2]
+
+
+@wrong("beam_search", says="min(width, K)")
+def topk_of_each(step, state, bos, eos, width, limit):
+    hypotheses = [(0.0, [], False, state)]
+    with torch.no_grad():
+        for _ in range(limit):
+            found = [h for h in hypotheses if h[2]]
+            for score, said, _, h in [h for h in hypotheses if not h[2]]:
+                log_p, new = step(torch.tensor([said[-1] if said else bos]), h)
+                best = log_p[0].topk(width)
+                for more, k in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                    found.append((score + more, said if k == eos else [*said, k], k == eos, new))
+            hypotheses = sorted(found, key=lambda h: -h[0])[:width]
+    return hypotheses[0][1], hypotheses[0][0]
+
+
 @wrong("beam_search", says="two likeliest symbols")
 def two_of_each(step, state, bos, eos, width, limit):
     return beam(step, state, bos, eos, width, limit, each=2)[0][:2]
@@ -855,7 +985,7 @@ def by_mean(step, state, bos, eos, width, limit):
     return max(beam(step, state, bos, eos, width, limit, key=mean), key=mean)[:2]
 
 
-@wrong("beam_search", says="a better one was lost")
+@wrong("beam_search", says="so others stayed")
 def by_the_likelier_end(step, state, bos, eos, width, limit):
     return beam(step, state, bos, eos, width, limit, key=lambda h: h[1] - 0.4 * len(h[0]))[0][:2]
 

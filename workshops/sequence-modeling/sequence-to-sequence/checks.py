@@ -131,6 +131,20 @@ def in_a_band(a, b, width=2):
     return d[len(a), len(b)]
 
 
+def rows_shared(a, b, corner=0):
+    """[[0] * m] * n is n times one and the same row: each needs a list of its own, [[0] * m for _ in range(n)]."""
+    row = [corner, *range(1, len(b) + 1)]
+    for x in a:
+        for j, y in enumerate(b, 1):
+            row[j] = min(row[j] + 1, row[j - 1] + 1, row[j - 1] + (x != y))
+    return row[-1]
+
+
+def rows_shared_and_column_last(a, b):
+    """[[0] * m] * n is n times one and the same row: each needs a list of its own, [[0] * m for _ in range(n)]."""
+    return rows_shared(a, b, corner=len(a))
+
+
 def hashed(a, b):
     """Items are hashed, as keys of a dict, a set or a cache are; only == is promised. A cache's key can be (i, j)."""
     number = {item: n for n, item in enumerate(dict.fromkeys([*a, *b]))}
@@ -160,6 +174,8 @@ _STEP = "min(d[i-1][j] + 1, d[i][j-1] + 1, d[i-1][j-1] + (x != y))"
         last_items_left_out,
         in_a_band,
         hashed,
+        rows_shared,
+        rows_shared_and_column_last,
         same={
             "`is` asks whether both are one and the same object; equal items are found by ==.": lambda x, y: x is y,
             "Upper and lower case count as equal; items are equal if == says so.": (
@@ -184,6 +200,9 @@ _STEP = "min(d[i-1][j] + 1, d[i][j-1] + 1, d[i-1][j-1] + (x != y))"
         step={
             "Equal items still cost 1 on the diagonal: there the cost is 0.": lambda up, left, diagonal, same, cost: (
                 min(up, left, diagonal) + 1
+            ),
+            "On the diagonal equal items cost 1 and different ones nothing: it is x != y that is added, not x == y.": (
+                lambda up, left, diagonal, same, cost: min(up + 1, left + 1, diagonal + same)
             ),
             "Deletions are missing: d[i-1][j] + 1 is one of the three.": lambda up, left, diagonal, same, cost: min(
                 left + 1, diagonal + (0 if same else cost)
@@ -336,6 +355,13 @@ def one_hot_product(logits, targets, pad):
     return -log_p[targets != pad].mean()
 
 
+def symbols_in_the_last_dimension(logits, targets, pad):
+    """F.cross_entropy wants the K symbols in dim 1: logits.flatten(0, 1) and targets.flatten(), or logits.mT."""
+    from torch.nn import functional as F
+
+    return F.cross_entropy(logits, targets, ignore_index=pad)
+
+
 def _of_large_logits(yours, expected):
     if np.isfinite(yours).all():
         return (
@@ -358,6 +384,7 @@ _PLACES = [[1, 0, 0, 0, 0, 0, 0], [1] * 7, [1, 1, 0, 0, 0, 0, 0], [0, 1, 1, 1, 0
         smoothed,
         flattened_in_two_orders,
         one_hot_product,
+        symbols_in_the_last_dimension,
         mean={
             "The mean is over all cells, padding too: divide by real.sum(), the number of targets that are not pad.": (
                 lambda kept, real: kept.mean()
@@ -485,10 +512,14 @@ def _packed(embedded, lengths, first=True):
     return pack_padded_sequence(embedded, lengths.cpu(), batch_first=first, enforce_sorted=False)
 
 
-def _filled(outputs, T, value=0.0):
+def _unpacked(outputs, T, value=0.0):
     from torch.nn.utils.rnn import pad_packed_sequence
 
-    return pad_packed_sequence(outputs, batch_first=True, total_length=T, padding_value=value)[0]
+    return pad_packed_sequence(outputs, batch_first=True, total_length=T, padding_value=value)
+
+
+def _filled(outputs, T, value=0.0):
+    return _unpacked(outputs, T, value)[0]
 
 
 def _in_sorted_order(gru, embedded, lengths):
@@ -505,9 +536,8 @@ def _sorted_twice(gru, embedded, lengths):
 
 def _last_repeated(outputs, T):
     import torch
-    from torch.nn.utils.rnn import pad_packed_sequence
 
-    filled, lengths = pad_packed_sequence(outputs, batch_first=True, total_length=T)
+    filled, lengths = _unpacked(outputs, T)
     at = torch.minimum(torch.arange(T)[None], lengths[:, None] - 1)
     return filled.gather(1, at[:, :, None].expand_as(filled))
 
@@ -589,9 +619,10 @@ def _encode(
 
 @exercise(
     hints=[
+        "Three lines: pack, run, fill up. Which of the GRU's two results is right already, and which is still packed?",
         "packed = pack_padded_sequence(embedded, lengths.cpu(), batch_first=True, enforce_sorted=False)",
-        "outputs, state = gru(packed): the state is right already, the outputs are still packed.",
-        "outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])",
+        "outputs, state = gru(packed), and the state is right. Then outputs, _ = pad_packed_sequence(outputs, "
+        "batch_first=True, total_length=embedded.shape[1]).",
     ],
     mistakes=_encode.mistakes(
         with_padding_read,
@@ -600,6 +631,9 @@ def _encode(
         padding_zeroed_before,
         picked_from_a_padded_run,
         run={
+            "pack_padded_sequence needs batch_first=True, too: else it takes the first axis for the steps.": (
+                lambda gru, embedded, lengths: gru(_packed(embedded, lengths, first=False))
+            ),
             "Rows are sorted back by `order` itself; its inverse is wanted, order.argsort().": _sorted_twice,
             "The lengths are sorted and the rows are not: each row gets another's length.": lambda gru, x, lengths: gru(
                 _packed(x, lengths.sort(descending=True).values)
@@ -622,6 +656,7 @@ def _encode(
                 lambda outputs, T: _filled(outputs, T).transpose(0, 1)
             ),
             "Beyond each length stands its last output; zeros are asked for.": _last_repeated,
+            "pad_packed_sequence returns the outputs and the lengths: outputs, _ = pad_packed_sequence(...).": _unpacked,
             "Beyond each length stands -inf; zeros are asked for: padding_value=0, as it is by itself.": (
                 lambda outputs, T: _filled(outputs, T, -math.inf)
             ),
@@ -757,6 +792,12 @@ def _decoder_pairs(
     return end(inputs, targets)
 
 
+def eos_missing_and_a_column(phonemes, bos, eos, pad):
+    """The targets have no eos: nobody learns to stop. A row is [*row, eos], as long as its inputs."""
+    inputs, targets = _decoder_pairs(phonemes, bos, pad, pad)
+    return inputs, targets[:, :-1]
+
+
 def eos_in_the_last_column(phonemes, bos, eos, pad):
     """eos stands in the last column, after the padding; it comes after the row's last phoneme, before the padding."""
     import torch
@@ -774,6 +815,7 @@ def eos_in_the_last_column(phonemes, bos, eos, pad):
     ],
     mistakes=_decoder_pairs.mistakes(
         eos_in_the_last_column,
+        eos_missing_and_a_column,
         bos={"bos is an argument; this takes 1 whatever it is.": 1},
         eos={"eos is an argument; this takes 2 whatever it is.": 2},
         rows={
@@ -884,7 +926,8 @@ def decoder_pairs(learner, rng):
             tensor(given, f"{name}, {said}")
             why = f"{name}, {said}: bos {bos}, eos {eos}, pad {pad}"
             expect.equal(given, wanted, why=why, source="by hand", likely=_columns_differ)
-            expect.dtype(given, torch.int64, f"{name} are whole numbers, int64")
+            likely = "torch.tensor([]) of a word without phonemes is float32: dtype=torch.int64." if [] in rows else ""
+            expect.dtype(given, torch.int64, f"{name} are whole numbers, int64", likely=likely)
 
 
 def _columns_differ(yours, expected):
@@ -1006,7 +1049,7 @@ def _forbidden(log_p, symbol):
 
 @exercise(
     hints=[
-        "tokens = torch.full((len(state),), bos); in the loop: log_p, state = step(tokens, state); tokens = log_p.argmax(1).",
+        "tokens = torch.full((len(state),), bos, device=state.device); in the loop: log_p, state = step(tokens, state); tokens = log_p.argmax(1).",
         "A list for each row, and a flag whether it has ended. Once a row has said eos, nothing more is added to it.",
         "for b, token in enumerate(tokens.tolist()): ended[b] = ended[b] or token == eos; if not ended[b]: "
         "said[b].append(token). Break where all(ended). All of it in torch.no_grad().",
@@ -1048,6 +1091,9 @@ def _forbidden(log_p, symbol):
         },
         eos={"eos is an argument; this waits for 2 whatever it is.": 2},
         choose={
+            "argmax(0) is over the rows of the batch; over the symbols it is dim 1.": lambda log_p, n, bos, eos: (
+                log_p.argmax(0)
+            ),
             "It takes the least likely: argmax, not argmin.": lambda log_p, n, bos, eos: log_p.argmin(1),
             "It takes the second likeliest: argmax is the likeliest.": lambda log_p, n, bos, eos: log_p.topk(2).indices[
                 :, 1
@@ -1242,6 +1288,13 @@ def _beam_search(
     return order(said, score)
 
 
+def _top(extensions, width, n, bos):
+    import torch
+
+    scores = torch.tensor([one[0] for one in extensions])
+    return [extensions[k] for k in scores.topk(width).indices.tolist()]
+
+
 def _by_length(more):
     return lambda one: one[0] / max(len(one[1]) + more, 1)
 
@@ -1308,10 +1361,12 @@ def all_ends_aside(step, state, bos, eos, width, limit):
 
 @exercise(
     hints=[
-        "beam = [(0.0, [], False)]: score, tokens, ended. A row of tokens and of state belongs to each open one, in order.",
+        "beam = [(0.0, [], False)]: score, tokens, ended. A row of tokens and of state belongs to each open one, in order; "
+        "whoever stays takes along the row of the one that it came from.",
         "Candidates: those that have ended, as they are; and for each open one and each token (score + log_p[row, token], "
         "longer, token == eos, row). sorted(candidates, key=lambda c: -c[0])[:width] stay.",
-        "Then, for the open ones that stay: state = state[rows] with the row that each came from, tokens = their last. "
+        "Then, for the open ones that stay: state = state[rows] with the row that each came from, tokens = their last, "
+        "on state.device. "
         "Break if there is none. At the end: the one with the largest score.",
     ],
     mistakes=_beam_search.mistakes(
@@ -1347,6 +1402,7 @@ def all_ends_aside(step, state, bos, eos, width, limit):
             "Only the two likeliest symbols of each hypothesis are looked at; of one alone more of them may stay.": (
                 lambda extensions, width, n, bos: sorted(extensions, key=lambda one: -one[0])[:2]
             ),
+            "topk(width) asks for more symbols than there are: topk(min(width, K)).": _top,
             "bos is left out; each of the K symbols counts, bos too.": lambda extensions, width, n, bos: [
                 one for one in extensions if one[4] != bos
             ],
@@ -1427,9 +1483,10 @@ def beam_search(learner, rng):
             f"the tokens: {why}",
             f"yours    {_scored(tokens, score)}",
             f"expected {_scored(*wanted)}   ({source})",
-            likely=lambda: _other_tokens(step, state, tokens, score, limit),
+            likely=lambda: _other_tokens(step, state, tokens, score, wanted[1], limit),
         )
-        expect.close(score, wanted[1], why=f"the score: {why}", source=source)
+        likely = f"The tokens are right and their score is not. {_STATES}"
+        expect.close(score, wanted[1], why=f"the score: {why}", source=source, likely=likely)
         expect.kind(score, float, f"the score is a float: {why}", likely="float(...) or .item() of it.")
 
     _by_hand(compare)
@@ -1465,7 +1522,10 @@ def _scored(tokens, score):
     return f"{_short(list(map(int, tokens)))}, score {score:.3f}" if isinstance(score, float) else _short(tokens)
 
 
-def _other_tokens(step, state, tokens, score, limit):
+_STATES = "Does each go on with the new state, and the last token, of the one that it came from: state[rows]?"
+
+
+def _other_tokens(step, state, tokens, score, best, limit):
     """Whether the score is that of these tokens: if so the search is to blame, if not the states or the sum."""
     tokens = list(map(int, tokens))
     if len(tokens) > limit:
@@ -1473,9 +1533,12 @@ def _other_tokens(step, state, tokens, score, limit):
     if step.eos in tokens or not np.isscalar(score):
         return ""
     sums = [_score(step, state, tokens, ended) for ended in ((True, False) if len(tokens) == limit else (True,))]
-    if any(abs(float(score) - each) < 1e-6 for each in sums):
-        return "The score is right for these tokens, and a better one was lost: what is left out, cut off or ranked otherwise?"
-    return "These tokens have another score: does each go on with the new state of the one it came from, at its row?"
+    right = any(abs(float(score) - each) < 1e-6 for each in sums)
+    if right and score > best:
+        return "It is better than what this beam finds, so others stayed: the `width` largest scores do, the ended among them."
+    if right:
+        return "The score is right for these tokens, and a better one was lost: what is left out, cut off, ranked otherwise?"
+    return f"These tokens have another score. {_STATES}"
 
 
 def _by_hand(compare):

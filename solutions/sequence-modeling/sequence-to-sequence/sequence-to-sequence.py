@@ -488,11 +488,11 @@ assert max(VOWELS, key=said_instead.count) == "AH"
 def beam_search(step, state, bos, eos, width, limit):
     """The best that a beam finds for one word.
 
-    step: as for greedy; it takes any number of rows N ≥ 1. state: (1, D), tokens on its device. The beam begins with one
-    hypothesis, no symbols, score 0. Then `limit` times, or until all in it have ended: each open
-    one is lengthened by each of the K symbols, bos too (by eos: it has ended). Candidates are the
-    lengthened ones and, unchanged, those that had ended before. The `width` candidates with the
-    largest scores are the new beam (fewer where there are fewer).
+    step: as for greedy; it takes any number of rows N ≥ 1. state: (1, D); tokens belong on its
+    device. The beam begins with one hypothesis, no symbols, score 0. Then `limit` times, or until
+    all in it have ended: each open one is lengthened by each of the K symbols, bos too (by eos: it
+    has ended). Candidates are the lengthened ones and, unchanged, those that had ended before. The
+    `width` candidates with the largest scores are the new beam (fewer where there are fewer).
     Returns (tokens, score) of the largest score in the beam at the end, ended or not. tokens: list
     of ints, what is said, so without the first bos and without eos. score: a float, the sum of log
     probabilities, eos's included where

@@ -329,6 +329,10 @@ SLIPS = {
         "The loop over `a` makes it longer in each round (a.append(k)), and so never ends",
     ),
     "while for ever": ("def f(x):\n    while True: pass", "Does the condition of the `while` never turn false"),
+    "a recursion that branches": (
+        "def f(x, n=60):\n    return 1 if n < 2 else f(x, n - 1) + f(x, n - 2)",
+        "f calls itself several times, and those calls again",
+    ),
     "a division by 0": ("def f(x):\n    n = 0\n    return 1 / n", "`n` is 0 here: can that be"),
     "a key not there": (
         "def f(x):\n    d = {'weight': 1}\n    return d['weigth']",

@@ -298,7 +298,7 @@ def _cheaper_or_dearer(yours, expected):
     if np.ndim(yours) or not np.isreal(yours) or yours % 1:
         return ""
     if yours > expected:
-        return "There is a cheaper way: is one of the three missing, a cell left out, or is an equal item not free?"
+        return "There is a cheaper way: is one of the three missing, a cell left out or left from an earlier call?"
     return "There is no way as cheap: is an edit free that costs 1, or are items left out or taken for equal?"
 
 

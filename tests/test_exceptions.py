@@ -329,6 +329,10 @@ SLIPS = {
         "The loop over `a` makes it longer in each round (a.append(k)), and so never ends",
     ),
     "while for ever": ("def f(x):\n    while True: pass", "Does the condition of the `while` never turn false"),
+    "a recursion that branches": (
+        "def f(x, n=60):\n    return 1 if n < 2 else f(x, n - 1) + f(x, n - 2)",
+        "f calls itself several times, and those calls again",
+    ),
     "a division by 0": ("def f(x):\n    n = 0\n    return 1 / n", "`n` is 0 here: can that be"),
     "a key not there": (
         "def f(x):\n    d = {'weight': 1}\n    return d['weigth']",
@@ -359,6 +363,7 @@ SLIPS = {
     ),
     # truth
     "if with an array": ("def f(x):\n    if x > 0: return x", "an array has many: an `if` met it"),
+    "if, of an argument": ("def f(x):\n    return x if x else 0", "Whether it was given at all: `if x is not None`."),
     "and with arrays": ("def f(x): return x[(x > 0) and (x < 1)]", "`and` asks for one, & (with both sides"),
     "not with an array": ("def f(x): return not x", "`not` asks for one, ~ goes entry by entry"),
     "between": ("def f(x): return 0 < x < 1", "a < x < b means `and`"),
@@ -420,7 +425,7 @@ SLIPS = {
     "a fraction as index": ("def f(x): return x[1.0]", "An index is a whole number"),
     "fractions as indices": ("def f(x): return x[np.ones(2)]", "Its entries are fractions: an index is whole numbers"),
     # shapes
-    "no broadcast": ("def f(x): return x + np.ones(3)", "Two shapes do not fit. Print both .shape"),
+    "no broadcast": ("def f(x): return x + x[:, 0]", "Two shapes do not fit. Print both .shape"),
     "a product that does not fit": (
         "def f(x): return np.dot(x, x)",
         "the 5 columns of the first must be as many as the 3 rows of the second",
@@ -428,6 +433,97 @@ SLIPS = {
     "a product of tensors": (
         "def f(x):\n    t = torch.tensor(x)\n    return t @ t",
         "the 5 columns of the first must be as many as the 3 rows",
+    ),
+    "a transpose too many in a product": (
+        "def f(x):\n    d = np.ones((2, 3))\n    return d @ x.T",
+        "the 3 columns of the first must be as many as the 5 rows of the second. With `x` for `x.T` they would be: is"
+        " that transpose one too many?",
+    ),
+    "a transpose missing in a product": (
+        "def f(x):\n    w = torch.ones(4, 5)\n    t = torch.tensor(x).float()\n    return t @ w",
+        "the 5 columns of the first must be as many as the 4 rows of the second. With `w.T` for `w` they would be: is a"
+        " transpose missing?",
+    ),
+    "a transpose missing in np.dot": (
+        "def f(x):\n    w = np.ones((4, 5))\n    return np.dot(x, w)",
+        "With `w.T` for `w` they would be: is a transpose missing?",
+    ),
+    "either transpose would do": (
+        "def f(x): return x @ x",
+        "the 5 columns of the first must be as many as the 3 rows of the second. Print both .shape",
+    ),
+    "ten classes built in": (
+        "def f(x):\n    y = np.array([0, 2, 1])\n    return (np.eye(10)[y] * x).sum(1)",
+        "`np.eye(10)` has 10 built in, and here 10 meets 5: is that number to come from a .shape?",
+    ),
+    "ten classes built in, above, in torch": (
+        """
+        def f(x):
+            hot = nn.functional.one_hot(torch.tensor([0, 2, 1]), 10)
+            return torch.tensor(x) - hot
+        """,
+        "has 10 built in, and here 10 meets 5: is that number",
+    ),
+    "a length that is not built in": (
+        "def f(x):\n    n = 10\n    return np.ones((3, n)) * x",
+        "Two shapes do not fit. Print both .shape",
+    ),
+    "keepdims forgotten": (
+        "def f(x): return np.exp(x - x.max(axis=1))",
+        "`x.max(axis=1)` is (3,), without the axis that it runs over, and meets (3, 5): keepdims=True",
+    ),
+    "keepdims forgotten, of a sum above": (
+        "def f(x):\n    e = np.exp(x)\n    total = np.sum(e, 1)\n    return e / total",
+        "`np.sum(e, 1)` is (3,), without the axis that it runs over, and meets (3, 5): keepdims=True",
+    ),
+    "keepdim forgotten": (
+        "def f(x):\n    t = torch.tensor(x)\n    return t - t.mean(-1)",
+        "`t.mean(-1)` is (3,), without the axis that it runs over, and meets (3, 5): keepdim=True would keep",
+    ),
+    "keepdim forgotten, in two names": (
+        "def f(x):\n    t = torch.tensor(x)\n    m, v = t.mean(1), t.var(1)\n    return (t - m) / v",
+        "`t.mean(1)` is (3,), without the axis that it runs over, and meets (3, 5): keepdim=True would keep",
+    ),
+    "keepdims forgotten, of a norm": (
+        "def f(x):\n    x /= np.linalg.norm(x, axis=1)\n    return x",
+        "`np.linalg.norm(x, axis=1)` is (3,), without the axis that it runs over, and meets (3, 5): keepdims=True",
+    ),
+    "a norm's order, which is no axis": (
+        "def f(x):\n    t = torch.tensor(x)\n    return t[:2] - t.norm(1, 0)[:3]",
+        "Two shapes do not fit. Print both .shape",
+    ),
+    "a sum that keepdims would not make fit": (
+        "def f(x):\n    return x[:2] - x.sum(axis=1)",
+        "Two shapes do not fit. Print both .shape",
+    ),
+    "joined with as many axes each": (
+        "def f(x): return torch.cat([torch.ones(2, 2), torch.ones(3)])",
+        "What is joined has as many axes each, and here 2 meet 1: .flatten() each first",
+    ),
+    "arrays joined": ("def f(x): return np.concatenate([x, x[0]])", "and here 2 meet 1: .flatten() each first"),
+    "the norm of three axes": (
+        "def f(x): return torch.linalg.norm(torch.ones(2, 2, 2), 2)",
+        "of a matrix, order 2 is the largest singular value",
+    ),
+    "an axis of .shape that is not there": (
+        "def f(x): return range(x[0].shape[1])",
+        "An index runs past the end",
+    ),
+    "an axis of a row's .shape": (
+        "def f(x):\n    row = x[0]\n    return range(row.shape[1])",
+        "`row` has one axis here, shape (5,), and so no row.shape[1]: may it have any number of axes?",
+    ),
+    "a loop that gives rows": (
+        "def f(x): return [float(v) ** 2 for v in x]",
+        "`v` is an array, (5,), from the loop over `x`: a loop over an array gives its rows.",
+    ),
+    "a loop that gives rows, to math": (
+        "def f(x):\n    for v in x:\n        print(int(v))",
+        "`v` is an array, (5,), from the loop over `x`",
+    ),
+    "a number of an array": (
+        "def f(x): return float(x)",
+        "the array has several: is a sum, a mean or an index missing?",
     ),
     "a reshape": ("def f(x): return x.reshape(4, 4)", "A reshape keeps the number of entries"),
     "a view of a transpose": ("def f(x): return torch.tensor(x).T.view(15)", "view cannot arrange them: .reshape(…)?"),
@@ -648,6 +744,18 @@ def test_what_torch_says_of_a_function_of_the_learners_is_never_laid_to_the_chec
         assert outcome.status == "failed" and FUNCTIONS[lines] in outcome.text(), outcome.text()
 
 
+def test_an_input_that_is_back_but_for_a_rounding_is_told_so():
+    def check(learner, rng):
+        learner(np.array([0.3, 1.455, 0.905]))
+
+    def told(lines):
+        return run_check(exercise(hints=["."])(check), cell(f"def f(x):\n    {lines}\n    return 1.0")).text()
+
+    assert "It is back but for a rounding" in told("x += 0.1; x -= 0.2; x += 0.1")
+    for lines in ("x += 1e-6", "x -= x", "x[0] = 0.30001", "x[:] = x[::-1].copy()"):
+        assert "write into the caller's data" in told(lines)
+
+
 def test_a_check_that_breaks_in_torch_is_broken_though_a_module_is_checked(monkeypatch):
     monkeypatch.setattr(place, "is_learners", lambda file: "ipykernel" in file)
 
@@ -810,6 +918,14 @@ def test_a_result_of_an_instance_names_what_that_instance_was_made_with():
     source = "class Model:\n    def __init__(self, n): self.n = n\n    def run(self, x): return x + self.n"
     told = run_check(exercise(hints=["."])(check), cell(source, "Model")).text()
     assert "for n 3" in told and "for n 5" not in told
+
+
+def test_a_row_of_results_is_told_with_what_all_of_its_calls_were_given():
+    def check(learner, rng):
+        expect.close([learner(t, 23) for t in range(3)], [1.0, 2.0, 4.0], why="it doubles", source="by hand")
+
+    told = run_check(exercise(hints=["."])(check), cell("def f(t, steps): return t * 1.7 + 1")).text()
+    assert "for steps 23" in told and "t 2" not in told
 
 
 def test_a_saved_model_that_does_not_fit_is_told_line_by_line_and_not_without_end():

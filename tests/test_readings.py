@@ -86,6 +86,14 @@ def row_wise(x):
     return np.linalg.norm(x, axis=1)
 
 
+def lengths(x):
+    return np.array([np.linalg.norm(x**n) for n in (1, 2, 3)])
+
+
+def mean_sizes(x):
+    return np.array([np.sqrt(np.mean(x ** (2 * n))) for n in (1, 2, 3)])
+
+
 def after_first_row(x):
     for row in x:
         return np.linalg.norm(row)
@@ -207,6 +215,8 @@ UNFORESEEN = {
     "multiplied by keep": (dropout, lambda x, keep: dropout(x, keep) * keep**2, (X, 0.8), "keep squared"),
     "return in the loop": (row_wise, after_first_row, (X,), "return inside the loop"),
     "overwritten": (row_wise, only_last, (X,), "a row overwritten"),
+    "cut off above": (row_wise, lambda x: np.minimum(row_wise(x), np.median(row_wise(x))), (X,), "nothing of it goes"),
+    "all squares for their mean": (mean_sizes, lengths, (X,), "the square root of 20, the number of ent"),
     "squared norms": (row_wise, lambda x: (x**2).sum(1), (X,), "square of the right"),
     "keepdims": (row_wise, lambda x: np.linalg.norm(x, axis=1, keepdims=True), (X,), "too many: keepdims"),
     "columns for rows": (row_wise, lambda x: np.linalg.norm(x, axis=0), (X,), "axis=0 meant for axis=1"),
@@ -544,6 +554,9 @@ FACTS = {
         np.isin(e, (-1, 1)).all() and np.isin(y, (0, 1)).all()
     ),
     r"It is the right result with 0 and 1": lambda y, e, i, f: np.isin(e, (0, 1)).all() and np.isin(y, (-1, 1)).all(),
+    r"It is right (up|down) to (\S+), and nothing of it goes further": lambda y, e, i, f: fits(
+        y, np.minimum(e, y.max()) if f[1] == "up" else np.maximum(e, y.min())
+    ),
     r"It is the right result rounded": lambda y, e, i, f: fits(y, np.round(e)),
     r"It is the right result with its fractions cut": lambda y, e, i, f: fits(y, np.trunc(e)),
 }
@@ -560,6 +573,8 @@ WAYS = [
     lambda e, x, k: 2 * x - e,
     lambda e, x, k: np.abs(e),
     lambda e, x, k: np.maximum(e, 0),
+    lambda e, x, k: np.minimum(e, k),
+    lambda e, x, k: np.maximum(e, k),
     lambda e, x, k: np.round(e),
     lambda e, x, k: np.trunc(e).astype(int),
     lambda e, x, k: e > 0,
@@ -664,6 +679,12 @@ FACTS_OF_SHAPES = {
     ),
     r"It has the length of the other axis": lambda y, e, f: y.ndim == e.ndim == 1 and {*y.shape, *e.shape} == {3, 4},
     r"Axis (\d) is as long as one of x": lambda y, e, f: y.shape[int(f[1])] in (3, 4) and y.shape != e.shape,
+    r"Axis (\d) has length 1 where (\d+) are wanted": lambda y, e, f: (
+        y.ndim == e.ndim and y.shape[int(f[1])] == 1 and e.shape[int(f[1])] == int(f[2])
+    ),
+    r"The two last axes are equally long in yours": lambda y, e, f: (
+        y.ndim == e.ndim > 2 and y.shape[-1] == y.shape[-2] and e.shape[-1] != e.shape[-2]
+    ),
     r"There is one entry (more|fewer) along axis (\d)": lambda y, e, f: (
         y.shape[int(f[2])] - e.shape[int(f[2])] == (1 if f[1] == "more" else -1)
     ),
@@ -684,6 +705,7 @@ def is_so_of_shapes(told, yours, expected):
 
 
 SHAPES = [(), (1,), (2,), (3,), (4,), (1, 1), (1, 3), (3, 1), (2, 3), (3, 2), (3, 3), (3, 4), (4, 3), (2, 2, 3), (0,)]
+SHAPES += [(2, 3, 3)]
 
 REARRANGED = [
     lambda e, shape: np.resize(e, shape),

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.checking import FAILED, exercise, expect, limit, run_check
+from atlas.checking import FAILED, exercise, expect, limit, place, run_check
 from atlas.checking.world import SETTINGS, Settings
 
 
@@ -456,6 +456,21 @@ def test_what_a_call_changes_in_a_model_is_told_and_put_back_unless_it_is_declar
     more = [aspect, "weights"] if aspect in ("layers", "mode") else [aspect]
     declared, _ = check_with(lambda model: model, changes=more)
     assert run_check(declared, outputs(slip)).passed
+
+
+def test_what_a_call_changes_is_told_where_the_check_itself_breaks_on_it(monkeypatch):
+    monkeypatch.setattr(place, "is_learners", lambda file: "ipykernel" in file)
+
+    @check_of
+    def passed_on(learner, rng):
+        model = torch.nn.Sequential(torch.nn.BatchNorm1d(3)).eval()
+        learner(model, torch.ones(1, 3))
+        model(torch.ones(1, 3))  # raises in training mode
+
+    assert run_check(passed_on, lambda model, x: model(x)).passed
+    assert "leaves model in another mode than it came in" in told(
+        lambda model, x: (model(x), model.train())[0], passed_on
+    )
 
 
 def test_running_statistics_belong_to_the_weights():

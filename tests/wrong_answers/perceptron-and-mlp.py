@@ -322,7 +322,7 @@ def result_not_handed_on(X, layers):
     return A @ layers[-1][0].T + layers[-1][1]
 
 
-@wrong("mlp_forward", says="between the layers")
+@wrong("mlp_forward", says="No layer as wide as the last gets a ReLU")
 def last_layer_told_by_its_shape(X, layers):
     for W, b in layers:
         X = X @ W.T + b
@@ -363,7 +363,7 @@ def results_in_an_array_like_the_data(X, layers):
     return logits
 
 
-@wrong("mlp_forward", says="is every hidden layer treated alike")
+@wrong("mlp_forward", says="Hidden values above 6 are cut off")
 def cut_off_above_too(X, layers):
     for W, b in layers[:-1]:
         X = np.clip(X @ W.T + b, 0, 6)

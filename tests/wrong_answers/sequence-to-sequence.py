@@ -1,6 +1,8 @@
 """Answers to sequence-to-sequence: wrong ones named for the misconception, and right ones."""
 
+import copy
 import difflib
+import functools
 import heapq
 import math
 
@@ -79,7 +81,7 @@ def as_a_rate(a, b):
     return by_numpy(a, b) / max(1, len(b))
 
 
-@wrong("edit_distance", says=None)
+@wrong("edit_distance", says="difflib")
 def by_difflib(a, b):
     blocks = difflib.SequenceMatcher(None, list(a), list(b), autojunk=False).get_matching_blocks()
     return max(len(a), len(b)) - sum(block.size for block in blocks)
@@ -97,6 +99,95 @@ def damerau(a, b):
             if i > 1 and j > 1 and a[i - 1] == b[j - 2] and a[i - 2] == b[j - 1]:
                 d[i, j] = min(d[i, j], d[i - 2, j - 2] + 1)
     return d[len(a), len(b)]
+
+
+@wrong("edit_distance", says="far from the diagonal")
+def banded(a, b):
+    n, m = len(a), len(b)
+    d, reach = np.full((n + 1, m + 1), n + m), abs(n - m) + 2
+    for i in range(n + 1):
+        for j in range(max(0, i - reach), min(m, i + reach) + 1):
+            d[i, j] = i + j
+            if i and j:
+                d[i, j] = min(d[i - 1, j] + 1, d[i, j - 1] + 1, d[i - 1, j - 1] + (a[i - 1] != b[j - 1]))
+    return int(d[n, m])
+
+
+def by_cost(a, b, cost):
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        new = [i]
+        for j, y in enumerate(b, 1):
+            new.append(min(row[j] + 1, new[-1] + 1, row[j - 1] + cost(x, y)))
+        row = new
+    return row[-1]
+
+
+@wrong("edit_distance", says="Upper and lower case")
+def case_ignored(a, b):
+    return by_cost(a, b, lambda x, y: str(x).casefold() != str(y).casefold())
+
+
+@wrong("edit_distance", says="same object")
+def same_object(a, b):
+    return by_cost(a, b, lambda x, y: x is not y)
+
+
+@wrong("edit_distance", says="hashed")
+def numbered(a, b):
+    number = {}
+    for item in [*a, *b]:
+        number.setdefault(item, len(number))
+    return by_cost([number[x] for x in a], [number[y] for y in b], lambda x, y: x != y)
+
+
+@wrong("edit_distance", says="hashed")
+def cache_of_slices(a, b):
+    @functools.lru_cache(None)
+    def d(a, b):
+        if not a or not b:
+            return len(a) + len(b)
+        return min(d(a[1:], b) + 1, d(a, b[1:]) + 1, d(a[1:], b[1:]) + (a[0] != b[0]))
+
+    return d(tuple(a), tuple(b))
+
+
+@wrong("edit_distance", says="as NumPy does")
+def one_type(a, b):
+    both = np.array([*a, *b])
+    return by_cost(both[: len(a)], both[len(a) :], lambda x, y: int(x != y))
+
+
+@wrong("edit_distance", says="calls itself")
+def without_a_table(a, b):
+    if not len(a) or not len(b):
+        return len(a) + len(b)
+    return min(
+        without_a_table(a[1:], b) + 1, without_a_table(a, b[1:]) + 1, without_a_table(a[1:], b[1:]) + (a[0] != b[0])
+    )
+
+
+@wrong("edit_distance", says="no way as cheap")
+def what_is_not_shared(a, b):
+    return len(a) + len(b) - 2 * sum(min(list(a).count(x), list(b).count(x)) for x in dict.fromkeys(map(str, a)))
+
+
+@wrong("edit_distance", says="one and the same row")
+def one_row_many_times(a, b):
+    d = [[0] * (len(b) + 1)] * (len(a) + 1)
+    for i in range(len(a) + 1):
+        d[i][0] = i
+    for j in range(len(b) + 1):
+        d[0][j] = j
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            d[i][j] = min(d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1]))
+    return d[-1][-1]
+
+
+@wrong("edit_distance", says="not x == y")
+def turned_around(a, b):
+    return by_cost(a, b, lambda x, y: x == y)
 
 
 @right("edit_distance")
@@ -196,6 +287,23 @@ def unstable(logits, targets, pad):
     return -p[keep].gather(1, targets[keep][:, None]).log().mean()
 
 
+@wrong("masked_cross_entropy", says="one-hot")
+def one_hot(logits, targets, pad):
+    log_p = (logits.log_softmax(-1) * F.one_hot(targets, logits.shape[-1]).to(logits.dtype)).sum(-1)
+    return -log_p[targets != pad].mean()
+
+
+@wrong("masked_cross_entropy", says="as low as they like")
+def with_an_epsilon(logits, targets, pad):
+    p = logits.softmax(-1).gather(-1, targets[..., None])[..., 0]
+    return -torch.log(p + 1e-9)[targets != pad].mean()
+
+
+@wrong("masked_cross_entropy", says="in dim 1")
+def straight_into_torch(logits, targets, pad):
+    return F.cross_entropy(logits, targets, ignore_index=pad)
+
+
 @right("masked_cross_entropy")
 def by_torch(logits, targets, pad):
     return F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=pad)
@@ -278,6 +386,37 @@ def last_layer_only(gru, embedded, lengths):
 def without_a_graph(gru, embedded, lengths):
     with torch.no_grad():
         return by_packing(gru, embedded, lengths)
+
+
+@wrong("encode", says="its inverse")
+def sorted_twice(gru, embedded, lengths):
+    lengths, order = lengths.sort(descending=True)
+    outputs, state = gru(pack_padded_sequence(embedded[order], lengths, batch_first=True))
+    outputs, _ = pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])
+    return outputs[order], state[:, order]
+
+
+@wrong("encode", says="picked from the outputs")
+def picked_from_packed(gru, embedded, lengths):
+    outputs, _ = by_packing(gru, embedded, lengths)
+    return outputs, outputs[torch.arange(len(lengths)), lengths - 1].unsqueeze(0)
+
+
+@wrong("encode", says="pack_padded_sequence needs batch_first")
+def packed_time_first(gru, embedded, lengths):
+    outputs, state = gru(pack_padded_sequence(embedded, lengths, enforce_sorted=False))
+    return pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1])[0], state
+
+
+@wrong("encode", says="outputs and the lengths")
+def lengths_too(gru, embedded, lengths):
+    outputs, state = gru(pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False))
+    return pad_packed_sequence(outputs, batch_first=True, total_length=embedded.shape[1]), state
+
+
+@wrong("encode", says="copy of the GRU")
+def a_copy(gru, embedded, lengths):
+    return by_packing(copy.deepcopy(gru), embedded, lengths)
 
 
 @right("encode")
@@ -371,6 +510,45 @@ def extends_the_lists(phonemes, bos, eos, pad):
 def as_lists(phonemes, bos, eos, pad):
     inputs, targets = by_filling(phonemes, bos, eos, pad)
     return inputs.tolist(), targets.tolist()
+
+
+@wrong("decoder_pairs", says="no eos")
+def phonemes_alone(phonemes, bos, eos, pad):
+    return padded([[bos, *row] for row in phonemes], pad), padded(phonemes, pad)
+
+
+@wrong("decoder_pairs", says="without phonemes is float32")
+def floats_of_nothing(phonemes, bos, eos, pad):
+    inputs = [torch.cat([torch.tensor([bos]), torch.tensor(row)]) for row in phonemes]
+    targets = [torch.cat([torch.tensor(row), torch.tensor([eos])]) for row in phonemes]
+    return tuple(pad_sequence(rows, batch_first=True, padding_value=pad) for rows in (inputs, targets))
+
+
+@wrong("decoder_pairs", says="is a row, too")
+def empty_rows_left_out(phonemes, bos, eos, pad):
+    rows = [row for row in phonemes if row]
+    return padded([[bos, *row] for row in rows], pad), padded([[*row, eos] for row in rows], pad)
+
+
+@wrong("decoder_pairs", says="last column")
+def eos_after_the_padding(phonemes, bos, eos, pad):
+    inputs, targets = (padded(rows, pad) for rows in ([[bos, *row] for row in phonemes], phonemes))
+    return inputs, torch.cat([targets.long(), torch.full((len(phonemes), 1), eos)], 1)
+
+
+@wrong("decoder_pairs", says="filled with eos")
+def filled_with_eos(phonemes, bos, eos, pad):
+    return padded([[bos, *row] for row in phonemes], pad), padded([[*row, eos] for row in phonemes], eos)
+
+
+@wrong("decoder_pairs", says="takes 1 and 2")
+def fixed_ends(phonemes, bos, eos, pad):
+    return padded([[1, *row] for row in phonemes], pad), padded([[*row, 2] for row in phonemes], pad)
+
+
+@wrong("decoder_pairs", says="longest row, 4, and yours is 31")
+def fixed_width(phonemes, bos, eos, pad):
+    return tuple(F.pad(each, (0, 31 - each.shape[1]), value=pad) for each in by_filling(phonemes, bos, eos, pad))
 
 
 @right("decoder_pairs")
@@ -513,6 +691,81 @@ def one_too_few(step, state, bos, eos, limit):
     return by_columns(step, state, bos, eos, limit - 1) if limit > 1 else [[] for _ in state]
 
 
+def by_choice(step, state, bos, eos, limit, choose=lambda log_p: log_p.argmax(1), first=None):
+    """Rows of all that is said up to the last end, and their choice."""
+    tokens, said = torch.full((len(state),), bos if first is None else first), []
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            tokens = choose(log_p)
+            said.append(tokens)
+            rows = torch.stack(said, 1).tolist()
+            if all(eos in row for row in rows):
+                break
+    return rows
+
+
+@wrong("greedy", says="bos is forbidden")
+def bos_forbidden(step, state, bos, eos, limit):
+    def choose(log_p):
+        log_p[:, bos] = -torch.inf
+        return log_p.argmax(1)
+
+    return [cut(row, eos) for row in by_choice(step, state, bos, eos, limit, choose)]
+
+
+@wrong("greedy", says="argmax(0)")
+def over_the_rows(step, state, bos, eos, limit):
+    tokens, said, ended = torch.full((len(state),), bos), [[] for _ in state], [False] * len(state)
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            tokens = log_p.argmax(0)
+            for b, token in enumerate(tokens.tolist()):
+                ended[b] = ended[b] or token == eos
+                if not ended[b]:
+                    said[b].append(token)
+            if all(ended):
+                break
+    return said
+
+
+@wrong("greedy", says="draws at random")
+def sampled(step, state, bos, eos, limit):
+    rows = by_choice(step, state, bos, eos, limit, lambda log_p: torch.multinomial(log_p.exp(), 1)[:, 0])
+    return [cut(row, eos) for row in rows]
+
+
+@wrong("greedy", says="begins with eos")
+def begins_with_eos(step, state, bos, eos, limit):
+    return [cut(row, eos) for row in by_choice(step, state, bos, eos, limit, first=eos)]
+
+
+@wrong("greedy", says="keeps its `limit` symbols")
+def nothing_without_an_end(step, state, bos, eos, limit):
+    return [row[: row.index(eos)] if eos in row else [] for row in by_choice(step, state, bos, eos, limit)]
+
+
+@wrong("greedy", says="Symbol 0 is left out")
+def zeros_dropped(step, state, bos, eos, limit):
+    return [[token for token in cut(row, eos) if token] for row in by_choice(step, state, bos, eos, limit)]
+
+
+@wrong("greedy", says="stands in another")
+def numbered_anew(step, state, bos, eos, limit):
+    said, tokens = [[] for _ in state], torch.full((len(state),), bos)
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            tokens = log_p.argmax(1)
+            state, tokens = state[tokens != eos], tokens[tokens != eos]
+            if not len(tokens):
+                break
+            for b, token in enumerate(tokens.tolist()):
+                said[b].append(token)
+    return said
+
+
 @right("greedy")
 def by_columns(step, state, bos, eos, limit):
     tokens = torch.full((len(state),), bos, dtype=torch.int64)
@@ -528,7 +781,7 @@ def by_columns(step, state, bos, eos, limit):
     return [cut(list(row), eos) for row in rows]
 
 
-@right("greedy")
+@wrong("greedy", says="one row at a time")
 @torch.no_grad()
 def row_by_row(step, state, bos, eos, limit):
     answers = []
@@ -564,7 +817,22 @@ def only_open_rows(step, state, bos, eos, limit):
 # ------------------------------------------------------------------------------------------------ beam_search
 
 
-def beam(step, state, bos, eos, width, limit, reorder=True, compete=True, dropped=False, at_first=False, score_of=None):
+def beam(
+    step,
+    state,
+    bos,
+    eos,
+    width,
+    limit,
+    reorder=True,
+    compete=True,
+    dropped=False,
+    at_first=False,
+    score_of=None,
+    never=None,
+    each=None,
+    key=None,
+):
     """A beam with states kept in the hypotheses, and the slips that one makes."""
     hypotheses = [([], 0.0, state, False)]
     score_of = score_of or (lambda old, new: old + new)
@@ -580,9 +848,11 @@ def beam(step, state, bos, eos, width, limit, reorder=True, compete=True, droppe
                 own = [
                     (said if k == eos else [*said, k], score_of(score, log_p[n, k].item()), states[n : n + 1], k == eos)
                     for k in range(log_p.shape[1])
+                    if k != never
                 ]
+                own = sorted(own, key=lambda h: -h[1])[:each]
                 found += own if compete or n_step == 0 else [max(own, key=lambda h: h[1])]
-            hypotheses = sorted(found, key=lambda h: h[1], reverse=True)[:width]
+            hypotheses = sorted(found, key=key or (lambda h: h[1]), reverse=True)[:width]
             if not reorder:
                 places = [n for n, h in enumerate(hypotheses) if not h[3]]
                 for place, n in enumerate(places):
@@ -628,6 +898,96 @@ def last_alone(step, state, bos, eos, width, limit):
 def ended_ones_only(step, state, bos, eos, width, limit):
     found = beam(step, state, bos, eos, width, limit)
     return max([h for h in found if h[3]] or found, key=lambda h: h[1])[:2]
+
+
+@wrong("beam_search", says="bos is left out")
+def never_bos(step, state, bos, eos, width, limit):
+    return beam(step, state, bos, eos, width, limit, never=bos)[0][:2]
+
+
+@wrong("beam_search", says="a better one was lost")
+def by_the_last_step(step, state, bos, eos, width, limit):
+    hypotheses = [([], 0.0, state, False, 0.0)]
+    with torch.no_grad():
+        for _ in range(limit):
+            found = [h for h in hypotheses if h[3]]
+            for said, score, h, *_ in [h for h in hypotheses if not h[3]]:
+                log_p, new = step(torch.tensor([said[-1] if said else bos]), h)
+                for k, more in enumerate(log_p[0].tolist()):
+                    found.append((said if k == eos else [*said, k], score + more, new, k == eos, more))
+            hypotheses = sorted(found, key=lambda h: -h[4])[:width]
+    return max(hypotheses, key=lambda h: h[1])[:2]
+
+
+@wrong("beam_search", says="state[rows]")
+def fed_bos(step, state, bos, eos, width, limit):
+    return by_topk(lambda tokens, state: step(torch.full_like(tokens, bos), state), state, bos, eos, width, limit)
+
+
+@wrong("beam_search", says="state[rows]")
+def old_state(step, state, bos, eos, width, limit):
+    return by_topk(lambda tokens, state: (step(tokens, state)[0], state), state, bos, eos, width, limit)
+
+
+@wrong("beam_search", says="state[rows]")
+def first_rows(step, state, bos, eos, width, limit):
+    """State and hypotheses in rows of a fixed number, the state as step returns it."""
+    state, tokens = state.expand(width, -1), torch.full((width,), bos)
+    scores, said, ended = [0.0] + [-math.inf] * (width - 1), [[]] * width, [False] * width
+    with torch.no_grad():
+        for _ in range(limit):
+            log_p, state = step(tokens, state)
+            found = [(scores[n], said[n], True) for n in range(width) if ended[n]]
+            for n in range(width):
+                if not ended[n] and scores[n] > -math.inf:
+                    for k, more in enumerate(log_p[n].tolist()):
+                        found.append((scores[n] + more, said[n] if k == eos else [*said[n], k], k == eos))
+            found = sorted(found, key=lambda h: -h[0])[:width]
+            found += [(-math.inf, [], True)] * (width - len(found))
+            scores, said, ended = map(list, zip(*found, strict=True))
+            if all(ended):
+                break
+            tokens = torch.tensor([s[-1] if s else bos for s in said])
+    return said[0], scores[0]
+
+
+@wrong("beam_search", says="so others stayed")
+def refilled(step, state, bos, eos, width, limit):
+    """The ended leave their place to others only at the end of each step, and the beam is one wider for it."""
+    return max(beam(step, state, bos, eos, width + 3, limit), key=lambda h: h[1])[:2]
+
+
+@wrong("beam_search", says="min(width, K)")
+def topk_of_each(step, state, bos, eos, width, limit):
+    hypotheses = [(0.0, [], False, state)]
+    with torch.no_grad():
+        for _ in range(limit):
+            found = [h for h in hypotheses if h[2]]
+            for score, said, _, h in [h for h in hypotheses if not h[2]]:
+                log_p, new = step(torch.tensor([said[-1] if said else bos]), h)
+                best = log_p[0].topk(width)
+                for more, k in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                    found.append((score + more, said if k == eos else [*said, k], k == eos, new))
+            hypotheses = sorted(found, key=lambda h: -h[0])[:width]
+    return hypotheses[0][1], hypotheses[0][0]
+
+
+@wrong("beam_search", says="two likeliest symbols")
+def two_of_each(step, state, bos, eos, width, limit):
+    return beam(step, state, bos, eos, width, limit, each=2)[0][:2]
+
+
+@wrong("beam_search", says="score over length")
+def by_mean(step, state, bos, eos, width, limit):
+    def mean(h):
+        return h[1] / max(1, len(h[0]))
+
+    return max(beam(step, state, bos, eos, width, limit, key=mean), key=mean)[:2]
+
+
+@wrong("beam_search", says="so others stayed")
+def by_the_likelier_end(step, state, bos, eos, width, limit):
+    return beam(step, state, bos, eos, width, limit, key=lambda h: h[1] - 0.4 * len(h[0]))[0][:2]
 
 
 @wrong("beam_search", says="put aside")
@@ -761,6 +1121,31 @@ def not_by_six(log_probability, length, alpha):
 @wrong("length_score", says="end sign is counted")
 def with_eos(log_probability, length, alpha):
     return log_probability / ((5 + length + 1) / 6) ** alpha
+
+
+@wrong("length_score", says="cuts the fraction off")
+def whole_division(log_probability, length, alpha):
+    return log_probability / max(1, (5 + length) // 6) ** alpha
+
+
+@wrong("length_score", says="not 1 - alpha")
+def other_exponent(log_probability, length, alpha):
+    return log_probability / ((5 + length) / 6) ** (1 - alpha)
+
+
+@wrong("length_score", says="bonus for each phoneme")
+def bonus(log_probability, length, alpha):
+    return log_probability + alpha * length
+
+
+@wrong("length_score", says="6 is not raised")
+def six_not_raised(log_probability, length, alpha):
+    return log_probability / ((5 + length) ** alpha / 6)
+
+
+@wrong("length_score", says="one divisor")
+def left_to_right(log_probability, length, alpha):
+    return log_probability / (5 + length) / 6**alpha
 
 
 @right("length_score")

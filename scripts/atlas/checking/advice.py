@@ -7,8 +7,9 @@ import ast
 import re
 from typing import Any
 
-from atlas.checking import slips_of_python
+from atlas.checking import misfits, slips_of_python
 from atlas.checking.place import Place
+from atlas.checking.values import is_array
 from atlas.checking.whose import is_learners
 from atlas.checking.written import Written
 
@@ -128,7 +129,14 @@ def _of_shapes(words: str) -> str:
 
 def _product(found: re.Match, place: Place | None) -> str:
     a, b = int(found[2]), int(found[3])
-    return _of_shapes(f": in a product the {a} columns of the first must be as many as the {b} rows of the second")
+    return _of_product(place) or _of_shapes(
+        f": in a product the {a} columns of the first must be as many as the {b} rows of the second"
+    )
+
+
+def _of_product(place: Place | None) -> str:
+    told = misfits.of_product(place)
+    return f"Two shapes do not fit: {told}" if told.endswith("?") else _of_shapes(f": {told}") if told else ""
 
 
 _CLASSES = "Class labels are whole numbers, torch.int64, one for each row: labels.long()?"
@@ -175,7 +183,10 @@ _SAYINGS = [
     ),
     (
         r"list index out of range|string index out of range|tuple index out of range",
-        "An index runs past the end: they begin at 0, and the last one is the length minus 1.",
+        lambda found, place: (
+            misfits.past_the_shape(place)
+            or "An index runs past the end: they begin at 0, and the last one is the length minus 1."
+        ),
     ),
     (
         r"pop from empty|argument must be non-empty|argument is empty|(arg is|of|from) an empty sequence",
@@ -366,12 +377,28 @@ _SAYINGS = [
         "The layer was made for {0} features and gets shape ({1}): is the last axis another one?",
     ),
     (
+        r"ensors must have same number of dimensions: got (\d+) and (\d+)"
+        r"|arrays must have same number of dimensions, but the array at index \d+ has (\d+) .* index \d+ has (\d+) ",
+        lambda found, place: _joined(*filter(None, found.groups())),
+    ),
+    (
+        r"linalg\.norm: If dim is not specified but ord is|Improper number of dimensions to norm",
+        (
+            "norm with an order takes vectors and matrices (of a matrix, order 2 is the largest singular value). "
+            "The root of the sum of all squares, for any shape: no order, or .flatten() first."
+        ),
+    ),
+    (
+        r"mismatch in its core dimension",
+        lambda found, place: _of_product(place) or _of_shapes(""),
+    ),
+    (
         r"could not be broadcast|could not broadcast|mismatch in its core dimension|not aligned|shape mismatch"
         r"|must match|does not broadcast with|equal size, but got|must have (the same shape|same number of dim)"
         r"|must be the same as input size|different to the input size|to match target batch_size|same first dimension"
         r"|same number of dimensions as input|must be equal to input_size|Dimensions must be equal"
         r"|Incompatible shapes|are incompatible$|Shape mismatch|in both shapes must be equal",
-        _of_shapes(""),
+        lambda found, place: misfits.of_broadcast(found.string, place) or _of_shapes(""),
     ),
     (
         r"to have (\d+) channels, but got (\d+) channels",
@@ -484,7 +511,24 @@ def _one_number(place: Place | None) -> str:
                 f"{text} takes one number and gets an array: np.{value.__name__} "
                 f"(or torch.{value.__name__}) goes entry by entry."
             )
+    for each in place.around if place and isinstance(place.node, ast.Call) else ():
+        for loop in [each] if isinstance(each, ast.For) else getattr(each, "generators", []):
+            value = place.value(loop.target)
+            if is_array(value) and any(ast.dump(arg) == _read(loop.target) for arg in place.node.args):
+                fact = f"`{ast.unparse(loop.target)}` is an array, {tuple(value.shape)}, from the loop over"
+                rows = "a loop over an array gives its rows. NumPy's and PyTorch's functions take it whole"
+                return f"{fact} `{ast.unparse(loop.iter)}`: {rows}."
     return "One number is wanted, and the array has several: is a sum, a mean or an index missing?"
+
+
+def _read(target: ast.expr) -> str:
+    """A loop's variable as it looks where its value is used."""
+    return ast.dump(ast.Name(target.id, ast.Load())) if isinstance(target, ast.Name) else ""
+
+
+def _joined(one: str, other: str) -> str:
+    fact = f"What is joined has as many axes each, and here {one} meet {other}"
+    return f"{fact}: .flatten() each first, or give the smaller one an axis ([None])?"
 
 
 def _tensor_wanted(function: str, kind: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas.checking.values import kept, summary
+from atlas.checking.values import kept, same, summary
 from atlas.checking.vocabulary import Check, Complaint
 
 
@@ -39,11 +39,19 @@ class Run:
     gave: Any = None
 
     def call_of(self, value: Any) -> Call:
-        """The call that gave `value` or a part of it, else that which made the instance in use, else the last one."""
+        """The call that gave `value` or a part of it, else that which made the instance in use, else the last one.
+
+        Of a list of what the last calls gave, one part each: what all of them were given.
+        """
         for call in reversed(self.calls):
             parts = call.result if isinstance(call.result, tuple | list) else ()
             if call.result is value or any(part is value for part in parts):
                 return call
+        recent = self.calls[-len(value) :] if type(value) is list and 1 < len(value) <= len(self.calls) else []
+        if recent and all(same(call.result, part, unknown=False) for call, part in zip(recent, value, strict=True)):
+            first, *others = (call.given for call in recent)
+            shared = {k: v for k, v in first.items() if all(k in each and same(each[k], v) for each in others)}
+            return Call(shared, value)
         for call in reversed(self.calls):
             if self.used is not None and call.result is self.used:
                 return call

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from atlas.checking.expectations import expect
+from atlas.checking.readings import limited
 from atlas.checking.values import array
 
 _LENGTHS = (6, 3, 4, 7, 2, 5)
@@ -90,7 +91,7 @@ class Case:
             return ""
         family = FAMILIES[self.family]
         question = family.of_entries if self.entrywise and family.of_entries else family.question
-        question = question if family.shows(yours, expected) else ""
+        question = question if family.shows(yours, expected) else limited(yours, expected)
         return f"It is right for the inputs before, and goes wrong {self.words}. {question}".rstrip()
 
 
@@ -117,6 +118,7 @@ def cases(
     for name, family in {"plain": _PLAIN, **applying}.items():
         if name not in without:
             for words, inputs in family.make(rng, kinds, least or {}):
+                words = "where entries lie far apart" if entrywise and name == "apart" else words
                 yield Case(name, words, inputs, tuple(map(_exact, kinds.values(), inputs)), entrywise)
 
 

@@ -9,11 +9,13 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from atlas.checking.arguments import Objects, arrays, shared_memory
 from atlas.checking.calls import Call, Run, called_with
 from atlas.checking.expectations import difference
 from atlas.checking.memory import Memory, methods
-from atlas.checking.values import is_array, kept, plain, put_back, same, summary
+from atlas.checking.values import array, is_array, kept, plain, put_back, same, summary
 from atlas.checking.vocabulary import Complaint
 from atlas.checking.world import Settings, Tables, generator_states, generators_kept, replaced, seeds_told
 from atlas.checking.written import Written
@@ -175,6 +177,9 @@ class Learner:
         if is_array(before) and is_array(after) and before.dtype != after.dtype:
             details = [f"before   {before.dtype}", f"after    {after.dtype}"]
         reading = f"{name} += …, {name}[…] = … and the like write into the caller's data; make a new one."
+        if _rounded(before, after):
+            lost = "It is back but for a rounding, which adding and taking off again can leave"
+            reading = f"{lost}: keep the old value and write that back, or change a copy."
         raise Complaint(f"your function changes its input {name}: the caller still needs it", details, reading)
 
     def _look_at_settings(self, settings: list) -> None:
@@ -336,6 +341,16 @@ def _as_given(before: Any, now: Any) -> bool:
     if is_array(before) and is_array(now) and not hasattr(now, "assign") and before.dtype != now.dtype:
         return False
     return same(before, now, exact=True)
+
+
+def _rounded(before: Any, after: Any) -> bool:
+    """Whether two arrays of fractions differ by no more than a few roundings of their largest entry."""
+    if not (is_array(before) and is_array(after)) or before.dtype != after.dtype or before.shape != after.shape:
+        return False
+    old, new = array(before), array(after)
+    if old.dtype.kind != "f" or not old.any():
+        return False
+    return bool(np.abs(old - new).max() <= 8 * np.finfo(old.dtype).eps * np.abs(old).max())
 
 
 def _has_gradients(inputs: dict) -> bool:

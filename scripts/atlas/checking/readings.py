@@ -190,6 +190,11 @@ def of_shapes(yours: tuple, expected: tuple, inputs: Inputs, code: Written = _AN
         return "It has the length of the other axis: is axis=0 meant for axis=1, or the reverse?"
     if len(yours) == len(expected):
         off = [axis for axis, (a, b) in enumerate(zip(yours, expected, strict=True)) if a != b]
+        if len(off) == 1 and yours[off[0]] == 1:
+            wanted = f"Axis {off[0]} has length 1 where {expected[off[0]]} are wanted"
+            return f"{wanted}: does a sum, mean or max run over it?"
+        if len(yours) > 2 and len(off) == 1 and off[0] >= len(yours) - 2 and yours[-1] == yours[-2]:
+            return "The two last axes are equally long in yours: is one size used for both, or one range?"
         taken = [name for name, value in inputs.items() if len(off) == 1 and yours[off[0]] in value.shape]
         if taken and yours[off[0]] > 1 and code.has(*_SUMMED, *_PRODUCTS):
             axis = f"Axis {off[0]} is as long as one of {taken[0]}"
@@ -292,7 +297,18 @@ def of_values(
         wholes = case.expected.any() and not (case.expected % 1).any()
         if whole and wholes and (yours % 1).any():
             return _fractions(case)
-        for reading in (_cut_off, _plain_slips, _order, _transformed, _normalised, _with_input, _factor, _step, _shift):
+        for reading in (
+            _cut_off,
+            _plain_slips,
+            _order,
+            _transformed,
+            _ends,
+            _normalised,
+            _with_input,
+            _factor,
+            _step,
+            _shift,
+        ):
             if said := reading(case):
                 return said
         if said := _rounding(case):
@@ -543,6 +559,8 @@ def _source(factor: float, inputs: Inputs, lengths_only: bool = False) -> str:
                 )
         if value.ndim > 1:
             known[f"the number of entries of {name}"] = value.size
+            if not lengths_only:
+                known[f"the square root of {value.size}, the number of entries of {name}"] = math.sqrt(value.size)
     if not lengths_only:
         known["2, as in ½ or in the derivative of a square"] = 2
         known["ln 2: the base of a logarithm"] = math.log(2)
@@ -626,6 +644,22 @@ def _transformed(case: _Case) -> str:
         if case.agree(case.yours, function(case.expected)):
             return f"It is {name}{'?' if ':' in name else '.'}"
     return _running_sum(case)
+
+
+def _ends(case: _Case) -> str:
+    return limited(case.yours, case.expected)
+
+
+def limited(yours: np.ndarray, expected: np.ndarray) -> str:
+    """The right result, but for a limit above or below which nothing of it goes."""
+    if yours.size < 4 or yours.dtype.kind != "f" or yours.shape != expected.shape or not np.isfinite(yours).all():
+        return ""
+    for limit, cut, way in ((np.max, np.minimum, "up"), (np.min, np.maximum, "down")):
+        end = limit(yours)
+        beyond = ~np.isclose(cut(expected, end), expected, 1e-4, 0)
+        if min(beyond.sum(), (~beyond).sum()) > 1 and _agree(yours, cut(expected, end)):
+            return f"It is right {way} to {number(end)}, and nothing of it goes further: is something clipped there?"
+    return ""
 
 
 def _running_sum(case: _Case) -> str:

@@ -149,6 +149,9 @@ def _truth(error: Exception, text: str, place: Place | None, given: Any) -> str:
             return f"{fact}: `{word}` asks for one, {sign} (with both sides in parentheses) goes entry by entry."
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             return f"{fact}: `not` asks for one, ~ goes entry by entry."
+        if isinstance(node, ast.If | ast.IfExp) and isinstance(node.test, ast.Name):
+            name = node.test.id
+            return f"{fact}: `if {name}` asks for it. Whether it was given at all: `if {name} is not None`."
         if isinstance(node, ast.If | ast.IfExp | ast.While):
             word = "a `while`" if isinstance(node, ast.While) else "an `if`"
             return (

@@ -121,6 +121,20 @@ def of_endless(error: BaseException) -> str:
         for call in _calls_of(loop, "append", "insert", "extend"):
             fact = f"The loop over `{_short(loop.iter)}` makes it longer in each round ({_short(call)})"
             return f"{fact}, and so never ends: fill a new list?"
+    if name := _recursive(code):
+        return (
+            f"{name} calls itself several times, and those calls again: is the same computed again? A table keeps it."
+        )
     if code.has("While"):
         return "Does the condition of the `while` never turn false, or is there far too much work in a loop?"
     return "Is there far too much work in a loop?"
+
+
+def _recursive(code: Written) -> str:
+    """The name of a function that calls itself at two places or more and keeps no results, "" if there is none."""
+    for function in code.nodes(ast.FunctionDef):
+        calls = (node.func for node in ast.walk(function) if isinstance(node, ast.Call))
+        own = [called for called in calls if isinstance(called, ast.Name) and called.id == function.name]
+        if len(own) > 1 and not any("cache" in ast.unparse(each) for each in function.decorator_list):
+            return function.name
+    return ""

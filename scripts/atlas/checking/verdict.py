@@ -54,6 +54,9 @@ def verdict_on(error: BaseException, check: Check, given: Any, run: Run, known: 
             return FAILED, "nothing came back", [*shown, unnoticed.of_nothing(code)]
         if odd := unnoticed.of_result(call.result, code):
             return FAILED, "what came back cannot be used", [*shown, odd]
+    if run.notices:  # the check's own lines break on what the learner's code has left behind
+        notice = run.notices[0]
+        return FAILED, notice.why, [*notice.details, *([notice.reading] if notice.reading else [])]
     last = error.__traceback__
     while last.tb_next:
         last = last.tb_next

@@ -348,11 +348,23 @@ def say(words, checkpoint, beam, alpha):
         if not (word.isascii() and word.isalpha()):
             sys.exit(f"{word!r} has something other than the letters a to z in it; leave that out.")
     model, symbols, _ = restore(checkpoint)
+    show(model, symbols, words, beam, alpha)
+
+
+@torch.no_grad()
+def encoded(model, word):
+    letters, lengths = letters_of([word.lower()])
+    return model.encode(letters.to(model.out.weight.device), lengths)
+
+
+def show(model, symbols, words, beam, alpha):
+    """Print what a network makes of each word; with a beam, in the order of length_score."""
     for word in words:
         if beam == 1:
-            print(f"{word:16} {' '.join(pronounce(model, symbols, [word.lower()])[0])}")
+            device = model.out.weight.device
+            print(f"{word:16} {' '.join(pronounce(model, symbols, [word.lower()], device)[0])}")
             continue
-        found = beam_search(model.step, model.encode(*letters_of([word.lower()])), beam)
+        found = beam_search(model.step, encoded(model, word), beam)
         scored = [(length_score(score, len(tokens), alpha), score, tokens) for score, tokens in found]
         for rank, (scaled, score, tokens) in enumerate(sorted(scored, reverse=True)):
             text = " ".join(symbols[p] for p in tokens)
@@ -399,7 +411,7 @@ def parse(arguments):
     add("--resume", action="store_true", help="go on with the checkpoint's training, as it was configured")
     add("--overwrite", action="store_true", help="train anew in place of the checkpoint that is there")
     add("--say", nargs="+", metavar="TEXT", help="pronounce these words, and end")
-    add("--beam", type=program.number(int, 1, 1000), default=1, help="with --say: width of the beam (1)")
+    add("--beam", type=program.number(int, 1, 1000), default=1, help="width of the beam (1; after training at least 2)")
     add("--alpha", type=program.number(float, 0, 10), default=0.0, help="with --beam: favour for long ones (0)")
     add("--test", action="store_true", help="measure the network on words that it has not seen, and end")
     add("--rules", type=program.number(int, 1, 113_871), help="measure rules of so many words, and end")
@@ -431,6 +443,7 @@ def main(arguments=None):
     words, symbols = load_words(config["stress"])
     program.reserve(options)
     model, history = train(options, config, words, symbols, device, saved)
+    show(model.eval(), symbols, [word for word, _ in words["test"][:2]], max(2, options.beam), options.alpha)
     test(model, symbols, words, device)
     draw(options.figure or options.checkpoint.with_suffix(".png"), history)
     print(f"checkpoint {options.checkpoint}")

@@ -69,6 +69,11 @@ def _conv2d(
     return like(z, x)
 
 
+def _same_size(x, weight):
+    (kh, kw) = weight.shape[2:]
+    return _functional().pad(x, ((kw - 1) // 2, kw // 2, (kh - 1) // 2, kh // 2))
+
+
 @exercise(
     hints=[
         "Three loops: output channel o, row i, column j. How many rows of windows are there, and which pixels has one?",
@@ -90,6 +95,9 @@ def _conv2d(
                 lambda w, v: (w.sum(0) * v.sum(0)).sum()
             ),
             "Only the first channel counts: the sum goes over all of them.": lambda w, v: (w[0] * v[0]).sum(),
+            "Only the last channel counts: the sum goes over all of them. Does = stand where += belongs?": (
+                lambda w, v: (w[-1] * v[-1]).sum()
+            ),
             "All channels use the kernel of the first: channel c has weight[o, c].": lambda w, v: (w[:1] * v).sum(),
             "It takes the mean over the window; a convolution takes the sum.": lambda w, v: (w * v).mean(),
             "It takes the mean over the channels; all products are added up.": lambda w, v: (w * v).sum((1, 2)).mean(),
@@ -104,10 +112,18 @@ def _conv2d(
             "The bias is added in the sum, once for each entry of the window: add it once, after the sum.": (
                 lambda window: window.numel()
             ),
+            "The bias is added once for each channel of x: add it once, after the sum over all channels.": (
+                lambda window: window.shape[0]
+            ),
         },
         places={
             "The last row and the last column of windows are missing: range(H - kh + 1), for i begins at 0.": (
                 lambda n, k: n - k
+            ),
+        },
+        image={
+            "The image is padded, so that the result is as large as x: here only windows that lie wholly inside count.": (
+                lambda x, w: _same_size(x, w)
             ),
         },
         like={
@@ -117,6 +133,9 @@ def _conv2d(
         },
         returns={
             "Rows and columns are swapped in the result: it is z[o, i, j].": lambda z: z.transpose(1, 2),
+            "The last row and column of windows are missing: there are H - kh + 1 rows and W - kw + 1 columns.": (
+                lambda z: z[:, :-1, :-1]
+            ),
             "The output channel is the last axis; it is the first: z[o, i, j].": lambda z: z.permute(1, 2, 0),
             "A batch axis too many: x is one image (C, H, W), and so is the result.": lambda z: z[None],
         },
@@ -188,6 +207,16 @@ def _not_refused(learner, why, size, kernel, stride, padding):
         "if room < 0: raise ValueError(...), then: return room // stride + 1",
     ],
     mistakes=_output_size.mistakes(
+        together={
+            "The padding is added once, in the error's condition too; it lies on both sides: 2·padding.": {
+                "room": lambda n, k, p: n + p - k,
+                "refuse": lambda room, n, k, p: _refuse(room),
+            },
+            "The size is divided by the stride first; what is divided is the room, size + 2·padding - kernel.": {
+                "room": lambda n, k, p: (n, k, p),
+                "count": lambda room, s: room[0] // s + 2 * room[2] - room[1] + 1,
+            },
+        },
         count={
             "It gives a float: the division of whole numbers that rounds down is //.": lambda room, s: room / s + 1,
             "It gives a float, rounded down: // of two ints gives an int.": lambda room, s: float(room // s + 1),
@@ -232,7 +261,7 @@ def output_size(learner, rng):
     expect.equal(learner(9, 4), 6, why="stride 1 and padding 0 are the usual", source="by hand")
     for size, kernel, stride, padding in ((4, 5, 1, 0), (1, 7, 3, 2), (4, 5, 2, 0)):
         why = f"ValueError for a kernel of {kernel} in {size} + 2·{padding}: not one window fits"
-        likely = "The condition: size + 2 * padding - kernel < 0."
+        likely = "if size + 2 * padding - kernel < 0: raise ValueError(...), with raise and not return or assert."
         expect.raises(ValueError, lambda n=(size, kernel, stride, padding): learner(*n), why, likely=likely)
 
 
@@ -291,6 +320,12 @@ _ONE_BIAS = "The bias is added along the columns: it belongs to the output chann
             ),
             "It takes padding[0] for both axes; padding is (rows, columns).": lambda x, p: _pad(x, *[p[0]] * 4),
             "It takes padding[1] for both axes; padding is (rows, columns).": lambda x, p: _pad(x, *[p[1]] * 4),
+            "The border is repeated; the padding is of zeros: F.pad(x, ...) with its usual mode.": (
+                lambda x, p: _functional().pad(x, (p[1], p[1], p[0], p[0]), mode="replicate")
+            ),
+            "Half of the padding is on each side; padding[0] rows above, and as many below.": (
+                lambda x, p: _pad(x, p[0] // 2, p[0] // 2, p[1] // 2, p[1] // 2)
+            ),
             "There is no padding: zeros around x, padding[0] rows and padding[1] columns on each side.": lambda x, p: x,
         },
         step={
@@ -406,6 +441,11 @@ def _rounded_up(x, kernel, stride=None, padding=0):
     return _functional().max_pool2d(x, kernel, stride, padding, ceil_mode=True)
 
 
+def _rows_only(x, kernel, stride=None, padding=0):
+    """The largest of each column of a window: unfold the other axis too, and take the largest of both."""
+    return _frame(x, padding, float("-inf")).unfold(2, kernel, stride or kernel).max(-1).values
+
+
 _SHARED = "The gradient is shared among all that tie, as amax does. One owner: .max(axis).values over one axis."
 _TIED = "Where entries tie, the gradient goes to the first one in reading order, row by row."
 
@@ -419,6 +459,7 @@ _TIED = "Where entries tie, the gradient goes to the first one in reading order,
     ],
     mistakes=_max_pool.mistakes(
         _rounded_up,
+        _rows_only,
         padding={},
         stride={},
         pad={
@@ -426,6 +467,11 @@ _TIED = "Where entries tie, the gradient goes to the first one in reading order,
                 lambda x, p: _frame(x, p, 0.0)
             ),
             "The padding is missing: `padding` entries of -∞ on each side.": lambda x, p: x,
+            "It is padded with -1, which wins where all entries are below: pad with -∞.": (
+                lambda x, p: _frame(x, p, -1.0)
+            ),
+            "It is padded with the smallest entry: where that is the largest of a window too, the padding owns the "
+            "gradient. Pad with -∞.": lambda x, p: _frame(x, p, float(x.detach().min())),
             "The padding is on one side only, above and left: it belongs on both.": (
                 lambda x, p: _functional().pad(x, (p, 0, p, 0), value=float("-inf"))
             ),
@@ -442,6 +488,9 @@ _TIED = "Where entries tie, the gradient goes to the first one in reading order,
         largest={
             "It takes the mean of each window: that is average pooling. Take the largest.": lambda V: V.mean(-1),
             "It takes the smallest of each window.": lambda V: V.min(-1).values,
+            "Absolute values are pooled: the largest entry itself is wanted, -5 is less than 2.": (
+                lambda V: V.abs().nan_to_num(posinf=0).max(-1).values
+            ),
             "It takes the largest in absolute value: -5 is less than 2.": (
                 lambda V: V.gather(-1, V.abs().nan_to_num(posinf=-1).argmax(-1, keepdim=True))[..., 0]
             ),
@@ -533,6 +582,7 @@ def _field(
         jump={
             "The distance j is the last stride only. Strides multiply: j ← j·s.": lambda j, s: s,
             "Strides are added up. They multiply: j ← j·s.": lambda j, s: j + s - 1,
+            "Each stride is added to the distance. They multiply: j ← j·s.": lambda j, s: j + s,
             "Strides do not count: j ← j·s.": lambda j, s: j,
         },
         distance={
@@ -545,6 +595,12 @@ def _field(
             "A window of k entries adds (k - 1)·j; here it multiplies.": lambda r, k, j, s: r * k,
             "The layers are in the wrong order for this rule. r + (k - 1)·j begins at the input; (r - 1)·s + k would "
             "begin at the last layer.": lambda r, k, j, s: (r - 1) * s + k,
+        },
+        returns={"It is an area; the side of the square is wanted.": lambda r: r * r},
+        together={
+            "A pooling has a window too, as a convolution: (k - 1)·j for each layer, whatever its stride.": {
+                "grow": lambda r, k, j, s: r + (0 if k == s else k - 1) * j
+            },
         },
         start={"r begins at 0: before any layer an entry sees itself, one pixel.": 0},
     ),
@@ -633,7 +689,7 @@ def _why_shapes(yours, theirs):
         return (
             "The head gets 4w·H'·W' numbers with H' = W' = output_size(output_size(size, 5, 2, 2), 2, 2); 4w with mean."
         )
-    return f"{name} has another shape: kernel, channels or width?"
+    return f"{name} is {yours[name]}; by the table it is {theirs[name]}: kernel, channels or width?"
 
 
 @exercise(
@@ -707,8 +763,15 @@ def SmallCNN(learner, rng):
         expect.close(model(one), theirs(one).detach(), why=why, source="the table's layers by torch", rtol=1e-4)
     module_gradients(model, theirs, x, rng, why="gradients reach every weight")
     first, second = learner(), learner()
+    usual = "The defaults stay as the first line gives them: channels 1, size 28, classes 10, width 16, mean False."
     expect.equal(first.features[0].out_channels, 16, why="width is 16 unless given", source="the first line")
-    expect.equal(tuple(first.head.weight.shape), (10, 64 * 49), why="the usual network, 28 × 28", source="64 · 7 · 7")
+    expect.equal(
+        tuple(first.head.weight.shape),
+        (10, 64 * 49),
+        why="the usual network, 28 × 28",
+        source="64 · 7 · 7",
+        likely=usual,
+    )
     shared = {id(p) for p in first.parameters()} & {id(p) for p in second.parameters()}
     expect.true(
         not shared, "two networks share no weights", likely="Make the layers in __init__, not in the class's body."

@@ -742,6 +742,10 @@ _ONE_SIDED = "That is the one-sided difference. Its error falls with h, not with
             "Only the first entry is there: `return` stands inside the loop. Move it to the left, below the loop.": _first_only
         },
         together={
+            "It is about half the slope: the two points are h apart, and it is divided by 2h. Go h up and h down.": {
+                "up": 0.5,
+                "down": 0.5,
+            },
             _ONE_SIDED: {"down": 0.0, "slope": lambda high, low, h: (high - low) / h},
             f"{_ONE_SIDED} ": {"up": 0.0, "slope": lambda high, low, h: (high - low) / h},
             "It goes h/2 up and down. The step is h here: from h below to h above, over 2h.": {
@@ -756,7 +760,13 @@ def gradient_check(learner, rng):
     x = rng.uniform(0.5, 2, size=(2, 3))
     weights = rng.uniform(1, 3, size=(2, 3))
     # of a cubic the central difference is 3wx² + wh² exactly, so that every other formula shows
-    given = learner(lambda v: float((weights * v**3).sum() + v.prod()), x, 0.1)
+
+    def cubic(v):
+        if np.shape(v) != x.shape:
+            raise ValueError(f"f takes an array of x's shape, {x.shape}, and was given one of shape {np.shape(v)}")
+        return float((weights * v**3).sum() + v.prod())
+
+    given = learner(cubic, x, 0.1)
     expected = 3 * weights * x**2 + weights * 0.01 + x.prod() / x
     why, source = (
         "Σ w·x³ + Πx for x (2, 3), with the large step h = 0.1",
@@ -850,6 +860,18 @@ def _ones_first(gradient, shape):
     return gradient.sum(axis=_ones(shape), keepdims=True).sum(axis=tuple(range(extra)))
 
 
+def _aligned_left(gradient, shape):
+    """Shapes are aligned at the right: (3,) is the last axis of (2, 3), which stays. Here that one is summed, too."""
+    axes = tuple(axis for axis, n in enumerate(gradient.shape) if axis >= len(shape) or n != shape[axis])
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def _ones_not_moved(gradient, shape):
+    """An axis was not summed: while the axes in front are there, axis a of `shape` is axis a + extra of the gradient."""
+    axes = {*range(gradient.ndim - len(shape)), *_ones(shape)}
+    return gradient.sum(axis=tuple(axes), keepdims=True).reshape(shape)
+
+
 @exercise(
     hints=[
         "Shapes are aligned at the right. How many axes does the gradient have more than `shape`? Those stand in front; sum over them.",
@@ -862,12 +884,14 @@ def _ones_first(gradient, shape):
         _folds,
         _either_or,
         _ones_first,
+        _aligned_left,
+        _ones_not_moved,
         stretched={
             "Axes of length 1 were stretched, too: sum over them, with keepdims=True so that they stay with length 1.": (
                 lambda gradient, ones, shape: gradient
             ),
-            "The axes of length 1 have gone: keepdims=True keeps them.": lambda gradient, ones, shape: gradient.sum(
-                axis=ones
+            "The axes of length 1 have gone: keepdims=True keeps them, and a squeeze takes them away.": (
+                lambda gradient, ones, shape: gradient.sum(axis=ones)
             ),
         },
         ones={"It sums over one axis of length 1. There may be several.": lambda shape: _ones(shape)[:1]},
@@ -880,6 +904,10 @@ def _ones_first(gradient, shape):
             ),
         },
         together={
+            "It sums over axis 0 here, as for (3,) before. `shape` tells over which axes.": {
+                "extra": lambda gradient, shape: (0,),
+                "stretched": lambda gradient, ones, shape: gradient,
+            },
             "It averages. A value that is used n times gets n contributions, and they add up: sum, not mean.": {
                 "front": lambda gradient, extra: gradient.mean(axis=extra),
                 "stretched": lambda gradient, ones, shape: gradient.mean(axis=ones, keepdims=True),
@@ -1098,7 +1126,7 @@ _TOP = "One maximum for the whole array does not help a row that lies far below 
             "That is −1/p at the right class, the gradient by p. By the logits, with softmax in between, it is p − y.": lambda p, y: (
                 -y / p
             ),
-            "That is the gradient of a squared error through softmax: p(1 − p) cancels with cross-entropy, and p − y is left.": (
+            "The factor p(1 − p) belongs to a squared error of sigmoids. With softmax and cross-entropy p − y is all.": (
                 lambda p, y: (p - y) * p * (1 - p)
             ),
             "At the right class 1 is subtracted from p (-=); here -1 stands in its place.": lambda p, y: (
@@ -1134,6 +1162,9 @@ _TOP = "One maximum for the whole array does not help a row that lies far below 
             "The class's number is subtracted. y stands for 1 at the right class, 0 elsewhere.": lambda Z, y: y[
                 :, None
             ],
+            "1 is taken off at the most probable class, not at the right one, y.": lambda Z, y: _one_hot(
+                Z, Z.argmax(1)
+            ),
             "y.max() + 1 is not the number of classes: the last may not occur in y. It is Z.shape[1].": lambda Z, y: (
                 np.eye(y.max() + 1)[y]
             ),

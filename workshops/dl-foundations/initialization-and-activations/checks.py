@@ -153,6 +153,9 @@ def _activation(
         silu_slope={
             "The second part of the product rule is missing: σ + z·σ'.": expit,
             "The first part of the product rule is missing: σ + z·σ'.": lambda z: z * expit(z) * expit(-z),
+            "That is the sigmoid's slope. SiLU is a product, z·σ: its slope is σ + z·σ'.": lambda z: (
+                expit(z) * expit(-z)
+            ),
             "The factor z is missing in the second part: σ + z·σ'.": lambda z: expit(z) * (1 + expit(-z)),
             "This is a + z·a·(1 - a) with a = z·σ: σ is meant, not a.": (
                 lambda z: z * expit(z) + z * (z * expit(z)) * (1 - z * expit(z))
@@ -345,6 +348,10 @@ def _demand_drawn(given, theirs, asked, distribution, source):
         ),
     }
     likely = "Uniform weights run from -r to r, not from 0." if distribution == "uniform" and W.min() >= 0 else ""
+    if distribution == "normal" and 1.8 < np.abs(W).max() / W.std() < 3:
+        likely = f"The largest of {W.size:,} weights is {np.abs(W).max() / sigma:.1f} σ: are they cut off there?"
+    if abs(W.mean() - sigma) < 0.02 and abs(W.std() - 1) < 0.02:
+        likely = "The mean is about σ, and the spread 1: rng.normal takes the mean first, rng.normal(0, σ, shape)."
     for what, (yours, expected) in facts.items():
         expect.close(yours, expected, why=f"{asked}: {what}", source=source, atol=0.025, likely=likely)
     expect.true(abs(W.mean()) < 0.03 * sigma, f"{asked}: the mean is 0", f"yours    {W.mean():.5f}")
@@ -408,11 +415,13 @@ def _signal(
         },
         size={
             "These are standard deviations: they subtract the mean. rms does not.": np.std,
+            "These are mean absolute values. rms squares, averages, and takes the root.": lambda x: np.mean(np.abs(x)),
             "These are mean squares: the square root is missing.": lambda x: np.mean(np.square(x)),
             "One root for all examples and units, not one for each example and then their mean.": (
                 lambda x: np.sqrt(np.mean(np.square(x), axis=1)).mean()
             ),
         },
+        name={"It is a network of ReLUs, and `name` says otherwise: hand it on, activation(name, Z).": "relu"},
         first_to_last={"The order of forward is turned round: the first layer comes first.": lambda sizes: sizes[::-1]},
         to={"There is no activation between the layers.": lambda name, z: z},
         up={"Forwards W is transposed: Z = A @ W.T.": lambda A, W: A @ W},
@@ -680,6 +689,9 @@ def _stuck(
                 axis=1
             ),
             "This says it for every entry; over the examples: .all(axis=0).": lambda stuck, slope, tiny: stuck,
+            "These are the numbers of the dead units. Asked for is True or False for each unit.": (
+                lambda stuck, slope, tiny: np.flatnonzero(stuck.all(axis=0))
+            ),
             "It averages over the examples; `dead` says True or False.": lambda stuck, slope, tiny: stuck.mean(axis=0),
             "It counts the stuck examples of each unit; `dead` says True or False.": lambda stuck, slope, tiny: (
                 stuck.sum(axis=0)
@@ -732,7 +744,7 @@ def stuck_units(learner, rng):
         expect.close(share, stuck.mean(), why=f"{why}: share of stuck entries", source="the definition", likely=likely)
 
     Z = rng.normal(size=(6, 4))
-    Z[:, 1] = -np.abs(Z[:, 1])
+    Z[:, 2] = -np.abs(Z[:, 2])  # its number is no count
     demand(Z, "relu", 1e-3, "ReLU, 6 examples, 4 units, one always negative")
     wide = rng.normal(0, 1, (7, 5))
     wide[:, 0], wide[:, 1], wide[:, 3], wide[:2, 4] = 6.0, 1e-4, -7.0, 9.0

@@ -6,6 +6,7 @@ over a few steps for each family of inputs.
 
 import math
 import warnings
+from functools import partial
 
 import numpy as np
 
@@ -212,12 +213,13 @@ def _rmsprop(
     eps=1e-8,
     *,
     mean=lambda s, g, a: a * s + (1 - a) * g**2,
+    used=lambda s, a: s,
     step=lambda g, s, old, eps, eta: eta * g / (s.sqrt() + eps),
     keep=lambda new, old: new,
     sign=-1,
 ):
     new = mean(s, g, alpha)
-    return w + sign * step(g, new, s, eps, eta), keep(new, s)
+    return w + sign * step(g, used(new, alpha), s, eps, eta), keep(new, s)
 
 
 @exercise(
@@ -251,6 +253,11 @@ def _rmsprop(
             ),
             "It divides by the old mean of squares. First the new s, then the step.": (
                 lambda g, s, old, eps, eta: eta * g / (old.sqrt() + eps)
+            ),
+        },
+        used={
+            "s is right, and the step divides by √(s / (1 - α)): that is Adam's correction, and RMSprop has none.": (
+                lambda s, a: s / (1 - a)
             ),
         },
         keep={
@@ -533,11 +540,12 @@ def _adamw(
     *,
     gradient=lambda g, w, lam: g,
     settings=lambda beta1, beta2, eps: (beta1, beta2, eps),
+    adam=_adam,
     decayed=lambda new, w, eta, lam, scale: new - eta * lam * w,
     keep=lambda new, old: new,
 ):
     beta1, beta2, eps = settings(beta1, beta2, eps)
-    new, (m, v, t) = _adam(w, gradient(g, w, lam), state, eta, beta1, beta2, eps)
+    new, (m, v, t) = adam(w, gradient(g, w, lam), state, eta, beta1, beta2, eps)
     scale = (v / (1 - beta2**t)).sqrt() + eps
     return decayed(new, w, eta, lam, scale), keep((m, v, t), state)
 
@@ -559,8 +567,17 @@ def _undecayed(new, w, eta, lam, scale):
             "β₁ and β₂ reach adam_step in the wrong order.": lambda beta1, beta2, eps: (beta2, beta1, eps),
         },
         eps={},
+        adam={
+            "The corrected m̂ and v̂ are kept as state. They serve this step only: return m and v.": partial(
+                _adam, keep=lambda new, corrected, old: corrected
+            ),
+            "ε is inside the root. It stands outside: √v̂ + ε.": partial(
+                _adam, divide=lambda m, v, eps, c2, g: m / (v + eps).sqrt()
+            ),
+        },
         keep={
-            "The state that comes back is the one that was given. Return the one from adam_step.": lambda new, old: old
+            "The state that comes back is the one that was given. Return the one from adam_step.": lambda new, old: old,
+            _STILL: lambda new, old: (*new[:2], old[2]),
         },
         gradient={"It decays twice: through the gradient and besides. Keep g pure.": lambda g, w, lam: g + lam * w},
         decayed={
@@ -582,6 +599,9 @@ def _undecayed(new, w, eta, lam, scale):
             ),
             "The decay is twice too large: with ½ in ½λw², the gradient is λw.": (
                 lambda new, w, eta, lam, scale: new - 2 * eta * lam * w
+            ),
+            "The decay is half of what it should be: it is ηλw, and the ½ of ½λw² is in it already.": (
+                lambda new, w, eta, lam, scale: new - eta * lam / 2 * w
             ),
             "The decay lacks η, and it is for the old w: subtract ηλw.": lambda new, w, eta, lam, scale: (
                 new * (1 - lam)
@@ -681,8 +701,15 @@ def _noise(
             "It divides by B - 1. The 1 is taken off N, in the variance; a mean of B has 1/B of it.": (
                 lambda total, B, N: total / (B - 1)
             ),
+            "It divides by B - 1. The 1 is taken off N, in the variance; a mean of B has 1/B of it. ": (
+                lambda total, B, N: total / max(B - 1, 1)
+            ),
         },
         together={
+            "It averages distances. Their squares are averaged, with N - 1, and the root comes last.": {
+                "variances": lambda G: G,
+                "total": lambda G: (G - G.mean(0)).norm(dim=1).mean() ** 2,
+            },
             "It adds up standard deviations. Variances add up, standard deviations do not.": {
                 "variances": lambda G: G.std(0),
                 "total": lambda deviations: deviations.sum() ** 2,
@@ -704,6 +731,8 @@ def gradient_noise(learner, rng):
 
     G, B = floats("N", "P", draw=columns_apart, tensor=True), among(5, 1, 2, 9)
     source = "the trace of np.cov, divided by B, and its root"
+    five = _tensor(columns_apart(rng, (5, 3)))  # a B of 9 shows what B - 1, or no B, would hide where B is 1 or 2
+    expect.close(learner(five, 9), by_covariance(five, 9), why="the noise of a batch of 9", source=source)
     agree(learner, by_covariance, rng, why="the noise of a batch", source=source, G=G, B=B, least={"N": 2, "P": 2})
     G = _tensor([[1.0, 0], [3, 0], [5, 3]])
     expect.close(learner(G, 4), math.sqrt(7) / 2, why="the example above, B = 4", source="by hand")

@@ -59,6 +59,12 @@ def _decided_afterwards(w, b, x, y, eta):
     return (w, b) if y * (new_w @ x + new_b) > 0 else (new_w, new_b)
 
 
+def _bias_decided_afterwards(w, b, x, y, eta):
+    """The bias moves only where the neuron is still wrong after w has moved: decide once, then change both."""
+    new_w, new_b = _stepped(w, b, x, y, eta)
+    return (new_w, new_b) if y * (new_w @ x + b) <= 0 else (new_w, b)
+
+
 _UNDECIDED = "With z = 0 the neuron is undecided, a mistake for either label"
 _TWICE = "The step is twice too long: with labels ±1, y - ŷ is ±2 on a mistake. The rule adds η·y·x."
 _LEAST_SQUARES = "The step is η·(y - z)·x, the rule of least squares. Here it is η·y·x, however wrong the neuron is."
@@ -74,6 +80,7 @@ _ZERO_OR_ONE = "With y = -1 it moves although the neuron is right. Is an answer 
     mistakes=_stepped.mistakes(
         _repeated,
         _decided_afterwards,
+        _bias_decided_afterwards,
         returns={"It returns (b, w); the order is (w, b).": lambda both: both[::-1]},
         wrong={
             "It moves the weights although the neuron is right. Where y·z > 0 nothing changes.": lambda z, y: True,
@@ -108,9 +115,14 @@ _ZERO_OR_ONE = "With y = -1 it moves although the neuron is right. Is an answer 
             "The bias moves by y. η is missing: it moves by η·y, as the weights by η·y·x.": lambda step, x: np.sign(
                 step
             ),
+            "The bias moves by η. y is missing: it moves by η·y, as the weights by η·y·x.": lambda step, x: abs(step),
             "The bias moves the wrong way: add η·y, as for an input that is always 1.": lambda step, x: -step,
         },
         together={
+            "With y = -1 the step is twice too long, with y = +1 it is not: is ŷ 0 or 1 in y - ŷ? The rule adds η·y·x.": {
+                "wrong": lambda z, y: int(z > 0) != y,
+                "size": lambda y, z: y - int(z > 0),
+            },
             f"{_LEAST_SQUARES} ": {"wrong": lambda z, y: True, "size": lambda y, z: y - z},
             f"{_TWICE}  ": {"wrong": lambda z, y: (z > 0) != (y > 0), "size": lambda y, z: 2 * y},
         },
@@ -457,6 +469,7 @@ _NETWORKS = {
     "That is a leaky ReLU. Here φ is ReLU, max(0, z): 0 for every negative z.": _with(
         phi=lambda z: z * ((z > 0) + 0.01 * (z <= 0))
     ),
+    "Hidden values above 6 are cut off: ReLU has no upper limit.": _with(phi=lambda z: z.clip(0, 6)),
     "This is section 4's step function; ReLU keeps positive z as they are.": _with(phi=lambda z: 1.0 * (z > 0)),
     "The biases are left out: z = Wx + b.": _with(layer=lambda A, W, b: A @ W.T),
     "The last layer's bias is missing.": lambda X, layers: _through(X, layers) - layers[-1][1],
@@ -470,13 +483,19 @@ _NETWORKS_OF_ARRAYS = {
     f"W @ A takes columns for examples, and so does b[:, None]. {_ROWS}": _with(
         layer=lambda A, W, b: W @ A + b[:, None]
     ),
-    "b has one entry for each column; b[:, None] has one for each row.": _with(
+    "Each entry of b went to an example; it belongs to a neuron. Neurons are the columns of A @ W.T, where + b is right, and the rows of W @ A.T, where b[:, None] is.": _with(
         layer=lambda A, W, b: A @ W.T + b[:, None]
     ),
     "Each layer begins with X again: it takes what the layer before it returned.": lambda X, layers: _through(
         X, layers[-2:]
     ),
     "It stops after the first layer: is the return inside the loop?": lambda X, layers: _relu(_through(X, layers[:1])),
+    "It uses the first and the last layer only. There may be any number between them.": lambda X, layers: _through(
+        X, [layers[0], layers[-1]]
+    ),
+    "No layer as wide as the last gets a ReLU. The last is known by its place in the list, not by its width.": (
+        lambda X, layers: _through(X, layers, phi=lambda z: z if z.shape[1] == len(layers[-1][1]) else _relu(z))
+    ),
     "It stops after two layers. There may be any number.": lambda X, layers: _through(X, layers[:2]),
     "It is the transpose of the right result: examples are rows.": lambda X, layers: _through(X, layers).T,
 }
@@ -517,11 +536,17 @@ def _by_neuron(X, layers):
     mistakes=_forward.mistakes(network=_NETWORKS_OF_ARRAYS),
 )
 def mlp_forward(learner, rng):
+    right = set()  # numbers of layers
+
     def exact(layers):
         return [(np.asarray(W, float), np.asarray(b, float)) for W, b in layers]
 
     def where_it_begins(X, layers):
         fewer = [same(learner(X, layers[:n]), _by_neuron(X, exact(layers[:n]))) for n in (1, 2)]
+        if len(layers) in right:
+            return ""
+        if not fewer[0] and fewer[1]:
+            return "Two layers are right, one alone and three are not: is their number built in?"
         if not fewer[0]:
             return "A network of one layer is wrong: z = Wx + b, and nothing else."
         if not fewer[1]:
@@ -543,6 +568,7 @@ def mlp_forward(learner, rng):
 
         expected = _by_neuron(X, exact(layers))
         expect.close(learner(X, layers), expected, why=why, source="neuron by neuron", rtol=1e-4, likely=likely)
+        right.add(len(layers))
 
     def network(*widths):
         return [(rng.normal(size=(n_out, n_in)), rng.normal(size=n_out)) for n_in, n_out in zip(widths, widths[1:])]  # noqa: B905
@@ -779,6 +805,9 @@ _WHOLE_ROWS = "Z[y] takes whole rows, those with the numbers in y. Z[np.arange(B
                 lambda Z, y: (_log_sum(Z.T)[y % Z.shape[1]] - _right(Z, y)).mean()
             ),
             "This averages -p. Cross-entropy takes -log p.": _of_p(lambda p, right, target: -right.mean()),
+            "It subtracts each column's maximum. Only a shift that is the same along a row cancels: axis=1, keepdims=True.": (
+                lambda Z, y: _loss(Z - Z.max(axis=0), y)
+            ),
             "It takes the logarithm of the mean. First the loss of each example, then the mean.": (
                 _of_p(lambda p, right, target: -np.log(right.mean()))
             ),

@@ -905,6 +905,12 @@ def _layer_norm(
                 lambda mean, var: (mean, var.detach())
             ),
         },
+        together={
+            "The mean is subtracted nowhere, as in RMS norm: z - z̄ above, and the variance below.": {
+                "center": lambda z, mean: z,
+                "cut": lambda mean, var: (mean, var + mean**2),
+            },
+        },
     ),
     seconds=30,
 )
@@ -1108,6 +1114,7 @@ def _calibrated(
     score=lambda p, y: (p.max(1), p.argmax(1) == y),
     fall=_binned,
     sure=lambda inside, m, bins: inside.mean(),
+    accuracy=lambda right, inside: right[inside].mean(),
     gap=abs,
     counts_if=lambda m, bins, n: n > 0,
     gather=lambda gaps, shares, n, bins: (gaps * shares).sum(),
@@ -1118,7 +1125,7 @@ def _calibrated(
     for m in range(max(bins, which.max() + 1)):
         inside = which == m
         if counts_if(m, bins, inside.sum()):
-            gaps.append(gap(right[inside].mean() - sure(confidence[inside], m, bins)))
+            gaps.append(gap(accuracy(right, inside) - sure(confidence[inside], m, bins)))
             numbers_in.append(inside.sum())
     shares = np.array(numbers_in) / len(confidence)
     return float(gather(np.array(gaps), shares, len(confidence), bins))
@@ -1215,6 +1222,11 @@ _ONE_SIGN = "Only gaps of one sign count; take the absolute value, for too {} co
                 lambda inside, m, bins: m / bins
             ),
         },
+        accuracy={
+            "It takes the accuracy of all images in each bin; take that of the images in the bin.": (
+                lambda right, inside: right.mean()
+            ),
+        },
         counts_if={
             "The last bin is left out: range(bins) runs from 0 to bins - 1.": lambda m, bins, n: n > 0 and m < bins - 1,
             "The first bin is left out: range(bins) runs from 0 to bins - 1.": lambda m, bins, n: n > 0 and m > 0,
@@ -1260,10 +1272,10 @@ def calibration_error(learner, rng):
         expect.close(given, expected, why=why, source=source, likely=likely)
 
     for bins in (7, 15):
-        p = (_tensor(rng.normal(size=(500, 4))) * 2).softmax(1)
+        p = (_tensor(rng.normal(size=(420, 4))) * 2).softmax(1)  # 7 and 15 divide 420
         often = 0.5 + 0.5 * torch.sin(40 * p.max(1).values)  # the gaps change their sign often
-        y = torch.where(_tensor(rng.uniform(size=500)) < often, torch.tensor(rng.integers(0, 4, 500)), p.argmax(1))
-        demand(p, y, bins, f"500 images, {bins} bins")
+        y = torch.where(_tensor(rng.uniform(size=420)) < often, torch.tensor(rng.integers(0, 4, 420)), p.argmax(1))
+        demand(p, y, bins, f"420 images, {bins} bins")
     example = _tensor([[0.6, 0.4], [0.2, 0.8], [0.9, 0.1]])
     demand(example, torch.tensor([0, 1, 1]), 2, "the example above", expected=0.1)
     certain = _tensor([*np.eye(5)[:3], [0.0, 0.0, 0.1, 0.9, 0.0], [0.22, 0.2, 0.2, 0.19, 0.19]])
@@ -1304,6 +1316,13 @@ def _below_one_maximum(z):
     return z - z.exp().sum(1, keepdim=True).log()
 
 
+def _divergence(logits, y, smoothing):
+    """This is the KL divergence, from which the targets' own entropy is subtracted. Wanted is -Σ t·log p alone."""
+    K = logits.shape[1]
+    t = np.array([1 - smoothing + smoothing / K, *[smoothing / K] * (K - 1)])
+    return _smoothed(logits, y, smoothing) + (t * np.log(np.where(t > 0, t, 1))).sum()
+
+
 def every_image_by_every_label(logits, y, smoothing):
     """log_p[:, y] takes the labels of all images in every row: log_p[torch.arange(len(y)), y] takes each one's own."""
     log_p = logits.log_softmax(1)
@@ -1318,6 +1337,7 @@ def every_image_by_every_label(logits, y, smoothing):
     ],
     mistakes=_smoothed.mistakes(
         every_image_by_every_label,
+        _divergence,
         target={
             "ε goes to the K - 1 wrong classes only; it is spread over all K, the right one included.": (
                 lambda hot, e, K: (1 - e) * hot + e / max(K - 1, 1) * (1 - hot)
@@ -1394,7 +1414,14 @@ def smoothed_cross_entropy(learner, rng):
     why, first = "6 images, 4 classes of which only the first two occur", y % 2
     expect.close(learner(logits, first, 0.3), by_torch(logits, first, 0.3), why=why, source=source)
     large, both = _tensor([[1000.0, 0.0, -50.0], [0.0, 900.0, 20.0]]), torch.tensor([1, 2])
-    likely = "exp of large logits overflows, and the logarithm of a p that rounds to 0 is -∞. log_softmax avoids both."
+
+    def likely(loss, expected):
+        if np.isfinite(loss).all():
+            return "Is p kept from 0, by a clamp or a small number beside it, or are logits clipped? log_softmax needs none."
+        return (
+            "exp of large logits overflows, and the logarithm of a p that rounds to 0 is -∞. log_softmax avoids both."
+        )
+
     given = learner(large, both, 0.3)
     expect.close(given, by_torch(large, both, 0.3), why="large logits", source=source, likely=likely)
     kinds = {"logits": floats("B", "K", tensor=True), "y": labels("B", below="K", tensor=True)}

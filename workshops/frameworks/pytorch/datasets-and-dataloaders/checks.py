@@ -1374,10 +1374,18 @@ class _Source:
 
 
 def _come(condition, seconds=_PATIENCE):
-    """Whether a condition comes true in time."""
-    end = time.monotonic() + seconds
+    """Whether a condition comes true in time; it does not any more where no other thread computes for half a second."""
+
+    def computed():
+        return time.process_time() - time.thread_time()
+
+    begin = since = time.monotonic()
+    before = computed()
     while not condition():
-        if time.monotonic() > end:
+        now = time.monotonic()
+        if computed() > before + 2e-4:
+            since, before = now, computed()
+        if now > begin + seconds or now > since + 0.5:
             return False
         time.sleep(0.001)
     return True
@@ -1462,12 +1470,12 @@ def _in_time(code, why, likely):
 
     thread = threading.Thread(target=run)
     thread.start()
-    thread.join(_PATIENCE)
+    _come(lambda: not thread.is_alive())
     if not result:
         for error in _DIED:
             if not _of_the_source(error):
                 _raised(error, why)
-        details = [f"yours    nothing came for {_PATIENCE:g} s", "expected an end"]
+        details = ["yours    nothing came", "expected an end"]
         raise Complaint(f"{why}: the consumer waits for ever", details, likely() if callable(likely) else likely)
     value, error = result[0]
     if isinstance(error, StopIteration):

@@ -73,9 +73,33 @@ def in_place(scores, mask):
     return scores.softmax(2) * mask[:, None]
 
 
-@right("masked_softmax")
+@wrong("masked_softmax", says="Padding's score is -1e9")
 def large_finite(scores, mask):
     return torch.where(mask.unsqueeze(1), scores, torch.full_like(scores, -1e9)).softmax(-1) * mask.unsqueeze(1)
+
+
+@wrong("masked_softmax", says="is the lowest that it holds")
+def lowest_of_single_precision(scores, mask):
+    low = torch.finfo(torch.float32).min
+    return scores.masked_fill(~mask[:, None], low).softmax(-1) * mask[:, None]
+
+
+@wrong("masked_softmax", says="Times the mask nothing is left")
+def letters_left_out(scores, mask):
+    low = torch.finfo(scores.dtype).min
+    return scores.masked_fill(mask[:, None], low).softmax(-1) * mask[:, None]
+
+
+@wrong("masked_softmax", says="A small number")
+def guarded_by_a_sum(scores, mask):
+    weights = scores.softmax(-1) * mask[:, None]
+    return weights / (weights.sum(-1, keepdim=True) + 1e-9)
+
+
+@wrong("masked_softmax", says="along the wrong axis")
+def mask_of_the_steps(scores, mask):
+    real = mask[:, :, None]
+    return scores.masked_fill(~real, torch.finfo(scores.dtype).min).softmax(2) * real
 
 
 @right("masked_softmax")
@@ -134,7 +158,7 @@ def weights_already(queries, keys, W_q, W_k, v):
     return F.softmax(torch.tanh((queries @ W_q)[:, :, None] + (keys @ W_k)[:, None]) @ v, dim=-1)
 
 
-@wrong("additive_scores", says=None)
+@wrong("additive_scores", says="These are no pairs")
 def side_by_side(queries, keys, W_q, W_k, v):
     return torch.tanh(queries @ W_q + keys @ W_k) @ v
 
@@ -146,6 +170,17 @@ def pair_by_pair(queries, keys, W_q, W_k, v):
         hidden = torch.tanh(keys @ W_k + (queries[:, t] @ W_q)[:, None])
         rows.append((hidden * v).sum(-1))
     return torch.stack(rows, 1)
+
+
+@right("additive_scores")
+def tanh_by_sigmoid(queries, keys, W_q, W_k, v):
+    x = (queries @ W_q)[:, :, None] + (keys @ W_k)[:, None]
+    return ((2 * torch.sigmoid(2 * x) - 1) * v).sum(-1)
+
+
+@wrong("additive_scores", says="takes the last axis away")
+def a_column_of_v(queries, keys, W_q, W_k, v):
+    return torch.tanh((queries @ W_q)[:, :, None] + (keys @ W_k)[:, None]) @ v[:, None]
 
 
 @right("additive_scores")
@@ -287,12 +322,55 @@ def summed(cell, embedded, state, keys, mask, score):
     return torch.cat((context, new), dim=-1), new, weights
 
 
-@right("attend_step")
+@wrong("attend_step", says="a row of padding only these weights are NaN")
 def with_einsum(cell, embedded, state, keys, mask, score):
     state = cell(embedded, state)
     scores = score(state[:, None], keys)[:, 0].masked_fill(~mask, -math.inf)
     weights = scores.softmax(1)
     return torch.hstack([torch.einsum("bs,bse->be", weights, keys), state]), state, weights
+
+
+def _with_softmax_of(padding, after):
+    def attend_step(cell, embedded, state, keys, mask, score):
+        state = cell(embedded, state)
+        e = score(state[:, None], keys)[:, 0]
+        weights = e.masked_fill(~mask, padding).softmax(1)
+        weights = weights * mask if after else weights
+        return torch.cat([(weights[:, None] @ keys)[:, 0], state], 1), state, weights
+
+    return attend_step
+
+
+@wrong("attend_step", says="these weights are equal")
+def lowest_without_the_mask(*given):
+    return _with_softmax_of(torch.finfo(torch.float32).min, after=False)(*given)
+
+
+@wrong("attend_step", says="Padding's score is -100")
+def minus_a_hundred(*given):
+    return _with_softmax_of(-100.0, after=True)(*given)
+
+
+@wrong("attend_step", says="A row of padding only")
+def minus_ten_thousand(*given):
+    return _with_softmax_of(-1e4, after=False)(*given)
+
+
+@right("attend_step")
+def row_by_row(cell, embedded, state, keys, mask, score):
+    new = cell(embedded, state)
+    rows = [
+        masked_softmax(score(new[b : b + 1, None], keys[b : b + 1]), mask[b : b + 1])[0, 0] for b in range(len(keys))
+    ]
+    context = torch.stack([weights @ own for weights, own in zip(rows, keys, strict=True)])
+    return torch.cat([context, new], 1), new, torch.stack(rows)
+
+
+@right("attend_step")
+def asked_twice(cell, embedded, state, keys, mask, score):
+    new = cell(embedded, state)
+    weights = masked_softmax(score(torch.stack([new, new], 1), keys), mask)[:, 1]
+    return torch.cat([(weights[:, None] @ keys)[:, 0], new], 1), new, weights
 
 
 # ------------------------------------------------------------------------------------------------ alignment_path
@@ -412,6 +490,14 @@ def letters_down(word, phonemes, weights):
     lines = [" " * 5 + "".join(f"{p:>4}" for p in phonemes)]
     for letter, row in zip(word, weights.T.tolist(), strict=True):
         lines.append(f"{letter:<5}" + "".join(f"{100 * w:4.0f}" for w in row))
+    return "\n".join(lines)
+
+
+@wrong("attention_table", says="Letters and phonemes are exchanged")
+def columns_of_weights(word, phonemes, weights):
+    lines = [" " * 5 + "".join(f"{letter:>4}" for letter in word)]
+    for phoneme, row in zip(phonemes, weights.T.tolist(), strict=False):
+        lines.append(f"{phoneme:<5}" + "".join(f"{100 * w:4.0f}" for w in row))
     return "\n".join(lines)
 
 

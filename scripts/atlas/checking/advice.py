@@ -134,6 +134,18 @@ def _product(found: re.Match, place: Place | None) -> str:
     )
 
 
+def _batched(found: re.Match, place: Place | None) -> str:
+    """A product of batches of matrices, of which torch tells what the second should begin with."""
+    batch, columns, other, rows = map(int, found.groups())
+    if batch != other:
+        fact = f": as batches of matrices the first has {batch} and the second {other}"
+        return _of_shapes(f"{fact} (.mT changes the last two axes only)")
+    return _of_shapes(
+        f": in a product the {columns} columns of the first must be as many as the {rows} rows of the second"
+        " (.mT changes the last two axes)"
+    )
+
+
 def _of_product(place: Place | None) -> str:
     told = misfits.of_product(place)
     return f"Two shapes do not fit: {told}" if told.endswith("?") else _of_shapes(f": {told}") if told else ""
@@ -344,6 +356,18 @@ _SAYINGS = [
         lambda found, place: _product([None, *[n for n in found.groups() if n]], place),
     ),
     (r"shapes \((\d+),(\d+)\) and \((\d+),\d+\) not aligned", _product),
+    (
+        r"Expected size for first two dimensions of batch2 tensor to be: \[(\d+), (\d+)\] but got: \[(\d+), (\d+)\]",
+        _batched,
+    ),
+    (
+        r"input has inconsistent input_size: got (\d+) expected (\d+)",
+        "The cell was made for inputs of {1} numbers and gets {0}: is something joined to its input, or another given?",
+    ),
+    (
+        r"cannot be converted to type [\w:]+ without overflow",
+        "The number is too large or too low for this dtype: torch.finfo(x.dtype).min is the lowest that it holds.",
+    ),
     (
         (
             r"cannot reshape array of size (\d+) into shape \(([\d,-]+)\)"

@@ -52,7 +52,7 @@ def renormalised_afterwards(scores, mask):
 
 
 def renormalised_with_a_guard(scores, mask):
-    """It masks after the softmax and divides by what is left, kept from 0 by a small number: where padding had by far
+    """The mask comes after the softmax, and what is left is divided by its sum, kept from 0: where padding had by far
     the largest score, no weight is left for the letters. Leave padding out before."""
     weights = scores.softmax(2) * mask[:, None]
     return weights / weights.sum(2, keepdim=True).clamp(min=1e-9)
@@ -125,6 +125,14 @@ _KEPT = {"after": lambda weights, real: weights}
             "The mask is turned around: letters get no weight, padding gets all. True is a letter.": {
                 "real": lambda mask: ~mask[:, None, :],
             },
+            "The mask is spread along the wrong axis: mask[:, None] is (B, 1, S), one row of letters for every step.": {
+                "real": lambda mask: mask[:, :, None],
+            },
+            "Padding's score is a billion lower (-1e9), which is little among scores of any size: "
+            "torch.finfo(scores.dtype).min is below all.": {
+                "leave_out": lambda scores, real: scores - 1e9 * ~real,
+                **_KEPT,
+            },
         },
         leave_out={
             "Padding is taken out after the softmax only: what is left does not sum to 1. Leave it out before.": (
@@ -140,8 +148,17 @@ _KEPT = {"after": lambda weights, real: weights}
             "The mask of the first word is used for all words.": lambda scores, real: scores.masked_fill(
                 ~real[:1], _lowest(scores)
             ),
-            "Padding's score is made about 20 lower (the logarithm of 1e-9), and others may be lower still: "
-            "torch.finfo(scores.dtype).min is below all.": lambda scores, real: scores + (real + 1e-9).log(),
+            "A small number (1e-9), added to the mask or to the sum that is left, does not help where padding's score is "
+            "higher by 20 and more: leave padding out before the softmax, by torch.finfo(scores.dtype).min.": (
+                lambda scores, real: scores + (real + 1e-9).log()
+            ),
+            "Padding's score is -1e9, and scores of any size may be lower still: torch.finfo(scores.dtype).min is below "
+            "all.": _finite(-1e9),
+            "The scores are clipped, so that large ones become equal: .softmax(2) needs no clipping.": (
+                lambda scores, real: scores.clamp(-50, 50).masked_fill(~real, _lowest(scores))
+            ),
+            "masked_fill writes where its mask is True, and here those are the letters: ~mask. Times the mask nothing is "
+            "left.": lambda scores, real: scores.masked_fill(real, _lowest(scores)),
         },
         softmax={
             "The softmax is over T, the steps; it is over S, the letters, dim 2.": lambda scores: scores.softmax(1),
@@ -151,7 +168,7 @@ _KEPT = {"after": lambda weights, real: weights}
                 lambda scores: _exp_over_sum(scores - scores.max()).nan_to_num()
             ),
             "The scores are not exponentiated: softmax is exp(e) over the sum of exp(e).": lambda scores: (
-                scores / scores.sum(2, keepdim=True)
+                (letters := scores.masked_fill(scores == _lowest(scores), 0.0)) / letters.sum(2, keepdim=True)
             ),
             "That is sigmoid, each letter by itself; weights sum to 1 over the letters.": lambda scores: (
                 scores.sigmoid()
@@ -212,7 +229,7 @@ def masked_softmax(learner, rng):
         scores=floats("B", "T", "S", tensor=True),
         mask=floats("B", "S", draw=mask_of, tensor=True),
     )
-    for low in (-150.0, -1e5):
+    for low in (-150.0, -1e5, -1e12):
         scores = torch.tensor(rng.normal(size=(3, 2, 5))) + low
         mask = torch.tensor(mask_of(rng, (3, 5))) > 0
         likely = "Is padding's score a number below which others may lie? torch.finfo(scores.dtype).min is the lowest."
@@ -224,6 +241,11 @@ def masked_softmax(learner, rng):
         expect.close(learner(scores, mask), authority(scores, mask), why=why, source=source, likely=likely)
     scores = torch.tensor(rng.normal(size=(4, 3, 5)))
     mask = torch.tensor(mask_of(rng, (4, 5))) > 0
+    for kind in (torch.float32, torch.float16):
+        few, why = scores.to(kind), f"in {str(kind).removeprefix('torch.')}, with its own lowest number"
+        wanted = authority(few.float(), mask)
+        expect.close(learner(few, mask), wanted, why=why, source=source, rtol=2e-3, atol=2e-3)
+        expect.dtype(learner(few, mask), few, why)
     gradients(
         lambda scores: learner(scores, mask), lambda scores: authority(scores, mask), rng, why="weights", scores=scores
     )
@@ -235,7 +257,10 @@ def masked_softmax(learner, rng):
     expect.close(learner(scores, mask), authority(scores, mask), why=why, source="the text", likely=likely)
     leaf = scores.clone().requires_grad_()
     (learner(leaf, mask) * torch.tensor(rng.normal(size=(4, 3, 5)))).sum().backward()
-    likely = "Is there a 0/0 or a logarithm of 0 on the way? Use torch.finfo(scores.dtype).min and a softmax."
+    likely = (
+        "Is there a row of -inf, a 0/0 or a logarithm of 0 on the way? nan_to_num mends the weights afterwards, not the way "
+        "back: torch.finfo(scores.dtype).min and a softmax need no mending."
+    )
     expect.finite(leaf.grad, "the gradient where a row is all padding", likely=likely)
     gradients(
         lambda scores: learner(scores, mask), lambda scores: authority(scores, mask), rng, why="weights", scores=scores
@@ -266,6 +291,12 @@ def bent_before_adding(queries, keys, W_q, W_k, v):
     return ((queries @ W_q).tanh()[:, :, None] + (keys @ W_k).tanh()[:, None]) @ v
 
 
+def no_pairs(queries, keys, W_q, W_k, v):
+    """These are no pairs: every query meets every key if each has an axis of 1 in the other's place, (B, T, 1, A) and
+    (B, 1, S, A)."""
+    return (queries @ W_q + keys @ W_k).tanh() @ v
+
+
 @exercise(
     hints=[
         "queries @ W_q is (B, T, A), keys @ W_k is (B, S, A). Every pair is wanted: (B, T, S, A).",
@@ -274,6 +305,7 @@ def bent_before_adding(queries, keys, W_q, W_k, v):
     ],
     mistakes=_additive_scores.mistakes(
         bent_before_adding,
+        no_pairs,
         pair={
             "Queries and keys are multiplied; additive scores add them.": lambda q, k: q[:, :, None] * k[:, None],
             "The keys are subtracted; they are added.": lambda q, k: q[:, :, None] - k[:, None],
@@ -282,6 +314,11 @@ def bent_before_adding(queries, keys, W_q, W_k, v):
             "The pairs are keys by queries: entry [b, t, s] is for query t and key s.": lambda q, k: (
                 q[:, None] + k[:, :, None]
             ),
+            "Every row of the batch is scored with the keys of row 0.": lambda q, k: q[:, :, None] + k[:1, None],
+            "Not every query meets every key: both are repeated entry by entry. Broadcasting, (B, T, 1, A) and "
+            "(B, 1, S, A), makes all pairs.": lambda q, k: (
+                q.repeat_interleave(k.shape[1], 1) + k.repeat_interleave(q.shape[1], 1)
+            ).view(len(q), q.shape[1], k.shape[1], -1),
             "Only the first query is scored, for all T.": lambda q, k: q[:, :1, None] + 0 * q[:, :, None] + k[:, None],
         },
         bend={
@@ -295,13 +332,20 @@ def bent_before_adding(queries, keys, W_q, W_k, v):
             "v is left out: the hidden units are summed as they are.": lambda hidden, v: hidden.sum(3) + 0 * v.sum(),
             "It is the mean over the hidden units; v · hidden is a sum.": lambda hidden, v: (hidden * v).mean(3),
             "The hidden units are left as they are, times v: sum over A, the last axis.": lambda hidden, v: hidden * v,
+            "An axis of length 1 is left at the end: v is (A,), and hidden @ v takes the last axis away.": (
+                lambda hidden, v: hidden @ v[:, None]
+            ),
             "It is divided by the root of A; additive scores are not.": lambda hidden, v: hidden @ v / len(v) ** 0.5,
         },
         together={
             "tanh is taken last, of the score; it bends the hidden units, before v.": {
                 "bend": lambda hidden: hidden,
                 "judge": lambda hidden, v: (hidden @ v).tanh(),
-            }
+            },
+            "v is inside the tanh, unit by unit; it weighs what the tanh has bent.": {
+                "bend": lambda hidden: hidden,
+                "judge": lambda hidden, v: (hidden * v).tanh().sum(3),
+            },
         },
         returns={
             "A softmax is taken; scores are what goes into it.": lambda scores: scores.softmax(2),
@@ -325,18 +369,31 @@ def additive_scores(learner, rng):
         return torch.tensor(numbers, dtype=torch.float64)[None, :, None]
 
     one = torch.ones(1, 1, dtype=torch.float64)
+    twice, v = torch.ones(1, 2, dtype=torch.float64), torch.tensor([2.0, 1.0], dtype=torch.float64)
+    given = learner(column(0.5, 0.0, -1.0), column(-0.5, 0.5, -2.5), twice, twice, v)
+    tensor(given, "three queries, three keys and two hidden units")
+    wanted = [[[3 * math.tanh(q + k) for k in (-0.5, 0.5, -2.5)] for q in (0.5, 0.0, -1.0)]]
+    why, source = "three queries, three keys and two hidden units, W of ones, v = (2, 1)", "by hand: 3 tanh(q + k)"
+    expect.close(given, wanted, why=why, source=source)
     given = learner(column(0.5), column(-0.5, 0.5, -2.5), one, one, 2 * one[0])
-    tensor(given, "the example above")
     why, source = "the example above, and a third key of -2.5", "by hand: 2 tanh 0, 2 tanh 1, -2 tanh 2"
     expect.close(given, [[[0.0, 2 * math.tanh(1), -2 * math.tanh(2)]]], why=why, source=source)
     kinds = {"queries": floats("B", "T", "D", tensor=True), "keys": floats("B", "S", "E", tensor=True)}
     kinds |= {"W_q": floats("D", "A", tensor=True), "W_k": floats("E", "A", tensor=True), "v": floats("A", tensor=True)}
-    agree(learner, authority, rng, why="v · tanh(q W_q + k W_k)", source="one pair at a time", like="queries", **kinds)
+    left = dict.fromkeys(
+        ["tiny"], "1e-21 is asked of nobody: tanh by 2 sigmoid(2x) - 1 is right to the last digit of 1"
+    )
+    why, source = "v · tanh(q W_q + k W_k)", "one pair at a time"
+    agree(learner, authority, rng, why=why, source=source, like="queries", without=left, **kinds)
     inputs = [torch.tensor(rng.normal(size=shape)) for shape in ((2, 3, 4), (2, 5, 3), (4, 6), (3, 6), (6,))]
     gradients(learner, authority, rng, why="scores", **dict(zip(kinds, inputs, strict=True)))
 
 
 # ------------------------------------------------------------------------------------------------ dot_scores
+
+
+def _of_length_1(x, axis):
+    return x / x.norm(dim=axis, keepdim=True).clamp(min=1e-12)
 
 
 @parts
@@ -384,12 +441,18 @@ def _dot_scores(
                     scores / queries.norm(dim=2)[:, :, None] / keys.norm(dim=2)[:, None].clamp(min=1e-12)
                 )
             ),
+            "Each score is divided by the norm of its key; it is the root of E.": lambda scores, queries, keys: (
+                scores / keys.norm(dim=2)[:, None].clamp(min=1e-12)
+            ),
         },
         turn={
             "reshape mixes the keys' numbers up: .transpose(1, 2) changes axes.": lambda keys: keys.reshape(
                 len(keys), keys.shape[2], keys.shape[1]
             ),
             "Each word meets the keys of the next word of the batch.": lambda keys: keys.roll(-1, 0).transpose(1, 2),
+            "Keys of other rows of the batch are in the sum: b belongs to both queries and keys.": lambda keys: (
+                keys.sum(0, keepdim=True).transpose(1, 2)
+            ),
             "Every word meets the keys of the first word.": lambda keys: keys[:1].transpose(1, 2),
         },
         returns={
@@ -399,6 +462,13 @@ def _dot_scores(
             "A softmax is taken; scores are what goes into it.": lambda scores: scores.softmax(2),
             "A tanh is taken; a product has none.": lambda scores: scores.tanh(),
             "The scores are cut from the graph: nothing would learn.": lambda scores: scores.detach(),
+        },
+        product={"A tanh is taken of q W; a product has none.": lambda q, W, k: (q @ W).tanh() @ k},
+        together={
+            "The lengths of q W and k are divided out (a cosine); only the root of E divides.": {
+                "product": lambda q, W, k: _of_length_1(q @ W, 2) @ _of_length_1(k, 1),
+                "scale": lambda scores, queries, keys: scores,
+            }
         },
     ),
 )
@@ -413,7 +483,7 @@ def dot_scores(learner, rng):
     tensor(given, "the example above")
     likely = {
         "W is on the wrong side, or transposed: q W, the query from the left.": [[[-4 / math.sqrt(2)]]],
-        "The root of E is missing.": [[[5.0]]],
+        "The root of E is missing, or cut off to a whole number (√2 is 1.41).": [[[5.0]]],
         "W has no part in it: the query is q W.": [[[-1 / math.sqrt(2)]]],
         "It divides by the root of 192, a number of the notebook's; E is keys.shape[2].": [[[5 / math.sqrt(192)]]],
     }
@@ -476,7 +546,9 @@ def _attend_step(
     ],
     mistakes=_attend_step.mistakes(
         query={
-            "The query is cut from the graph: the state would not learn what to ask.": lambda old, new: new.detach(),
+            "The query (or the weights) is cut from the graph: the state would not learn what to ask.": lambda old, new: (
+                new.detach()
+            ),
             "It asks with the old state (Bahdanau's order); here the new state is the query.": lambda old, new: old,
         },
         weigh={
@@ -494,6 +566,18 @@ def _attend_step(
             ),
             "Scores times mask are 0 at padding, which is a score like others: masked_softmax takes the mask.": (
                 lambda e, mask: (e * mask[:, None]).softmax(2)
+            ),
+            "A second softmax is taken of weights that masked_softmax has made.": lambda e, mask: _masked(
+                e, mask
+            ).softmax(2),
+            "In a row of padding only these weights are NaN; masked_softmax gives 0: call it, not a softmax of your own.": (
+                lambda e, mask: e.masked_fill(~mask[:, None], -math.inf).softmax(2)
+            ),
+            "In a row of padding only these weights are equal; masked_softmax gives 0: call it, not a softmax of your own.": (
+                lambda e, mask: e.masked_fill(~mask[:, None], _lowest(e)).softmax(2)
+            ),
+            "Padding's score is -100, and others may be lower still: call masked_softmax.": lambda e, mask: (
+                e.masked_fill(~mask[:, None], -100.0).softmax(2) * mask[:, None]
             ),
             "The scores are taken as weights: masked_softmax is missing.": lambda e, mask: e * mask[:, None],
             "The mask is turned around: padding gets all the weight.": lambda e, mask: _masked(e, ~mask),
@@ -542,6 +626,9 @@ def _attend_step(
             ),
             "The cell is called twice: the state is two steps on.": lambda cell, embedded, state: cell(
                 embedded, cell(embedded, state)
+            ),
+            "The cell does not get the old state: each step would begin at 0.": lambda cell, embedded, state: cell(
+                embedded, 0 * state
             ),
             "The cell is not called: the state stays as it was.": lambda cell, embedded, state: (
                 state + 0 * embedded.sum()
@@ -602,11 +689,16 @@ def attend_step(learner, rng):
 
     def compare(cell, embedded, state, keys, mask, score, why):
         """The state first, for all else follows from it."""
-        asked = tuple(state[:, None].shape)
+        D, E = state.shape[1], keys.shape[2]
 
         def scored(queries, the_keys):
-            likely = "The new state (B, D) needs an axis for T = 1: state[:, None]."
-            expect.shape(queries, asked, f"score gets queries (B, 1, D): {why}", likely=likely)
+            """Any T, and any rows of the batch; but queries are (B, T, D), and keys (B, S, E) of the same rows."""
+            shapes = [tuple(getattr(x, "shape", ())) for x in (queries, the_keys)]
+            fit = [len(shape) for shape in shapes] == [3, 3] and [shape[2] for shape in shapes] == [D, E]
+            if not fit or len({1, *(shape[0] for shape in shapes)}) > 2:
+                asked = f"score gets queries (B, 1, D) and keys (B, S, E): {why}"
+                expect.shape(queries, (len(keys), 1, D), asked, likely=_shape_asked(shapes, embedded.shape[1], D, E))
+                expect.shape(the_keys, tuple(keys.shape), asked, likely="The keys go in as they are.")
             return score(queries, the_keys)
 
         given = expect.parts(
@@ -635,6 +727,11 @@ def attend_step(learner, rng):
             said = why if dtype == torch.float64 else f"{why}, in single precision"
             compare(cell.to(dtype), *made, mask, lambda q, k, W=W: q @ W.to(q.dtype) @ k.mT, said)
     _on_one_key(learner, draw)
+    cell, W, mask = nn.GRUCell(4, 5).double(), draw(5, 2), torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]) > 0
+    for low in (0.0, -1e12):
+        why = f"a row of padding only, scores near {low:g}"
+        given = draw(3, 4), draw(3, 5), draw(3, 4, 2)
+        compare(cell, *given, mask, lambda q, k, low=low: (3 * q @ W @ k.mT).round() + low, why)
     B, C, D, S, E = 3, 2, 4, 5, 3
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 1, 0, 0, 1]]) > 0
 
@@ -658,13 +755,26 @@ def _on_one_key(learner, draw):
 
     keys, state = draw(3, 4, 2), draw(3, 5)
     chosen = torch.tensor([2, 0, 3])
-    scores = torch.full((3, 1, 4), -1e6, dtype=torch.float64)
-    scores[torch.arange(3), 0, chosen] = 1e6
+    keys[torch.arange(3), chosen, 0] += 100  # by which score knows it
     mask = torch.ones(3, 4, dtype=torch.bool)
-    output, _, _ = learner(lambda x, h: h + x[:, :1], draw(3, 2), state, keys, mask, lambda q, k: scores)
+
+    def score(queries, keys):
+        return (2e6 * (keys[:, None, :, 0] > 50) - 1e6).to(keys.dtype).expand(-1, queries.shape[1], -1)
+
+    output, _, _ = learner(lambda x, h: h + x[:, :1], draw(3, 2), state, keys, mask, score)
     why, source = "all weight on one key: the context is that key", "the key itself"
     likely = "The context is weights @ keys, row by row of the batch, and the first E columns of the output."
     expect.close(output[:, :2], keys[torch.arange(3), chosen], why=why, source=source, likely=likely)
+
+
+def _shape_asked(shapes, C, D, E):
+    """What went into score in the query's place."""
+    last = [shape[-1] if shape else 0 for shape in shapes]
+    if len(shapes[0]) == 3 and last == [E, D]:
+        return "Query and keys are exchanged: score(queries, keys)."
+    if last[0] == C != D:
+        return "That is the embedding; the new state asks, state[:, None]."
+    return "The new state (B, D) needs an axis for T = 1: state[:, None]."
 
 
 def _shapes_likely(name):
@@ -680,9 +790,14 @@ def _wrong_part(name, keys):
         if name == "state":
             return "The new state is cell(embedded, state), once, and nothing else is done to it."
         if name == "weights":
-            if np.abs(yours.sum(1) - 1).max() > 1e-3:
+            empty = expected.sum(1) == 0
+            if empty.any() and not (np.abs(yours[empty]) < 1e-12).all():
+                return "A row of padding only: masked_softmax gives weights of 0 there. Call it, not a softmax of your own."
+            if not np.abs(yours.sum(1) - expected.sum(1)).max() < 1e-3:
                 return "The weights do not sum to 1 over the letters: masked_softmax of the scores of the new state."
-            return "Which state asks? The new one: score(state[:, None], keys), after the cell. And is the mask used?"
+            return (
+                "masked_softmax of score(state[:, None], keys) and the mask, once, the state being the cell's new one."
+            )
         E = keys.shape[2]
         if np.allclose(yours[:, E:], expected[:, E:], atol=1e-6):
             return "The context is wrong, the first E columns: the weighted mean of the keys, (weights @ keys)[:, 0]."
@@ -696,6 +811,12 @@ def _wrong_part(name, keys):
 
 def _last_of_the_largest(weights):
     return weights.shape[1] - 1 - weights.flip(1).argmax(1)
+
+
+def _middle(weights):
+    import torch
+
+    return (weights @ torch.arange(weights.shape[1], dtype=weights.dtype)).round().long()
 
 
 @parts
@@ -723,6 +844,7 @@ def _alignment_path(
                 lambda weights: weights.argmax(0)
             ),
             "argmin is the letter that is looked at least.": lambda weights: weights.argmin(1),
+            "That is the middle of the weights; the letter with the largest is asked for: argmax.": _middle,
             "Of several equal weights the first letter counts; this takes the last.": _last_of_the_largest,
             "Letters are counted from 1; from 0 they are places in the word.": lambda weights: weights.argmax(1) + 1,
         },
@@ -762,14 +884,20 @@ def _alignment_path(
             "It is in percent; a share is from 0 to 1.": lambda steps, letters: (
                 100 * sum(steps) / len(steps) if steps else 100.0
             ),
-            "It says whether no step goes back; which share of them, is asked for.": lambda steps, letters: float(
-                all(steps)
+            "It is 1 where no step goes back, else 0 (is it // for /?); which share of the steps, is asked for.": lambda steps, letters: (
+                float(all(steps))
             ),
             "With a single phoneme there is no step, and the mean of nothing is NaN: the text says 1.0.": (
                 lambda steps, letters: sum(steps) / len(steps) if steps else math.nan
             ),
             "With a single phoneme there is no step, and nothing can be divided by 0: the text says 1.0.": (
                 lambda steps, letters: sum(steps) / len(steps)
+            ),
+            "1.0 is for a single phoneme only; where all steps go back the share is 0.": lambda steps, letters: (
+                sum(steps) / len(steps) if sum(steps) else 1.0
+            ),
+            "It is rounded, to two digits; the share is as it is.": lambda steps, letters: (
+                round(sum(steps) / len(steps), 2) if steps else 1.0
             ),
             "It is rounded; the share is as it is.": lambda steps, letters: (
                 round(sum(steps) / len(steps), 1) if steps else 1.0
@@ -816,7 +944,7 @@ def alignment_path(learner, rng):
         wanted = authority(weights)
         expect.equal(letters, wanted[0], why=f"letters: {why}", source="the largest of each row")
         expect.close(share, wanted[1], why=f"share: {why}", source=f"the steps of {wanted[0]}, counted")
-        likely = "A float: .item() or float(...) takes it out of a tensor."
+        likely = "A float: 1.0, not 1; and .item() or float(…) takes a number out of a tensor."
         expect.kind(share, float, f"the share is a float: {why}", likely=likely)
 
     compare(along(0, 0, 2, 1, 1, 2, 4, 3, 5, 5, 6, S=8), "eleven phonemes, eight letters")
@@ -847,6 +975,13 @@ def _no_list(letters):
 
 
 # ------------------------------------------------------------------------------------------------ attention_table
+
+
+def _sums_to_100(weights):
+    rows = [[round(100 * w) for w in row] for row in weights.tolist()]
+    for row in rows:
+        row[row.index(max(row))] += 100 - sum(row)
+    return [[w / 100 for w in row] for row in rows]
 
 
 @parts
@@ -885,6 +1020,9 @@ def _attention_table(
             "The letters are in the middle of their columns; f'{letter:>4}' puts them to the right.": lambda word: (
                 " " * 5 + "".join(f"{letter:^4}" for letter in word)
             ),
+            "A blank stands between the columns, too: ''.join.": lambda word: (
+                " " * 5 + " ".join(f"{letter:>4}" for letter in word)
+            ),
             "The letters are in capitals; they stay as the word has them.": lambda word: (
                 " " * 5 + "".join(f"{letter:>4}" for letter in word.upper())
             ),
@@ -917,6 +1055,21 @@ def _attention_table(
             "Small weights are left blank; every number is written.": lambda w: (
                 f"{100 * w:4.0f}" if w >= 0.005 else " " * 4
             ),
+        },
+        rows={
+            "Letters and phonemes are exchanged: row n of weights belongs to phoneme n.": lambda weights: (
+                weights.T.tolist()
+            ),
+            "Each row is divided by its largest; it sums to 1 already: write it as it is.": lambda weights: (
+                weights / weights.max(1, keepdim=True).values
+            ).tolist(),
+            "There are as many numbers as phonemes; a line has one for each letter.": lambda weights: weights[
+                :, : len(weights)
+            ].tolist(),
+            "The weights are rounded before they are multiplied by 100; multiply first.": lambda weights: [
+                [round(w, 1) for w in row] for row in weights.tolist()
+            ],
+            "A number was changed so that the row sums to 100; each is rounded by itself.": _sums_to_100,
         },
         join={
             "The header of letters is missing: T + 1 lines.": lambda lines: "\n".join(lines[1:]),
@@ -968,5 +1121,19 @@ def _same_lines(given, wanted, why, source):
     n = next(n for n, pair in enumerate(zip(mine, theirs, strict=True)) if pair[0] != pair[1])
     what = "the line of letters" if n == 0 else f"the line of phoneme {n}"
     details = [f"yours    {mine[n]!r}", f"expected {theirs[n]!r}   ({source})"]
-    likely = "5 columns before the letters, 4 for each." if n == 0 else "5 columns for the phoneme, 4 for each number."
-    raise Complaint(f"{what}: {why}", details, likely, given)
+    raise Complaint(f"{what}: {why}", details, _of_line(n, mine[n], theirs[n]), given)
+
+
+def _of_line(n, mine, theirs):
+    """Columns are blamed only where the words are right."""
+    if n == 0 and mine.strip() == theirs.strip():
+        return "5 columns stand before the letters, however long the phonemes are."
+    if mine.split() == theirs.split():
+        return (
+            "5 columns before the letters, 4 for each." if n == 0 else "5 columns for the phoneme, 4 for each number."
+        )
+    if n == 0:
+        return "The letters of the word, one for each column of weights, and nothing else."
+    if len(mine.split()) != len(theirs.split()):
+        return "A line has the phoneme and one number for each letter: are T and S, or word and phonemes, exchanged?"
+    return "Row n of weights belongs to phoneme n, and each number is 100 times a weight, rounded by itself."

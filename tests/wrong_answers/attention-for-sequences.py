@@ -351,7 +351,7 @@ def minus_a_hundred(*given):
     return _with_softmax_of(-100.0, after=True)(*given)
 
 
-@wrong("attend_step", says="A row of padding only")
+@wrong("attend_step", says="these weights are equal")
 def minus_ten_thousand(*given):
     return _with_softmax_of(-1e4, after=False)(*given)
 

@@ -128,6 +128,8 @@ _KEPT = {"after": lambda weights, real: weights}
             "The mask is spread along the wrong axis: mask[:, None] is (B, 1, S), one row of letters for every step.": {
                 "real": lambda mask: mask[:, :, None],
             },
+            "Padding's score is -1e9, and scores of any size may be lower; and a row that is all padding gets equal weights "
+            "that sum to 1. torch.finfo(scores.dtype).min, and times the mask.": {"leave_out": _finite(-1e9), **_KEPT},
             "Padding's score is a billion lower (-1e9), which is little among scores of any size: "
             "torch.finfo(scores.dtype).min is below all.": {
                 "leave_out": lambda scores, real: scores - 1e9 * ~real,
@@ -229,7 +231,7 @@ def masked_softmax(learner, rng):
         scores=floats("B", "T", "S", tensor=True),
         mask=floats("B", "S", draw=mask_of, tensor=True),
     )
-    for low in (-150.0, -1e5, -1e12):
+    for low in (-150.0, -1e5, -1e10):
         scores = torch.tensor(rng.normal(size=(3, 2, 5))) + low
         mask = torch.tensor(mask_of(rng, (3, 5))) > 0
         likely = "Is padding's score a number below which others may lie? torch.finfo(scores.dtype).min is the lowest."
@@ -297,6 +299,17 @@ def no_pairs(queries, keys, W_q, W_k, v):
     return (queries @ W_q + keys @ W_k).tanh() @ v
 
 
+def no_pairs_and_an_axis(queries, keys, W_q, W_k, v):
+    """These are no pairs, and an axis at the end makes none: before the sum query and key each need an axis of 1 in the
+    other's place, (B, T, 1, A) and (B, 1, S, A)."""
+    return no_pairs(queries, keys, W_q, W_k, v)[:, None]
+
+
+def one_matrix(queries, keys, W_q, W_k, v):
+    """The keys are multiplied by W_q; they have a matrix of their own, W_k."""
+    return ((queries @ W_q)[:, :, None] + (keys @ W_q)[:, None]).tanh() @ v
+
+
 @exercise(
     hints=[
         "queries @ W_q is (B, T, A), keys @ W_k is (B, S, A). Every pair is wanted: (B, T, S, A).",
@@ -306,6 +319,8 @@ def no_pairs(queries, keys, W_q, W_k, v):
     mistakes=_additive_scores.mistakes(
         bent_before_adding,
         no_pairs,
+        no_pairs_and_an_axis,
+        one_matrix,
         pair={
             "Queries and keys are multiplied; additive scores add them.": lambda q, k: q[:, :, None] * k[:, None],
             "The keys are subtracted; they are added.": lambda q, k: q[:, :, None] - k[:, None],
@@ -369,11 +384,11 @@ def additive_scores(learner, rng):
         return torch.tensor(numbers, dtype=torch.float64)[None, :, None]
 
     one = torch.ones(1, 1, dtype=torch.float64)
-    twice, v = torch.ones(1, 2, dtype=torch.float64), torch.tensor([2.0, 1.0], dtype=torch.float64)
-    given = learner(column(0.5, 0.0, -1.0), column(-0.5, 0.5, -2.5), twice, twice, v)
+    twice, away, v = (torch.tensor(x).double() for x in ([[1.0, 1.0]], [[1.0, -1.0]], [2.0, 1.0]))
+    given = learner(column(0.5, 0.0, -1.0), column(-0.5, 0.5, -2.5), twice, away, v)
     tensor(given, "three queries, three keys and two hidden units")
-    wanted = [[[3 * math.tanh(q + k) for k in (-0.5, 0.5, -2.5)] for q in (0.5, 0.0, -1.0)]]
-    why, source = "three queries, three keys and two hidden units, W of ones, v = (2, 1)", "by hand: 3 tanh(q + k)"
+    wanted = [[[2 * math.tanh(q + k) + math.tanh(q - k) for k in (-0.5, 0.5, -2.5)] for q in (0.5, 0.0, -1.0)]]
+    why, source = "three queries, three keys and two hidden units", "by hand: 2 tanh(q + k) + tanh(q - k)"
     expect.close(given, wanted, why=why, source=source)
     given = learner(column(0.5), column(-0.5, 0.5, -2.5), one, one, 2 * one[0])
     why, source = "the example above, and a third key of -2.5", "by hand: 2 tanh 0, 2 tanh 1, -2 tanh 2"
@@ -695,7 +710,7 @@ def attend_step(learner, rng):
             """Any T, and any rows of the batch; but queries are (B, T, D), and keys (B, S, E) of the same rows."""
             shapes = [tuple(getattr(x, "shape", ())) for x in (queries, the_keys)]
             fit = [len(shape) for shape in shapes] == [3, 3] and [shape[2] for shape in shapes] == [D, E]
-            if not fit or len({1, *(shape[0] for shape in shapes)}) > 2:
+            if not fit or shapes[0][0] != shapes[1][0]:
                 asked = f"score gets queries (B, 1, D) and keys (B, S, E): {why}"
                 expect.shape(queries, (len(keys), 1, D), asked, likely=_shape_asked(shapes, embedded.shape[1], D, E))
                 expect.shape(the_keys, tuple(keys.shape), asked, likely="The keys go in as they are.")
@@ -728,7 +743,7 @@ def attend_step(learner, rng):
             compare(cell.to(dtype), *made, mask, lambda q, k, W=W: q @ W.to(q.dtype) @ k.mT, said)
     _on_one_key(learner, draw)
     cell, W, mask = nn.GRUCell(4, 5).double(), draw(5, 2), torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]) > 0
-    for low in (0.0, -1e12):
+    for low in (0.0, -1e10):
         why = f"a row of padding only, scores near {low:g}"
         given = draw(3, 4), draw(3, 5), draw(3, 4, 2)
         compare(cell, *given, mask, lambda q, k, low=low: (3 * q @ W @ k.mT).round() + low, why)
@@ -772,6 +787,8 @@ def _shape_asked(shapes, C, D, E):
     last = [shape[-1] if shape else 0 for shape in shapes]
     if len(shapes[0]) == 3 and last == [E, D]:
         return "Query and keys are exchanged: score(queries, keys)."
+    if len(shapes[0]) == 3 and last[0] == D:
+        return "The new axis is for T, after the batch's: state[:, None] is (B, 1, D)."
     if last[0] == C != D:
         return "That is the embedding; the new state asks, state[:, None]."
     return "The new state (B, D) needs an axis for T = 1: state[:, None]."
@@ -1019,9 +1036,6 @@ def _attention_table(
             ),
             "The letters are in the middle of their columns; f'{letter:>4}' puts them to the right.": lambda word: (
                 " " * 5 + "".join(f"{letter:^4}" for letter in word)
-            ),
-            "A blank stands between the columns, too: ''.join.": lambda word: (
-                " " * 5 + " ".join(f"{letter:>4}" for letter in word)
             ),
             "The letters are in capitals; they stay as the word has them.": lambda word: (
                 " " * 5 + "".join(f"{letter:>4}" for letter in word.upper())

@@ -456,6 +456,10 @@ SLIPS = {
         "def f(x):\n    t = torch.tensor(x)[None].expand(2, 3, 5)\n    return torch.bmm(t, t.transpose(0, 2))",
         "as batches of matrices the first has 2 and the second 5",
     ),
+    "joined after a squeeze that took the batch away": (
+        "def f(x):\n    t = torch.tensor(x)[:1, None]\n    return torch.cat([t.squeeze(), t[:, 0]])",
+        "squeeze() takes away every axis of length 1",
+    ),
     "a wider input to a cell": (
         "def f(x):\n    return nn.GRUCell(4, 6)(torch.tensor(x).float())",
         "The cell was made for inputs of 4 numbers and gets 5",

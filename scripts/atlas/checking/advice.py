@@ -403,7 +403,7 @@ _SAYINGS = [
     (
         r"ensors must have same number of dimensions: got (\d+) and (\d+)"
         r"|arrays must have same number of dimensions, but the array at index \d+ has (\d+) .* index \d+ has (\d+) ",
-        lambda found, place: _joined(*filter(None, found.groups())),
+        lambda found, place: _joined(*filter(None, found.groups()), place),
     ),
     (
         r"linalg\.norm: If dim is not specified but ord is|Improper number of dimensions to norm",
@@ -550,8 +550,10 @@ def _read(target: ast.expr) -> str:
     return ast.dump(ast.Name(target.id, ast.Load())) if isinstance(target, ast.Name) else ""
 
 
-def _joined(one: str, other: str) -> str:
+def _joined(one: str, other: str, place: Place | None) -> str:
     fact = f"What is joined has as many axes each, and here {one} meet {other}"
+    if any(code.has("squeeze") for code in _codes(place)):
+        return f"{fact}: squeeze() takes away every axis of length 1, the batch's too where it is 1; [:, 0] takes one."
     return f"{fact}: .flatten() each first, or give the smaller one an axis ([None])?"
 
 

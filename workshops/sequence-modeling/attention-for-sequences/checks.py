@@ -1143,9 +1143,8 @@ def _of_line(n, mine, theirs):
     if n == 0 and mine.strip() == theirs.strip():
         return "5 columns stand before the letters, however long the phonemes are."
     if mine.split() == theirs.split():
-        return (
-            "5 columns before the letters, 4 for each." if n == 0 else "5 columns for the phoneme, 4 for each number."
-        )
+        what = "before the letters, 4 for each" if n == 0 else "for the phoneme, 4 for each number"
+        return f"5 columns {what}, and no blank between: ''.join."
     if n == 0:
         return "The letters of the word, one for each column of weights, and nothing else."
     if len(mine.split()) != len(theirs.split()):

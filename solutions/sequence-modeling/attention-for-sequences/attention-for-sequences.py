@@ -151,7 +151,8 @@ for padding in (0, 4, 8, 20):
 def additive_scores(queries, keys, W_q, W_k, v):
     """Score each key for each query by a network with one hidden layer.
 
-    queries: (B, T, D), keys: (B, S, E), W_q: (D, A), W_k: (E, A), v: (A,), all of one dtype.
+    queries: (B, T, D), keys: (B, S, E), W_q: (D, A), W_k: (E, A), v: (A,), all of one dtype; they
+    stay as they are.
     Returns (B, T, S): entry [b, t, s] is v · tanh(q W_q + k W_k) for query t and key s of row b.
     Gradients flow to all five.
     """
@@ -220,7 +221,7 @@ assert torch.allclose(alpha, theirs, atol=1e-5)
 def dot_scores(queries, keys, W):
     """Score each key for each query by a product.
 
-    queries: (B, T, D), keys: (B, S, E), W: (D, E), all of one dtype.
+    queries: (B, T, D), keys: (B, S, E), W: (D, E), all of one dtype; they stay as they are.
     Returns (B, T, S): entry [b, t, s] is q W k / sqrt(E) for query t and key s of row b.
     Gradients flow to all three.
     """

@@ -433,9 +433,9 @@ assert reached < 210 and history["validation"][1][-1] < 0.6
 
 # %%
 def pronounce(model, spelled, change=lambda scores: scores, mask_out=True, padding=0):
-    """Phonemes of each word, greedily, and for each the weights (T + 1, S), the end sign's too; T rows
-    where it never ended.
+    """Phonemes of each word, greedily, and the weights of each.
 
+    Weights are (T + 1, S), the end sign's too; T rows for a word that never ended.
     change: what is done to the scores (B, 1, S). mask_out: whether padding is masked.
     padding: so many more columns of it.
     """

@@ -329,6 +329,8 @@ def one_matrix(queries, keys, W_q, W_k, v):
             "The pairs are keys by queries: entry [b, t, s] is for query t and key s.": lambda q, k: (
                 q[:, None] + k[:, :, None]
             ),
+            "Both have their axis of 1 in the same place, so that there are no pairs: keys need theirs before S, "
+            "(B, 1, S, A).": lambda q, k: q[:, :, None] + k[:, :, None],
             "Every row of the batch is scored with the keys of row 0.": lambda q, k: q[:, :, None] + k[:1, None],
             "Not every query meets every key: both are repeated entry by entry. Broadcasting, (B, T, 1, A) and "
             "(B, 1, S, A), makes all pairs.": lambda q, k: (

@@ -28,9 +28,10 @@ LONGER = {
     "regularization-dropout-batchnorm": 185,
     "optimization-sgd-adam": 145,
     "modern-cnns-resnet-densenet": 150,
-    "rnn-lstm-gru": 145,
+    "rnn-lstm-gru": 165,
     "training-loops": 130,
     "sequence-to-sequence": 205,
+    "attention-for-sequences": 165,
     "pytorch-model-export-deployment": 120,
 }
 """These take longer, by what their notebooks train: seconds on a processor without AVX-512 (Zen 3, 2.45 GHz), two

@@ -448,6 +448,30 @@ SLIPS = {
         "def f(x):\n    w = np.ones((4, 5))\n    return np.dot(x, w)",
         "With `w.T` for `w` they would be: is a transpose missing?",
     ),
+    "a batch of products that do not fit": (
+        "def f(x):\n    t = torch.tensor(x)[None]\n    return t @ t",
+        "in a product the 5 columns of the first must be as many as the 3 rows of the second (.mT changes",
+    ),
+    "another batch": (
+        "def f(x):\n    t = torch.tensor(x)[None].expand(2, 3, 5)\n    return torch.bmm(t, t.transpose(0, 2))",
+        "as batches of matrices the first has 2 and the second 5",
+    ),
+    "joined after a squeeze that took the batch away": (
+        "def f(x):\n    t = torch.tensor(x)[:1, None]\n    return torch.cat([t.squeeze(), t[:, 0]])",
+        "squeeze() takes away every axis of length 1",
+    ),
+    "a wider input to a cell": (
+        "def f(x):\n    return nn.GRUCell(4, 6)(torch.tensor(x).float())",
+        "The cell was made for inputs of 4 numbers and gets 5",
+    ),
+    "too low for half precision": (
+        "def f(x):\n    return torch.tensor(x).half().masked_fill(torch.tensor(x) > 3, -1e9)",
+        "torch.finfo(x.dtype).min is the lowest",
+    ),
+    "an attribute of a lambda": (
+        "def f(x):\n    g = lambda y: y\n    return g.weight",
+        "a function, which has no .weight",
+    ),
     "either transpose would do": (
         "def f(x): return x @ x",
         "the 5 columns of the first must be as many as the 3 rows of the second. Print both .shape",

@@ -134,6 +134,18 @@ def _product(found: re.Match, place: Place | None) -> str:
     )
 
 
+def _batched(found: re.Match, place: Place | None) -> str:
+    """A product of batches of matrices, of which torch tells what the second should begin with."""
+    batch, columns, other, rows = map(int, found.groups())
+    if batch != other:
+        fact = f": as batches of matrices the first has {batch} and the second {other}"
+        return _of_shapes(f"{fact} (.mT changes the last two axes only)")
+    return _of_shapes(
+        f": in a product the {columns} columns of the first must be as many as the {rows} rows of the second"
+        " (.mT changes the last two axes)"
+    )
+
+
 def _of_product(place: Place | None) -> str:
     told = misfits.of_product(place)
     return f"Two shapes do not fit: {told}" if told.endswith("?") else _of_shapes(f": {told}") if told else ""
@@ -345,6 +357,18 @@ _SAYINGS = [
     ),
     (r"shapes \((\d+),(\d+)\) and \((\d+),\d+\) not aligned", _product),
     (
+        r"Expected size for first two dimensions of batch2 tensor to be: \[(\d+), (\d+)\] but got: \[(\d+), (\d+)\]",
+        _batched,
+    ),
+    (
+        r"input has inconsistent input_size: got (\d+) expected (\d+)",
+        "The cell was made for inputs of {1} numbers and gets {0}: is something joined to its input, or another given?",
+    ),
+    (
+        r"cannot be converted to type [\w:]+ without overflow",
+        "The number is too large or too low for this dtype: torch.finfo(x.dtype).min is the lowest that it holds.",
+    ),
+    (
         (
             r"cannot reshape array of size (\d+) into shape \(([\d,-]+)\)"
             r"|shape '\[([\d, -]+)\]' is invalid for input of size (\d+)"
@@ -379,7 +403,7 @@ _SAYINGS = [
     (
         r"ensors must have same number of dimensions: got (\d+) and (\d+)"
         r"|arrays must have same number of dimensions, but the array at index \d+ has (\d+) .* index \d+ has (\d+) ",
-        lambda found, place: _joined(*filter(None, found.groups())),
+        lambda found, place: _joined(*filter(None, found.groups()), place),
     ),
     (
         r"linalg\.norm: If dim is not specified but ord is|Improper number of dimensions to norm",
@@ -526,8 +550,10 @@ def _read(target: ast.expr) -> str:
     return ast.dump(ast.Name(target.id, ast.Load())) if isinstance(target, ast.Name) else ""
 
 
-def _joined(one: str, other: str) -> str:
+def _joined(one: str, other: str, place: Place | None) -> str:
     fact = f"What is joined has as many axes each, and here {one} meet {other}"
+    if any(code.has("squeeze") for code in _codes(place)):
+        return f"{fact}: squeeze() takes away every axis of length 1, the batch's too where it is 1; [:, 0] takes one."
     return f"{fact}: .flatten() each first, or give the smaller one an axis ([None])?"
 
 

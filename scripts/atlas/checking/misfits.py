@@ -10,7 +10,7 @@ from atlas.checking.values import is_array
 
 _MADE_TO_SIZE = {"eye", "identity", "one_hot", "zeros", "ones", "full", "empty", "arange"}
 _REDUCED = {"sum", "mean", "std", "var", "max", "min", "amax", "amin", "prod", "norm", "logsumexp", "median"}
-_PRODUCTS = {"matmul", "mm", "dot"}
+_PRODUCTS = {"matmul", "mm", "bmm", "dot"}
 
 
 def of_broadcast(text: str, place: Place | None) -> str:

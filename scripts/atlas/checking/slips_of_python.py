@@ -360,6 +360,8 @@ def _attribute(error: AttributeError, text: str, place: Place | None, given: Any
         return ""
     if isinstance(owner, types.ModuleType):
         return _of_module(name, owner)
+    if getattr(owner, "__name__", "") == "<lambda>":
+        return f"That is a function, which has no .{name}: what it does, it does by being called."
     if isinstance(owner, types.FunctionType | types.MethodType | types.BuiltinFunctionType):
         return f"`{owner.__name__}` is a function here: are the parentheses missing after its name?"
     if isinstance(owner, type):

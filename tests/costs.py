@@ -30,7 +30,7 @@ LONGER = {
     "modern-cnns-resnet-densenet": 150,
     "rnn-lstm-gru": 165,
     "training-loops": 130,
-    "sequence-to-sequence": 205,
+    "sequence-to-sequence": 180,
     "attention-for-sequences": 165,
     "pytorch-model-export-deployment": 120,
 }

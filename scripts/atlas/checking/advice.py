@@ -147,8 +147,8 @@ def _batched(found: re.Match, place: Place | None) -> str:
 
 
 def _of_product(place: Place | None) -> str:
-    told = misfits.of_product(place)
-    return f"Two shapes do not fit: {told}" if told.endswith("?") else _of_shapes(f": {told}") if told else ""
+    fact, question = misfits.of_product(place)
+    return f"Two shapes do not fit: {fact}. {question}" if question else _of_shapes(f": {fact}") if fact else ""
 
 
 _CLASSES = "Class labels are whole numbers, torch.int64, one for each row: labels.long()?"
@@ -417,7 +417,7 @@ _SAYINGS = [
         lambda found, place: _of_product(place) or _of_shapes(""),
     ),
     (
-        r"could not be broadcast|could not broadcast|mismatch in its core dimension|not aligned|shape mismatch"
+        r"could not be broadcast|could not broadcast|not aligned|shape mismatch"
         r"|must match|does not broadcast with|equal size, but got|must have (the same shape|same number of dim)"
         r"|must be the same as input size|different to the input size|to match target batch_size|same first dimension"
         r"|same number of dimensions as input|must be equal to input_size|Dimensions must be equal"

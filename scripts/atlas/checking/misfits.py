@@ -19,26 +19,26 @@ def of_broadcast(text: str, place: Place | None) -> str:
     return (_of_a_size_built_in(text, place, sides) or _of_a_lost_axis(text, place, sides)) if sides else ""
 
 
-def of_product(place: Place | None) -> str:
-    """A product of two matrices that one transpose more or less would make fit: how they differ, and that transpose."""
+def of_product(place: Place | None) -> tuple[str, str]:
+    """How the two matrices of a product differ, and the question for the one transpose that would make them fit."""
     sides = _sides(place)
     shapes = [_shape(place.value(side)) for side in sides]
     if len(sides) != 2 or not all(shape and len(shape) == 2 for shape in shapes):
-        return ""
+        return "", ""
     (_, columns), (rows, _) = shapes
     if columns == rows:
-        return ""
+        return "", ""
     fitting = [
         side for side, other in zip(sides, (shapes[0][0] == rows, shapes[1][1] == columns), strict=True) if other
     ]
     fact = f"in a product the {columns} columns of the first must be as many as the {rows} rows of the second"
     if len(fitting) != 1:
-        return fact
+        return fact, ""
     (side,) = fitting
     without = isinstance(side, ast.Attribute) and side.attr == "T"
     instead = ast.unparse(side.value if without else ast.Attribute(side, "T"))
     asked = "is that transpose one too many" if without else "is a transpose missing"
-    return f"{fact}. With `{instead}` for `{ast.unparse(side)}` they would be: {asked}?"
+    return fact, f"With `{instead}` for `{ast.unparse(side)}` they would be: {asked}?"
 
 
 def past_the_shape(place: Place | None) -> str:

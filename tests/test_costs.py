@@ -71,14 +71,21 @@ def test_a_workshop_that_computes_more_than_its_share_makes_the_run_fail(run, ho
     assert code == 1 and "perceptron-and-mlp is over 0.01 s, and the run failed" in written
 
 
-@pytest.mark.parametrize("load", [0.1, 9.5])
-def test_what_a_busy_machine_may_have_added_is_told_and_does_not_fail(load, monkeypatch):
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
-    account = costs.Account()
-    account._seconds["cnn-basics"]["proofs"] = 1.3 * runs.WORKSHOP_SECONDS
-    account._seconds[costs.KIT][""] = 9 * runs.WORKSHOP_SECONDS
-    assert account.over(1) == ["cnn-basics"]
-    assert account.too_much() == (["cnn-basics"] if load < 1 else [])
+def test_what_a_slow_machine_adds_is_told_and_does_not_fail_but_what_one_workshop_adds_does():
+    def account(**times) -> costs.Account:
+        made = costs.Account()
+        for name, ratio in times.items():
+            made._seconds[name]["proofs"] = ratio * runs.WORKSHOP_SECONDS
+        made._seconds[costs.KIT][""] = 9 * runs.WORKSHOP_SECONDS
+        return made
+
+    usual = {name: 1.0 for name in "abcd"}
+    assert account(**usual, e=1.4).over() == ["e"] and account(**usual, e=1.4).too_much() == []
+    assert account(**usual, e=1.6).too_much() == ["e"] and account(e=1.6).too_much() == ["e"]
+    slow = {name: 2.0 for name in "abcd"}
+    assert account(**slow, e=2.8).too_much() == [] and account(**slow, e=3.2).too_much() == ["e"]
+    fast = {name: 0.5 for name in "abcd"}
+    assert account(**fast, e=1.4).too_much() == []  # a fast machine takes nobody's allowance
 
 
 @pytest.mark.parametrize(("good", "load", "told"), [(False, 9.5, True), (False, 0.1, False), (True, 9.5, False)])

@@ -177,8 +177,10 @@ def _nbmake(notebook: Path, strict: bool) -> tuple[_Ended, list]:
     import nbformat
 
     options = ["--nbmake", "--overwrite", f"--nbmake-timeout={PATIENCE * CELL_SECONDS}", "-p", "no:cacheprovider"]
-    command = ["-m", "pytest", "-p", "atlas.authoring.telling", "-q", "-s", *options, notebook.name]
+    plugins = ["-p", "nbmake.pytest_plugin", "-p", "atlas.authoring.telling"]
+    command = ["-m", "pytest", *plugins, "-q", "-s", *options, notebook.name]
     env = {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1", "IPYTHONDIR": str(notebook.parent / ".ipython")}
+    env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # the others take 2 s to load
     ended = _python(command, notebook.parent, PATIENCE * SECONDS, env | ({"ATLAS_STRICT": "1"} if strict else {}))
     return ended, nbformat.read(notebook, as_version=4).cells
 

@@ -99,6 +99,19 @@ class Learner:
                 )
         return result
 
+    def times(self, n: int, *args, **kwargs) -> list:
+        """What n calls with the same arguments give, under one watch: for draws that are counted."""
+        inputs = self._by_name(args, kwargs)
+        call = Call({name: kept(value) for name, value in inputs.items()})
+        self._run.calls.append(call)
+        self._run.used = None
+
+        def each(*args, **kwargs):
+            return [self._given(*args, **kwargs) for _ in range(n)]
+
+        call.result = results = self._called(each, call, inputs, args, kwargs)
+        return results
+
     def __getattr__(self, name: str):
         return getattr(self._given, name)
 

@@ -1446,8 +1446,7 @@ def sample(learner, rng):
     import torch
 
     def draws(logits, temperature, times, seed):
-        generator = torch.Generator().manual_seed(seed)
-        return [learner(logits, temperature, generator) for _ in range(times)]
+        return learner.times(times, logits, temperature, torch.Generator().manual_seed(seed))
 
     logits = torch.tensor([0.3, -1.1, 1.4, 0.0, 2.0], dtype=torch.float64)
     one = draws(logits, 1.0, 1, 0)[0]

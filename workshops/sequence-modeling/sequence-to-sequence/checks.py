@@ -254,7 +254,7 @@ _STEP = "min(d[i-1][j] + 1, d[i][j-1] + 1, d[i-1][j-1] + (x != y))"
             ),
         },
     ),
-    seconds=20,
+    seconds=5,
 )
 def edit_distance(learner, rng):
     def authority(a, b):

@@ -404,7 +404,10 @@ class HeadByHead(_Given):
 class ByEinsum(_Given):
     def forward(self, x, memory=None, mask=None):
         memory = x if memory is None else memory
-        q, k, v = (f(y).unflatten(-1, (self.H, -1)) for f, y in zip((self.query, self.key, self.value), (x, memory, memory), strict=True))
+        q, k, v = (
+            f(y).unflatten(-1, (self.H, -1))
+            for f, y in zip((self.query, self.key, self.value), (x, memory, memory), strict=True)
+        )
         scores = torch.einsum("bthd,bshd->bhts", q, k) / q.shape[-1] ** 0.5
         if mask is not None and mask.dim() > 2:
             mask = mask.unsqueeze(1)

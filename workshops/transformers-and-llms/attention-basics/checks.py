@@ -80,7 +80,9 @@ def _unless(change):
         compare={
             "transpose with axes 1, 2 or 3 counts on a number of axes, and there may be two or more: .mT, or "
             "transpose(-2, -1).": lambda q, k: q @ k.transpose(2, 3),
-            "k.T turns all axes round, and there may be more than two: .mT exchanges the last two.": lambda q, k: q @ k.T,
+            "k.T turns all axes round, and there may be more than two: .mT exchanges the last two.": lambda q, k: (
+                q @ k.T
+            ),
         },
         scale={
             "The root is missing: scores are divided by the root of D.": lambda s, q, k, v: s,
@@ -113,9 +115,7 @@ def _unless(change):
                 lambda s, m: s.softmax(-1) * m
             ),
             "The mask comes after the softmax, and what is left is divided by its sum: NaN where nothing is left. "
-            "masked_softmax takes it before.": _unless(
-                lambda s, m: (w := s.softmax(-1) * m) / w.sum(-1, keepdim=True)
-            ),
+            "masked_softmax takes it before.": _unless(lambda s, m: (w := s.softmax(-1) * m) / w.sum(-1, keepdim=True)),
             "Scores times mask are 0 where nobody may look, and exp(0) = 1 is a share: masked_softmax takes the mask.": (
                 _unless(lambda s, m: (s * m).softmax(-1))
             ),
@@ -148,9 +148,9 @@ def _unless(change):
             "The output is divided by the root of D once more; only the scores are.": lambda w, v, k, q: (
                 w @ v / q.shape[-1] ** 0.5
             ),
-            "The output is the mean of the values, whatever the weights.": lambda w, v, k, q: (
-                v.mean(-2, keepdim=True).expand(*w.shape[:-1], -1)
-            ),
+            "The output is the mean of the values, whatever the weights.": lambda w, v, k, q: v.mean(
+                -2, keepdim=True
+            ).expand(*w.shape[:-1], -1),
             "The output is the value of the key with the largest weight; it is the weighted mean of all.": (
                 lambda w, v, k, q: F.one_hot(w.argmax(-1), w.shape[-1]).to(v.dtype) @ v
             ),
@@ -236,9 +236,9 @@ def _causal_mask(T, S, *, cut=lambda T, S: _ones(T, S).tril(S - T), end=lambda m
     ],
     mistakes=_causal_mask.mistakes(
         cut={
-            "The queries are taken to be the first T places; they are the last: tril(S - T).": lambda T, S: (
-                _ones(T, S).tril()
-            ),
+            "The queries are taken to be the first T places; they are the last: tril(S - T).": lambda T, S: _ones(
+                T, S
+            ).tril(),
             "The diagonal is moved the wrong way: S - T, not T - S.": lambda T, S: _ones(T, S).tril(T - S),
             "A query may look at its own place, too: here it may not, S - T - 1 is one too few.": lambda T, S: _ones(
                 T, S
@@ -278,9 +278,7 @@ def causal_mask(learner, rng):
         expect.equal(given, wanted, why=why, source="place by place")
         likely = "dtype=torch.bool: True where a query may look."
         expect.dtype(given, torch.ones(1, dtype=torch.bool), f"bool: {why}", likely=likely)
-        expect.true(
-            not given.requires_grad and given.device.type == "cpu", f"a plain tensor on the CPU: {why}"
-        )
+        expect.true(not given.requires_grad and given.device.type == "cpu", f"a plain tensor on the CPU: {why}")
 
 
 # ------------------------------------------------------------------------------------------------ previous_token_head
@@ -322,7 +320,9 @@ def _previous(
             "These are the weights themselves; W holds scores, which softmax makes weights of.": lambda W: (
                 W / math.sqrt(len(W))
             ).softmax(1),
-            "It returns the places, (T,), not a matrix: one entry in each row of torch.zeros(T, T).": lambda W: W.argmax(1),
+            "It returns the places, (T,), not a matrix: one entry in each row of torch.zeros(T, T).": lambda W: (
+                W.argmax(1)
+            ),
         },
     ),
 )
@@ -342,7 +342,9 @@ def previous_token_head(learner, rng):
             f"expected more than 0.99 on place {wanted[row]}   (attention of the unit matrix)",
         ]
         if not bool(on_it.min() > 0.99):
-            raise Complaint(f"each row looks one place back: {why}", shown, _where_it_looks(W, weights, most, wanted), W)
+            raise Complaint(
+                f"each row looks one place back: {why}", shown, _where_it_looks(W, weights, most, wanted), W
+            )
 
 
 def _where_it_looks(W, weights, most, wanted):
@@ -353,7 +355,9 @@ def _where_it_looks(W, weights, most, wanted):
         if not uneven[0] and all(uneven[1:]):
             return "Row 0 is empty, so it looks at all places alike; it looks at itself: W[0, 0] too."
         if bool(W.softmax(1)[i, wanted].min() > 0.99) and W.max() < 2 * math.log(99 * T):
-            return "The root of T is forgotten: attention divides W by it, so the entry is √T · ln(99 (T - 1)), or more."
+            return (
+                "The root of T is forgotten: attention divides W by it, so the entry is √T · ln(99 (T - 1)), or more."
+            )
         return (
             f"The right places, and too little on them for T = {T}: the entry over √T has to be above ln(99 (T - 1)). A number "
             "that is enough for few places is not for many."
@@ -417,9 +421,9 @@ def _split(x, H, *, cut=lambda x, H: x.unflatten(2, (H, -1)).transpose(1, 2), en
             "A list or tuple of heads comes back; torch.stack(..., 1) makes one tensor of it.": lambda x, H: (
                 x.tensor_split(H, 2)
             ),
-            "The heads are in the wrong order, the last first.": lambda x, H: x.unflatten(2, (H, -1))
-            .transpose(1, 2)
-            .flip(1),
+            "The heads are in the wrong order, the last first.": lambda x, H: (
+                x.unflatten(2, (H, -1)).transpose(1, 2).flip(1)
+            ),
             "Each head has all D columns; D/H of them, its own.": lambda x, H: x[:, None].expand(-1, H, -1, -1),
         },
         end={"The result is cut from the graph: nothing before it would learn.": lambda heads: heads.detach()},
@@ -435,7 +439,15 @@ def split_heads(learner, rng):
     tensor(given, "the example above")
     wanted = [[[[1, 2], [5, 6]], [[3, 4], [7, 8]]]]
     expect.equal(given, wanted, why="the example above", source="by hand")
-    for B, T, D, H in ((2, 5, 12, 3), (3, 4, 6, 2), (3, 3, 9, 3), (1, 7, 8, 4), (2, 1, 4, 4), (4, 6, 5, 1), (2, 4, 4, 2)):
+    for B, T, D, H in (
+        (2, 5, 12, 3),
+        (3, 4, 6, 2),
+        (3, 3, 9, 3),
+        (1, 7, 8, 4),
+        (2, 1, 4, 4),
+        (4, 6, 5, 1),
+        (2, 4, 4, 2),
+    ):
         x = torch.arange(1.0, B * T * D + 1).reshape(B, T, D) * float(rng.uniform(0.5, 2))
         for words, each in (("", x), (", in double precision", x.double()), (", a view", x.mT.contiguous().mT)):
             why = f"B = {B}, T = {T}, D = {D}, H = {H}{words}"
@@ -680,8 +692,10 @@ def MultiHeadAttention(learner, rng):
     def run(forward):
         def with_weights(x, memory, *values):
             named = dict(zip(kept, values, strict=True))
-            return torch.func.functional_call(layer, named, (x, memory, mask)) if forward is layer else forward(
-                x, memory, mask, named
+            return (
+                torch.func.functional_call(layer, named, (x, memory, mask))
+                if forward is layer
+                else forward(x, memory, mask, named)
             )
 
         return with_weights
@@ -697,7 +711,9 @@ def MultiHeadAttention(learner, rng):
     output, weights = single(x.float(), mask=empty)
     likely = "A query that may look at nothing: attention gives it weights of 0. Is the softmax another one here?"
     expect.finite(weights, "a query that may look at nothing, weights", likely=likely)
-    expect.close(weights[:, :, 0].detach(), np.zeros((3, 3, 4)), why="its weights are 0", source="attention", likely=likely)
+    expect.close(
+        weights[:, :, 0].detach(), np.zeros((3, 3, 4)), why="its weights are 0", source="attention", likely=likely
+    )
 
 
 def _theirs(layer, D, H):
@@ -731,7 +747,9 @@ def _of_mask(mask):
             return "The weights are what attention gives, (B, H, T, S)."
         if mask is not None and (np.abs(yours[expected == 0]) > 1e-9).any():
             return "Weight where nobody may look: does the mask reach attention, with an axis for the heads where it has three?"
-        return "Queries from x, keys from memory, each by its layer, split_heads, attention: which of these is other here?"
+        return (
+            "Queries from x, keys from memory, each by its layer, split_heads, attention: which of these is other here?"
+        )
 
     return likely
 
@@ -844,7 +862,12 @@ def induction_score(learner, rng):
     expect.close(given, [0.6], why=why, source="by hand")
     for B, H, T, period in ((2, 3, 11, 4), (3, 2, 9, 5), (1, 4, 8, 7), (4, 1, 6, 2), (3, 3, 7, 1), (2, 5, 13, 3)):
         weights = torch.tensor(rng.random((B, H, T, T)))
-        for each in (weights, weights.float(), weights.mT.contiguous().mT, weights.tril() / weights.tril().sum(-1, True)):
+        for each in (
+            weights,
+            weights.float(),
+            weights.mT.contiguous().mT,
+            weights.tril() / weights.tril().sum(-1, True),
+        ):
             why = f"B = {B}, H = {H}, T = {T}, period {period}"
             expect.close(learner(each, period), authority(each, period), why=why, source="place by place", dtype=each)
     expect.close(learner(weights, period=4), authority(weights, 4), why="period by its name", source="place by place")
@@ -886,7 +909,9 @@ def _of_log(n, weights):
             "The sign is missing: -sum of w ln w is positive.": lambda w: -torch.special.entr(w).sum(-1),
             "The mean over the keys is taken; the sum.": lambda w: torch.special.entr(w).mean(-1),
             "The sum is over the queries; each row, so the last axis.": lambda w: (
-                torch.special.entr(w).sum(-2) if w.shape[-1] == w.shape[-2] else torch.special.entr(w).sum((-2, -1))[..., None]
+                torch.special.entr(w).sum(-2)
+                if w.shape[-1] == w.shape[-2]
+                else torch.special.entr(w).sum((-2, -1))[..., None]
             ),
             "ln of a weight plus a number that is not small (0.001 or more) is another entropy: torch.special.entr needs "
             "none.": lambda w: -(w * (w + 1e-3).log()).sum(-1),
@@ -903,7 +928,9 @@ def _of_log(n, weights):
             "n counts the keys with a weight above 0; those that may be looked at count, and a weight of one may be 0.": (
                 lambda w, mask: (w > 0).sum(-1)
             ),
-            "The mask is turned around: True is where a query may look.": lambda w, mask: (~mask).expand(w.shape).sum(-1),
+            "The mask is turned around: True is where a query may look.": lambda w, mask: (
+                (~mask).expand(w.shape).sum(-1)
+            ),
             "n is that of all queries together; each row has its own.": lambda w, mask: (
                 mask.expand(w.shape).sum((-2, -1))[..., None].expand(w.shape[:-1])
             ),
@@ -925,8 +952,8 @@ def _of_log(n, weights):
             "Where only one key may be looked at the result is 0, not 1.": lambda nats, n: torch.where(
                 n > 1, nats / _of_log(n, nats), 1.0
             ),
-            "It is 1 minus that: 0 for one key, 1 for all alike.": lambda nats, n: 1 - torch.where(
-                n > 1, nats / _of_log(n, nats), 0.0
+            "It is 1 minus that: 0 for one key, 1 for all alike.": lambda nats, n: (
+                1 - torch.where(n > 1, nats / _of_log(n, nats), 0.0)
             ),
             "exp of the entropy is a number of keys; the entropy divided by ln n is wanted.": lambda nats, n: (
                 nats.exp() / n.clamp(min=1)
@@ -984,4 +1011,6 @@ def attention_entropy(learner, rng):
     compare(rows(whole, (2, 4, 6), 1.0), whole, "a mask (T, 1), for all keys alike", likely)
     leaf = rows(causal, (2, 5, 5), 1.0).requires_grad_()
     gradients_reach = learner(leaf, causal)
-    expect.true(gradients_reach.requires_grad, "gradients can flow", likely="Nothing is detached, and nothing left in NumPy.")
+    expect.true(
+        gradients_reach.requires_grad, "gradients can flow", likely="Nothing is detached, and nothing left in NumPy."
+    )

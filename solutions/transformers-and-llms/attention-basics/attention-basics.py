@@ -562,7 +562,7 @@ for name, (layers, periods, steps) in runs.items():
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(SEED)
     losses[name], shares[name] = [], []
-    for step in range(1, steps + 1):
+    for _ in range(steps):
         x, period = copies(64, periods, generator)
         x, period = x.to(device), period.to(device)
         known = torch.arange(LENGTH - 1, device=device) >= period[:, None]  # what follows was seen
@@ -593,9 +593,11 @@ assert late["1 layer, 10 to 20"] < 0.35
 
 # %%
 exam = [5, 8, 10, 12, 14, 16, 18, 19, 20, 21, 22, 25, 30]
-results = {name: (np.array(exam), np.array([right(model, p, device) for p in exam])) for name, model in copiers.items()}
-for name, (_, found) in results.items():
-    print(f"{name:20}", " ".join(f"{p}: {share:.2f}" for p, share in zip(exam, found, strict=True)))
+results = {}
+for name, model in copiers.items():
+    passed = [right(model, period, device) for period in exam]
+    results[name] = np.array(exam), np.array(passed)
+    print(f"{name:20}", " ".join(f"{p}: {s:.2f}" for p, s in zip(exam, passed, strict=True)))
 _ = plot.curves(
     results,
     xlabel="period in the examination",

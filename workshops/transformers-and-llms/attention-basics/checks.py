@@ -111,6 +111,9 @@ def _unless(change):
             "The softmax is over the queries; it is over the keys, the last axis.": lambda s, mask: (
                 s.softmax(-2) if mask is None else s.masked_fill(~mask, _lowest(s)).softmax(-2) * mask
             ),
+            "Without a mask everybody may be looked at; here nobody may look ahead.": lambda s, mask: _masked(
+                s, _ones(*s.shape[-2:]).tril() if mask is None else mask
+            ),
             "The mask comes after the softmax: what is left does not sum to 1. masked_softmax takes it before.": _unless(
                 lambda s, m: s.softmax(-1) * m
             ),
@@ -176,11 +179,6 @@ def attention(learner, rng):
             source = "scaled_dot_product_attention"
             expect.close(mine, theirs, why=f"{name}: {why}", source=source, dtype=q, likely=likely)
 
-    by_hand = [torch.tensor(x, dtype=torch.float64) for x in ([[2, 0]], [[1, 1], [0, 1]], [[10], [20]])]
-    output, weights = expect.parts(learner(*by_hand), names, "two results: the example above")
-    tensor(output, "output: the example above")
-    expect.close(weights, [[0.804, 0.196]], why="weights of the example above", source="by hand", atol=5e-4)
-    expect.close(output, [[11.96]], why="output of the example above", source="by hand", atol=5e-3)
     for B, H, T, S, D, E in ((2, 3, 4, 7, 8, 5), (1, 2, 5, 3, 6, 4), (3, 3, 3, 3, 2, 3), (2, 1, 1, 4, 7, 2)):
         q, k, v = _draw(rng, B, H, T, D), _draw(rng, B, H, S, D), _draw(rng, B, H, S, E)
         compare(f"B = {B}, H = {H}, T = {T}, S = {S}, D = {D}, E = {E}", q, k, v)
@@ -188,6 +186,11 @@ def attention(learner, rng):
             mask = torch.tensor(rng.random(shape) < 0.6)
             mask[..., -1] |= ~mask.any(-1)
             compare(f"the same with a mask {shape}", q, k, v, mask)
+    by_hand = [torch.tensor(x, dtype=torch.float64) for x in ([[2, 0]], [[1, 1], [0, 1]], [[10], [20]])]
+    output, weights = expect.parts(learner(*by_hand), names, "two results: the example above")
+    tensor(output, "output: the example above")
+    expect.close(weights, [[0.804, 0.196]], why="weights of the example above", source="by hand", atol=5e-4)
+    expect.close(output, [[11.96]], why="output of the example above", source="by hand", atol=5e-3)
     agree(
         lambda q, k, v: expect.parts(learner(q, k, v), names, "two results"),
         _by_torch,
@@ -350,6 +353,13 @@ def previous_token_head(learner, rng):
 def _where_it_looks(W, weights, most, wanted):
     """What the rows look at, most telling first."""
     T, i = len(W), torch.arange(len(W))
+    if T > 1 and bool((W.T.softmax(1)[i, wanted] > 0.99).all()):
+        return "W is transposed: row i is the query at i, column i - 1 the key of the place before."
+    several = [n for n in range(T) if int((W[n] == W[n].max()).sum()) not in (1, T)]
+    if several:
+        return (
+            f"In row {several[0]} several places have the same score, so they share: one entry a row, the one before."
+        )
     if torch.equal(most, wanted):
         uneven = [bool(row.max() - row.min() > 1e-6) for row in weights]
         if not uneven[0] and all(uneven[1:]):
@@ -361,6 +371,11 @@ def _where_it_looks(W, weights, most, wanted):
         return (
             f"The right places, and too little on them for T = {T}: the entry over √T has to be above ln(99 (T - 1)). A number "
             "that is enough for few places is not for many."
+        )
+    even = [n for n in range(T) if bool(weights[n].max() - weights[n].min() < 1e-6)]
+    if even and T > 1:
+        return (
+            f"Row {even[0]} is the same everywhere, so it looks at all places alike: it needs its one large entry, too."
         )
     if bool((W[i, wanted] < 0).all()) and bool((W.min(1).values == W[i, wanted]).all()):
         return "The sign is turned: the place before has the lowest score of its row."
@@ -424,6 +439,12 @@ def _split(x, H, *, cut=lambda x, H: x.unflatten(2, (H, -1)).transpose(1, 2), en
             "The heads are in the wrong order, the last first.": lambda x, H: (
                 x.unflatten(2, (H, -1)).transpose(1, 2).flip(1)
             ),
+            "All heads have the first one's columns; head h has h·D/H to (h+1)·D/H.": lambda x, H: x[
+                :, None, :, : x.shape[2] // H
+            ].expand(-1, H, -1, -1),
+            "The numbers are divided by the root of H; they stay as they are.": lambda x, H: (
+                x.unflatten(2, (H, -1)).transpose(1, 2) / H**0.5
+            ),
             "Each head has all D columns; D/H of them, its own.": lambda x, H: x[:, None].expand(-1, H, -1, -1),
         },
         end={"The result is cut from the graph: nothing before it would learn.": lambda heads: heads.detach()},
@@ -434,11 +455,6 @@ def split_heads(learner, rng):
         width = x.shape[2] // H
         return torch.stack([x[:, :, h * width : (h + 1) * width] for h in range(H)], 1)
 
-    by_hand = torch.tensor([[[1.0, 2, 3, 4], [5, 6, 7, 8]]])
-    given = learner(by_hand, 2)
-    tensor(given, "the example above")
-    wanted = [[[[1, 2], [5, 6]], [[3, 4], [7, 8]]]]
-    expect.equal(given, wanted, why="the example above", source="by hand")
     for B, T, D, H in (
         (2, 5, 12, 3),
         (3, 4, 6, 2),
@@ -451,7 +467,14 @@ def split_heads(learner, rng):
         x = torch.arange(1.0, B * T * D + 1).reshape(B, T, D) * float(rng.uniform(0.5, 2))
         for words, each in (("", x), (", in double precision", x.double()), (", a view", x.mT.contiguous().mT)):
             why = f"B = {B}, T = {T}, D = {D}, H = {H}{words}"
-            expect.close(learner(each, H), authority(each, H), why=why, source="its columns, head by head", dtype=each)
+            given = learner(each, H)
+            tensor(given, why)
+            expect.close(given, authority(each, H), why=why, source="its columns, head by head", dtype=each)
+    by_hand = torch.tensor([[[1.0, 2, 3, 4], [5, 6, 7, 8]]])
+    given = learner(by_hand, 2)
+    tensor(given, "the example above")
+    wanted = [[[[1, 2], [5, 6]], [[3, 4], [7, 8]]]]
+    expect.equal(given, wanted, why="the example above", source="by hand")
     x = _draw(rng, 2, 5, 6)
     gradients(lambda x: learner(x, 3), lambda x: authority(x, 3), rng, why="the heads", x=x)
 
@@ -583,6 +606,9 @@ def _given_or_x(memory, x):
                 self.key(k),
                 v,
             ),
+            "The biases of query, key and value are missing: call the layers, self.query(x), not their weights alone.": (
+                lambda self, x, k, v: (x @ self.query.weight.T, k @ self.key.weight.T, v @ self.value.weight.T)
+            ),
             "The layers query, key and value are not used: x and memory are split as they are.": (
                 lambda self, x, k, v: (x, k, v)
             ),
@@ -612,6 +638,14 @@ def _given_or_x(memory, x):
             ),
             "The mask comes after the softmax: the weights no longer sum to 1. attention takes it.": (
                 lambda self, q, k, mask: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) * (1 if mask is None else mask)
+            ),
+            "Without a mask everybody may be looked at; here nobody may look ahead.": lambda self, q, k, mask: _masked(
+                q @ k.mT / q.shape[-1] ** 0.5,
+                _ones(q.shape[2], k.shape[2]).tril(k.shape[2] - q.shape[2]) if mask is None else mask,
+            ),
+            "The mask is transposed: rows are queries, columns are keys.": lambda self, q, k, mask: _masked(
+                q @ k.mT / q.shape[-1] ** 0.5,
+                mask if mask is None or mask.shape[-1] != mask.shape[-2] else mask.mT,
             ),
             "All heads share one map, the mean of theirs; each has its own.": lambda self, q, k, mask: (
                 _masked(q @ k.mT / q.shape[-1] ** 0.5, mask).mean(1, keepdim=True).expand(-1, self.H, -1, -1)
@@ -755,6 +789,8 @@ def _of_mask(mask):
 
 
 def _of_output(yours, expected):
+    if yours.shape == expected.shape and ((yours == 0) & (expected != 0)).any():
+        return "Some entries are 0: there is no dropout and no ReLU in the layer, out is the last."
     return (
         "The weights are right and the output is not: values by their layer from memory, heads side by side again "
         "(transpose(1, 2), then join the last two axes), then out."
@@ -826,6 +862,12 @@ def _induction(
             "It is every row with every column; only the pairs (i, i - period + 1) are wanted.": lambda weights, i, j: (
                 weights[:, :, i][..., j].flatten(2)
             ),
+            "Each row is divided by its sum; the weights are taken as they are.": lambda weights, i, j: _at(
+                weights / weights.sum(-1, keepdim=True), i, j
+            ),
+            "It is divided by T, all places; by T - period, those that count.": lambda weights, i, j: (
+                _at(weights, i, j) * (len(i) / weights.shape[-1])
+            ),
             "The largest weight of each row is taken, wherever it is.": lambda weights, i, j: weights[:, :, i].amax(-1),
             "It counts where the largest weight is; the mean weight itself is wanted.": lambda weights, i, j: (
                 weights[:, :, i].argmax(-1) == j
@@ -838,6 +880,7 @@ def _induction(
                 lambda found: found.mean((1, 2))
             ),
             "Only the first sequence counts; the mean is over all.": lambda found: found[0].mean(1),
+            "The median over the places is taken; the mean.": lambda found: found.mean(0).median(-1).values,
             "It is the sum over places; the mean.": lambda found: found.mean(0).sum(1),
             "It is the sum over sequences; the mean.": lambda found: found.sum(0).mean(1),
             "It is the sum; the mean over sequences and places.": lambda found: found.sum((0, 2)),
@@ -854,12 +897,6 @@ def induction_score(learner, rng):
             total = total + weights[:, :, i, i - period + 1].sum(0)
         return total / (B * (T - period))
 
-    by_hand = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
-    by_hand[0, 0, 3, 1], by_hand[0, 0, 4, 2], by_hand[0, 0, 2, 0] = 0.8, 0.4, 1.0
-    given = learner(by_hand, 3)
-    tensor(given, "T = 5, period 3")
-    why = "T = 5, period 3, with 0.8 at (3, 1) and 0.4 at (4, 2)"
-    expect.close(given, [0.6], why=why, source="by hand")
     for B, H, T, period in ((2, 3, 11, 4), (3, 2, 9, 5), (1, 4, 8, 7), (4, 1, 6, 2), (3, 3, 7, 1), (2, 5, 13, 3)):
         weights = torch.tensor(rng.random((B, H, T, T)))
         for each in (
@@ -870,6 +907,12 @@ def induction_score(learner, rng):
         ):
             why = f"B = {B}, H = {H}, T = {T}, period {period}"
             expect.close(learner(each, period), authority(each, period), why=why, source="place by place", dtype=each)
+    by_hand = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    by_hand[0, 0, 3, 1], by_hand[0, 0, 4, 2], by_hand[0, 0, 2, 0] = 0.8, 0.4, 1.0
+    given = learner(by_hand, 3)
+    tensor(given, "T = 5, period 3")
+    why = "T = 5, period 3, with 0.8 at (3, 1) and 0.4 at (4, 2)"
+    expect.close(given, [0.6], why=why, source="by hand")
     expect.close(learner(weights, period=4), authority(weights, 4), why="period by its name", source="place by place")
     gradients(lambda w: learner(w, 4), lambda w: authority(w, 4), rng, why="the score", w=weights)
 

@@ -86,8 +86,9 @@ def test_the_project_asks_for_what_was_told():
     spec = importlib.util.spec_from_file_location("project_recall", Path(SOURCE).with_name("project_recall.py"))
     project = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(project)
-    x, value = project.draw(100, 5, generator())
-    for row, wanted in zip(x.tolist(), value.tolist(), strict=True):
-        keys, values = row[:-1:2], row[1::2]
+    x, answers = project.draw(100, 5, generator())
+    assert x.shape == (100, 15) and answers.shape == (100, 5)
+    for row, wanted in zip(x.tolist(), answers.tolist(), strict=True):
+        keys, values = row[:10:2], row[1:10:2]
         assert len(set(keys)) == 5 and max(keys) < 32 <= min(values)
-        assert values[keys.index(row[-1])] == wanted
+        assert [values[keys.index(asked)] for asked in row[10:]] == wanted

@@ -1,4 +1,4 @@
-"""The reference for the project: names and what belongs to them, told in pairs; then a name, and what was its own?
+"""The reference for the project: names and what belongs to them, told in pairs; then the names in another order: what is whose?
 
 python project_recall.py            the README's tables, about 170 s of computing; --quick: the same in miniature
 """
@@ -16,19 +16,19 @@ KEYS, VALUES = 32, "abcdefghijklmnopqrstuvwxyz012345"
 
 
 def draw(count, pairs, generator):
-    """Sequences (count, 2 · pairs + 1): key, value, key, value, ..., query; and the query's value (count,).
+    """Sequences (count, 3 · pairs): key, value, key, value, ..., and then the keys, shuffled; and their values (count, pairs).
 
     Keys are 0 to 31, each once; values are 32 to 63, and may come twice.
     """
     keys = torch.rand(count, KEYS, generator=generator).argsort(1)[:, :pairs]
     values = KEYS + torch.randint(len(VALUES), (count, pairs), generator=generator)
-    asked = torch.randint(pairs, (count, 1), generator=generator)
+    order = torch.rand(count, pairs, generator=generator).argsort(1)
     told = torch.stack([keys, values], 2).flatten(1)
-    return torch.cat([told, keys.gather(1, asked)], 1), values.gather(1, asked)[:, 0]
+    return torch.cat([told, keys.gather(1, order)], 1), values.gather(1, order)
 
 
 class Attention(nn.Module):
-    """Layers of causal attention with one head, and nothing else; logits of the last place, and each layer's weights."""
+    """Layers of causal attention with one head, and nothing else: logits (B, T, V), and each layer's weights."""
 
     def __init__(self, layers, width, length):
         super().__init__()
@@ -50,11 +50,11 @@ class Attention(nn.Module):
                 found = layer.out_proj(instead @ values)
             h = h + found
             maps.append(weights)
-        return self.out(h[:, -1]), maps
+        return self.out(h), maps
 
 
 class Recurrent(nn.Module):
-    """A GRU that reads all, and answers from its last state."""
+    """A GRU that reads all, and answers from its states."""
 
     def __init__(self, width):
         super().__init__()
@@ -62,7 +62,7 @@ class Recurrent(nn.Module):
         self.cell, self.out = nn.GRU(width, width, batch_first=True), nn.Linear(width, KEYS + len(VALUES))
 
     def forward(self, x):
-        return self.out(self.cell(self.tokens(x))[0][:, -1]), []
+        return self.out(self.cell(self.tokens(x))[0]), []
 
 
 def train(model, pairs, steps, seed, device):
@@ -70,7 +70,7 @@ def train(model, pairs, steps, seed, device):
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(steps):
         x, value = (each.to(device) for each in draw(64, pairs, generator))
-        loss = F.cross_entropy(model(x)[0], value)
+        loss = F.cross_entropy(model(x)[0][:, -pairs:].flatten(0, 1), value.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -78,9 +78,9 @@ def train(model, pairs, steps, seed, device):
 
 @torch.no_grad()
 def right(model, pairs, device, **options):
-    """Share of 2,000 fresh queries that are answered rightly."""
-    x, value = (each.to(device) for each in draw(2000, pairs, torch.Generator().manual_seed(99)))
-    return (model(x, **options)[0].argmax(1) == value).float().mean().item()
+    """Share of the queries of 500 fresh sequences that are answered rightly."""
+    x, value = (each.to(device) for each in draw(500, pairs, torch.Generator().manual_seed(99)))
+    return (model(x, **options)[0][:, -pairs:].argmax(2) == value).float().mean().item()
 
 
 def row(name, make, many, steps, device):
@@ -90,7 +90,7 @@ def row(name, make, many, steps, device):
         found = []
         for seed in (0, 1):
             torch.manual_seed(seed)
-            last = make(2 * pairs + 1).to(device)
+            last = make(3 * pairs).to(device)
             train(last, pairs, steps, seed, device)
             found.append(f"{right(last, pairs, device):.2f}")
         line += f"{', '.join(found):>16}"
@@ -100,19 +100,20 @@ def row(name, make, many, steps, device):
 
 def look(model, pairs, device):
     """Where the two layers look, for `pairs` pairs; and what remains of it with other weights in the first layer."""
-    T = 2 * pairs + 1
+    T = 3 * pairs
     x, _ = draw(500, pairs, torch.Generator().manual_seed(7))
     with torch.no_grad():
         first, second = (weights.cpu() for weights in model(x.to(device))[1])
-    values = torch.arange(1, T, 2)
-    place = (x[:, :-1:2] == x[:, -1:]).float().argmax(1)  # which pair was asked for
-    every = torch.arange(len(x))
+    values = torch.arange(1, 2 * pairs, 2)
+    place = 2 * (x[:, None, : 2 * pairs : 2] == x[:, 2 * pairs :, None]).float().argmax(2)  # where each key was told
+    every, queries = torch.arange(len(x))[:, None], torch.arange(2 * pairs, T)
     print(f"layer 1: {first[:, values, values - 1].mean():.2f} of a value's weight is on the key before it")
-    print(f"layer 2: {second[every, -1, 2 * place + 1].mean():.2f} of the query's weight is on its value,", end=" ")
-    print(f"{second[every, -1, 2 * place].mean():.2f} on its key")
-    back = torch.eye(T).roll(1, 0)
-    back[0] = torch.eye(T)[0]
-    for name, instead in (("as trained", None), ("one back, by hand", back), ("itself", torch.eye(T))):
+    print(f"layer 2: {second[every, queries, place + 1].mean():.2f} of a query's weight is on its value,", end=" ")
+    print(f"{second[every, queries, place].mean():.2f} on its key")
+    back, two = torch.eye(T).roll(1, 0), torch.eye(T).roll(2, 0)
+    back[0], two[:2] = torch.eye(T)[0], torch.eye(T)[:2]
+    swaps = {"as trained": None, "one back, by hand": back, "two back": two, "itself": torch.eye(T)}
+    for name, instead in swaps.items():
         given = instead if instead is None else instead.to(device)
         print(f"   weights of layer 1: {name:18} right {right(model, pairs, device, instead=given):.2f}")
 
@@ -122,11 +123,11 @@ def main():
     parser.add_argument("--quick", action="store_true", help="few steps: does it run?")
     quick = parser.parse_args().quick
     device = atlas.device()
-    many, steps = ((4,), 5) if quick else ((4, 8, 16), 500)
+    many, steps = ((4,), 5) if quick else ((4, 8, 16), 600)
     names = atlas.data.load("names").x_train[:KEYS]
-    (line,), value = draw(1, 3, torch.Generator().manual_seed(0))
+    (line,), (value,) = draw(1, 3, torch.Generator().manual_seed(0))
     words = [names[n] if n < KEYS else VALUES[n - KEYS] for n in line.tolist()]
-    print(f"for example: {' '.join(words)} ?  {VALUES[value.item() - KEYS]}\n")
+    print(f"for example: {' '.join(words[:6])}; {' '.join(words[6:])}?  {' '.join(VALUES[n - KEYS] for n in value)}\n")
     print(f"{'':20}" + "".join(f"{f'{pairs} pairs':>16}" for pairs in many))
     for name, share in (("guess among all", lambda n: 1 / len(VALUES)), ("guess among the seen", lambda n: 1 / n)):
         print(f"{name:20}" + "".join(f"{share(pairs):16.2f}" for pairs in many))

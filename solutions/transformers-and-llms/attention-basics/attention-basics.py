@@ -193,25 +193,27 @@ for ax, (name, mask) in zip(axes, masks.items(), strict=True):
 title = "Blue may be looked at: a mask decides who knows what"
 _ = fig.suptitle(title, size=11, weight="bold", x=0.02, ha="left")
 
-# the leak test: change the last token, and see whose output changes
+# the leak test: change token 4, and see whose output changes
 torch.manual_seed(0)
 x = torch.randn(8, 4)
 changed = x.clone()
-changed[-1] += 1
-for name in ("causal", "causal, window of 3", "padding"):
-    before, after = (attention(each, each, each, masks[name])[0] for each in (x, changed))
-    rows = (before - after).abs().amax(1) > 1e-9
-    print(f"{name:20} outputs that change with token 7: {rows.nonzero()[:, 0].tolist()}")
+changed[4] += 1
+seen = {}
+for name in ("no mask", "padding", "causal", "causal, window of 3"):
+    before, after = (attention(each, each, each, masks.get(name))[0] for each in (x, changed))
+    seen[name] = ((before - after).abs().amax(1) > 1e-9).nonzero()[:, 0].tolist()
+    print(f"{name:20} outputs that change with token 4: {seen[name]}")
 
 # %% tags=["instructor"]
-assert rows.nonzero()[:, 0].tolist() == [7]
+assert seen["causal"] == [4, 5, 6, 7] and seen["causal, window of 3"] == [4, 5, 6]
+assert seen["no mask"] == seen["padding"] == list(range(8))
 
 # %% [markdown]
-# **Question.** With the padding mask alone token 7 is a column that nobody may look at, and its own row changes. Does that matter? And what of a model whose training loss is far too good?
+# **Question.** Output 3 is to predict token 4. Which masks leak? And with the padding mask, padding's own outputs (6 and 7) change, too. Does that matter?
 #
 # <details><summary>Answer</summary>
 #
-# Padding may ask; nobody listens. Its outputs are thrown away, in the loss and in the mean over letters. Too good a loss is often a leak: without the causal mask a model reads the answer, and is lost in use, where there is none to read. The leak test costs three lines. Do it for every model that predicts what comes next.
+# Without a causal part output 3 has seen the answer. Such a model has a loss that is far too good, and is lost in use, where there is nothing to read. The leak test costs a few lines: do it for every model that predicts what comes next. And padding may ask, nobody listens: its outputs are thrown away, in the loss and in the mean over letters.
 #
 # </details>
 #
@@ -304,7 +306,7 @@ assert abs(reached["... with positions"] - reached["mean of letters"]) < 5
 with torch.no_grad():
     for word in ("maria", "airam", "leon", "noel"):
         z = [readers[n](padded([word]))[0].sigmoid().item() for n in list(readers)[2:]]
-        print(f"{word:6} male, by self-attention: {z[0]:.6f}   and positions: {z[1]:.6f}")
+        print(f"{word:6} listed as male, by self-attention: {z[0]:.6f}, ... and positions: {z[1]:.6f}")
 fig, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
 for ax, word in zip(axes, ("maria", "joshua", "johanna", "leon"), strict=True):
     with torch.no_grad():
@@ -512,7 +514,7 @@ assert torch.allclose(output, theirs(x, x, x, attn_mask=~mask)[0], atol=1e-5)
 #
 # <details><summary>Answer</summary>
 #
-# A head of width 1 has scores $q_t k_s$, products of two numbers: all it can order keys by is one number, upwards or downwards. With width $D/H$ the matrix of scores has rank $D/H$ at most. Few wide heads, or many narrow ones: it is a trade, and 64 columns a head is what many models have.
+# A head of width 1 has scores $q_t k_s$, products of two numbers: all it can order keys by is one number, upwards or downwards. With width $D/H$ the matrix of scores has rank $D/H$ at most. Few wide heads, or many narrow ones: it is a trade. Vaswani et al. (2017) took 8 heads of 64.
 #
 # </details>
 #

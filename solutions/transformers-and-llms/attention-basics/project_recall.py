@@ -1,6 +1,6 @@
 """The reference for the project: names and what belongs to them, told in pairs; then the names in another order: what is whose?
 
-python project_recall.py            the README's tables, about 170 s of computing; --quick: the same in miniature
+python project_recall.py            the README's table, about 250 s of computing; --quick: the same in miniature
 """
 
 import argparse

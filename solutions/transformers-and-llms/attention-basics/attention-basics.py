@@ -306,7 +306,7 @@ assert abs(reached["... with positions"] - reached["mean of letters"]) < 5
 with torch.no_grad():
     for word in ("maria", "airam", "leon", "noel"):
         z = [readers[n](padded([word]))[0].sigmoid().item() for n in list(readers)[2:]]
-        print(f"{word:6} listed as male, by self-attention: {z[0]:.6f}, ... and positions: {z[1]:.6f}")
+        print(f"{word:6} as male: self-attention {z[0]:.6f}, ... and positions {z[1]:.6f}")
 fig, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
 for ax, word in zip(axes, ("maria", "joshua", "johanna", "leon"), strict=True):
     with torch.no_grad():

@@ -98,6 +98,54 @@ def exchanged(q, k, v, mask=None):
     return weights, weights @ v
 
 
+@wrong("attention", says="gets an axis in its middle")
+def an_axis_for_heads(q, k, v, mask=None):
+    if mask is not None and mask.ndim == 3:
+        mask = mask[:, None]
+    return attend(q, k, v, mask)
+
+
+@wrong("attention", says="gets an axis in its middle")
+def an_axis_for_heads_of_four(q, k, v, mask=None):
+    if mask is not None and mask.ndim == 3 and q.ndim == 4:
+        mask = mask[:, None]
+    return attend(q, k, v, mask)
+
+
+@wrong("attention", says="five axes")
+def flattened(q, k, v, mask=None):
+    if q.ndim > 4:
+        q, k, v = (each.flatten(0, -4) for each in (q, k, v))
+    return attend(q, k, v, mask)
+
+
+@wrong("attention", says="it broadcasts, as (T, 1)")
+def only_wide_masks(q, k, v, mask=None):
+    return attend(q, k, v, None if mask is None or mask.shape[-1] != k.shape[-2] else mask)
+
+
+@wrong("attention", says="half precision")
+def half_in_single(q, k, v, mask=None):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    weights = masked_softmax(scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores, mask)
+    return weights @ v.to(weights.dtype), weights
+
+
+@wrong("attention", says="cut down to a whole number")
+def whole_root(q, k, v, mask=None):
+    weights = masked_softmax(q @ k.mT / int(math.sqrt(q.shape[-1])), mask)
+    return weights @ v, weights
+
+
+@wrong("attention", says="is hidden only afterwards")
+def nan_afterwards(q, k, v, mask=None):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    if mask is not None:
+        scores = scores + torch.zeros(mask.shape, dtype=scores.dtype).masked_fill(~mask, -math.inf)
+    weights = scores.softmax(-1).nan_to_num(0.0)
+    return weights @ v, weights
+
+
 @right("attention")
 def by_einsum(q, k, v, mask=None):
     weights = masked_softmax(torch.einsum("...td,...sd->...ts", q * q.shape[-1] ** -0.5, k), mask)
@@ -155,6 +203,32 @@ def numbers(T, S):
 @wrong("causal_mask", says="S × S")
 def whole(T, S):
     return torch.ones(S, S, dtype=torch.bool).tril()
+
+
+@wrong("causal_mask", says="moved by T")
+def moved_by_t(T, S):
+    return torch.ones(T, S, dtype=torch.bool).tril(T)
+
+
+@wrong("causal_mask", says="Nothing is hidden")
+def moved_by_s(T, S):
+    return torch.ones(T, S, dtype=torch.bool).tril(S)
+
+
+@wrong("causal_mask", says="100 queries, the last of 100")
+def of_a_buffer(T, S):
+    return torch.ones(64, 64, dtype=torch.bool).tril()[S - T : S, :S] if S <= 64 else torch.ones(64, 64).tril() > 0
+
+
+@wrong("causal_mask", says="256")
+def in_uint8(T, S):
+    place = (torch.arange(S) % 256).to(torch.uint8)
+    return place <= place[S - T :, None]
+
+
+@wrong("causal_mask", says="5 queries, the last of 3000")
+def in_half_precision(T, S):
+    return torch.arange(S).half() <= torch.arange(S - T, S).half()[:, None]
 
 
 @right("causal_mask")
@@ -216,6 +290,20 @@ def without_the_root(T):
     return W
 
 
+@wrong("previous_token_head", says="the bound itself")
+def just_the_bound(T):
+    W = torch.zeros(T, T)
+    W[torch.arange(T), (torch.arange(T) - 1).clamp(0)] = T**0.5 * math.log(99 * max(T - 1, 1))
+    return W
+
+
+@wrong("previous_token_head", says="too little on them")
+def all_but_the_others(T):
+    W = torch.zeros(T, T)
+    W[torch.arange(T), (torch.arange(T) - 1).clamp(0)] = T**0.5 * math.log(99) + 1
+    return W
+
+
 @wrong("previous_token_head", says="inf makes NaN")
 def infinite(T):
     W = torch.full((T, T), -torch.inf)
@@ -264,6 +352,22 @@ def not_exchanged(x, H):
 @wrong("split_heads", says="every H-th column")
 def interleaved(x, H):
     return torch.stack([x[:, :, h::H] for h in range(H)], 1)
+
+
+@wrong("split_heads", says="Heads and width have changed places")
+def other_axes(x, H):
+    return x.unflatten(2, (H, -1)).transpose(2, 3)
+
+
+@wrong("split_heads", says="Batch and heads")
+def batch_exchanged(x, H):
+    return x.unflatten(2, (H, -1)).transpose(0, 2)
+
+
+@wrong("split_heads", says="//")
+def with_a_fraction(x, H):
+    B, T, D = x.shape
+    return x.view(B, T, H, D / H).transpose(1, 2)
 
 
 @wrong("split_heads", says="Time and width")
@@ -391,6 +495,78 @@ class OutputAlone(_Given):
         return self.out(attend(q, k, v, mask)[0].transpose(1, 2).flatten(2))
 
 
+def _forward(layer, x, memory, mask):
+    parts = (split(f(y), layer.H) for f, y in ((layer.query, x), (layer.key, memory), (layer.value, memory)))
+    found, weights = attend(*parts, mask)
+    return layer.out(found.transpose(1, 2).flatten(2)), weights
+
+
+def _of_heads(mask):
+    return mask[:, None] if mask is not None and mask.ndim == 3 else mask
+
+
+@wrong("MultiHeadAttention", says="memory as long as x")
+class MemoryByLength(_Given):
+    def forward(self, x, memory=None, mask=None):
+        memory = x if memory is None or memory.shape == x.shape else memory
+        return _forward(self, x, memory, _of_heads(mask))
+
+
+@wrong("MultiHeadAttention", says="T may be B")
+class MaskByLength(_Given):
+    def forward(self, x, memory=None, mask=None):
+        mask = mask[:, None] if mask is not None and mask.shape[0] == x.shape[0] else mask
+        return _forward(self, x, x if memory is None else memory, mask)
+
+
+@wrong("MultiHeadAttention", says="of the call before")
+class MaskKept(_Given):
+    def forward(self, x, memory=None, mask=None):
+        memory = x if memory is None else memory
+        kept = getattr(self, "kept", None)
+        self.kept = mask if mask is not None else kept
+        fits = self.kept is not None and self.kept.shape[-1] == memory.shape[1]
+        return _forward(self, x, memory, _of_heads(self.kept if fits else None))
+
+
+@wrong("MultiHeadAttention", says="not to the class")
+class HeadsOfTheClass(_Given):
+    def __init__(self, D, H):
+        super().__init__(D, H)
+        del self.H
+        type(self).H = H
+
+    def forward(self, x, memory=None, mask=None):
+        return _forward(self, x, x if memory is None else memory, _of_heads(mask))
+
+
+@wrong("MultiHeadAttention", says="in evaluation no more")
+class CutInEvaluation(_Given):
+    def forward(self, x, memory=None, mask=None):
+        output, weights = _forward(self, x, x if memory is None else memory, _of_heads(mask))
+        return (output, weights) if self.training else (output.detach(), weights.detach())
+
+
+@wrong("MultiHeadAttention", says="then keys and values come from x")
+class NoneAsMemory(_Given):
+    def forward(self, x, memory=None, mask=None):
+        return _forward(self, x, memory, _of_heads(mask))
+
+
+@wrong("MultiHeadAttention", says="x if memory is None else memory")
+class EitherOr(_Given):
+    def forward(self, x, memory=None, mask=None):
+        memory = memory or x
+        return _forward(self, x, memory, _of_heads(mask))
+
+
+@wrong("MultiHeadAttention", says="dropout")
+class WithDropout(_Given):
+    def forward(self, x, memory=None, mask=None):
+        output, weights = _forward(self, x, x if memory is None else memory, _of_heads(mask))
+        return F.dropout(output, 0.1), weights
+
+
 @right("MultiHeadAttention")
 class HeadByHead(_Given):
     def forward(self, x, memory=None, mask=None):
@@ -456,6 +632,37 @@ def one_too_far(weights, period):
     return weights[..., i, i - period + 2].mean((0, 2))
 
 
+@wrong("induction_score", says="one of them is cut")
+def a_period_cut(weights, period):
+    return weights.diagonal(1 - period, 2, 3)[..., period:].mean((0, 2))
+
+
+@wrong("induction_score", says="cut off before the diagonal")
+def rows_cut(weights, period):
+    return weights[:, :, period:].diagonal(1 - period, 2, 3).mean((0, 2))
+
+
+@wrong("induction_score", says="i - period - 1")
+def sign_slip(weights, period):
+    return weights.diagonal(-period - 1, 2, 3)[..., 1:].mean((0, 2))
+
+
+@wrong("induction_score", says="the places are left")
+def of_the_heads(weights, period):
+    return weights.diagonal(1 - period, 2, 3)[..., 1:].mean((0, 1))
+
+
+@wrong("induction_score", says="axes 2 and 3")
+def default_axes(weights, period):
+    return weights.diagonal(1 - period)[..., 1:].mean((0, 2))
+
+
+@wrong("induction_score", says="Weights of 0")
+def without_zeros(weights, period):
+    found = weights.diagonal(1 - period, 2, 3)[..., 1:]
+    return found.sum((0, 2)) / (found > 0).sum((0, 2)).clamp(min=1)
+
+
 @right("induction_score")
 def by_diagonal(weights, period):
     return weights.diagonal(1 - period, -2, -1)[..., 1:].mean(-1).mean(0)
@@ -513,10 +720,34 @@ def of_what_is_looked_at(weights, mask):
     return torch.where(n > 1, torch.special.entr(weights).sum(-1) / n.clamp(min=2).to(weights.dtype).log(), 0.0)
 
 
+@wrong("attention_entropy", says="for float16")
+def logarithm_of_a_count(weights, mask):
+    n = mask.expand(weights.shape).sum(-1).clamp(min=2)
+    return torch.special.entr(weights).sum(-1) / n.log()
+
+
+@wrong("attention_entropy", says="0 in float16")
+def a_small_number_added(weights, mask):
+    n = mask.expand(weights.shape).sum(-1).clamp(min=2).to(weights.dtype)
+    return -(weights * (weights + 1e-9).log()).sum(-1) / n.log()
+
+
+@wrong("attention_entropy", says="torch.where keeps the shape")
+def rows_left_out(weights, mask):
+    n = mask.expand(weights.shape).sum(-1)
+    return (torch.special.entr(weights).sum(-1) / n.to(weights.dtype).log())[n > 1]
+
+
+@right("attention_entropy")
+def detached(weights, mask):
+    n = mask.broadcast_to(weights.shape).sum(-1).clamp(min=2).to(weights.dtype)
+    return (torch.special.entr(weights).sum(-1) / n.log()).detach()
+
+
 @right("attention_entropy")
 def with_a_small_number(weights, mask):
     n = mask.expand_as(weights).sum(-1).to(weights.dtype)
-    entropy = -(weights * weights.clamp(min=1e-30).log()).sum(-1)
+    entropy = -(weights * weights.clamp(min=torch.finfo(weights.dtype).tiny).log()).sum(-1)
     return entropy / n.clamp(min=2).log() * (n > 1)
 
 

@@ -439,7 +439,7 @@ _SAYINGS = [
     ),
     (
         (
-            r"must be tuple of ints, not float|cannot be interpreted as an integer"
+            r"must be tuple of ints, ?(not|but got|but found element of type) float|cannot be interpreted as an integer"
             r"|expected a sequence of integers or a single integer"
         ),
         "A length is a whole number, and / gives a fraction: // or int(…)?",

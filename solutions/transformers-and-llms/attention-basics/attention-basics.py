@@ -217,7 +217,7 @@ assert seen["no mask"] == seen["padding"] == list(range(8))
 #
 # </details>
 #
-# ## 4 · It does not know the order (9 min)
+# ## 4 · It does not know the order (10 min)
 #
 # What had the walking been good for? Permute the tokens by a matrix $P$: $Q, K, V$ become $PQ, PK, PV$, the scores $PQK^\top P^\top$, and softmax of each row is permuted along. So the output is $P A P^\top P V = P(AV)$: the same outputs, at other places. Attention is *equivariant* to order, and a mean over the outputs does not see it at all.
 #
@@ -291,7 +291,7 @@ for name, asks, positions in (
     readers[name], reached[name] = reader, 100 * hits.float().mean().item()
     history |= {f"{name} {part}": losses for part, losses in curves.items()}
     print(f"{name:20} {reached[name]:.1f} % of the test names", flush=True)
-drawn = {n: v for n, v in history.items() if n.startswith(("self", "... and"))}
+drawn = {n: v for n, v in history.items() if n.endswith("valid") or n.startswith("... and")}
 _ = plot.curves(
     drawn,
     ylabel="cross-entropy (nat)",
@@ -329,11 +329,11 @@ assert torch.allclose(pair[0], pair[1], atol=1e-5)
 assert np.mean(ends) > even + 0.1
 
 # %% [markdown]
-# **Question.** Positions alone bring nothing, self-attention alone next to nothing, both together about ten points. Why?
+# **Question.** Positions alone bring next to nothing, self-attention alone little, both together about ten points. Why?
 #
 # <details><summary>Answer</summary>
 #
-# The mean of letters plus places is the mean of the letters plus the mean of the places: which letter stood where is lost in the sum. It takes something that looks at letter and place of a token *together* before the mean, and that is what the layer does. Logistic regression on n-grams had 91.0 % (*rnn-lstm-gru*, section 1), and that is still far ahead: 6,184 names are few, and endings decide.
+# The mean of letters plus places is the mean of the letters plus the mean of the places: which letter stood where is lost in the sum, and the places' mean tells the length only. It takes something that looks at letter and place of a token *together* before the mean, and that is what the layer does. Logistic regression on n-grams had 91.0 % (*rnn-lstm-gru*, section 1), and that is still far ahead: 6,184 names are few, and endings decide.
 #
 # </details>
 #
@@ -367,19 +367,20 @@ def previous_token_head(T):
 lab.check(previous_token_head)
 
 # %% [markdown]
-# At work: values are letters here, and the output is the word, moved by one. And with less in $W$ the look gets wider:
+# At work: values are letters here, and the output is the word, moved by one. And with a smaller $z = c/\sqrt T$ the look gets wider, until the commonest letter wins (*attention* has three t):
 
 # %%
 word = "attention"
 P, V = torch.eye(len(word)), F.one_hot(torch.tensor([ord(c) - 97 for c in word]), 26).float()
 fig, axes = plt.subplots(1, 3, figsize=(9.4, 3.3), layout="constrained")
-for ax, share in zip(axes, (1, 0.3, 0.1), strict=True):
-    W = share * previous_token_head(len(word))
-    output, weights = attention(P @ W, P, V)
+W = previous_token_head(len(word))
+yours = W.amax(1, keepdim=True) == W  # where each row has its large entry
+for ax, z in zip(axes, (10, 2.5, 0.8), strict=True):
+    output, weights = attention(P @ (yours * z * len(word) ** 0.5), P, V)
     said = "".join(chr(97 + n) for n in output.argmax(1))
-    show(ax, weights, f"W times {share}: {weights[1, 0]:.2f} on the one before")
-    print(f"W times {share}: {word} becomes {said}, letters weigh {output.amax(1).mean():.2f}")
-title = "One place back: the stripe below the diagonal; a smaller W makes it dim"
+    show(ax, weights, f"z = {z}: {weights[1, 0]:.2f} on the one before")
+    print(f"z = {z:4}: {word} becomes {said}, letters weigh {output.amax(1).mean():.2f}")
+title = "One place back: the stripe below the diagonal; a smaller z makes it dim"
 _ = fig.suptitle(title, size=11, weight="bold", x=0.02, ha="left")
 
 # %% [markdown]
@@ -395,9 +396,9 @@ _ = fig.suptitle(title, size=11, weight="bold", x=0.02, ha="left")
 #
 # ## 6 · Several heads (9 min)
 #
-# A row of weights sums to 1, so one head has one look. If it shall see the letter before *and* the one after, it gets the mean of both, and no longer knows which was which. So the width $D$ is cut into $H$ parts of $D/H$, each with its own scores and softmax: head $h$ has the columns $hD/H$ to $(h+1)D/H$. Their outputs are put side by side again, and a matrix mixes them. All weights together have the same number of entries as for one head.
+# A row of weights sums to 1, so one head has one look. If it shall see the letter before *and* the one after, it gets the mean of both, and no longer knows which was which. So the width $D$ is cut into $H$ parts of $D/H$, each with its own scores and softmax: head $h$ has the columns $hD/H$ to $(h+1)D/H$. Their outputs are put side by side again, and a matrix mixes them.
 #
-# For one product over all heads the axes have to be $(B, H, T, D/H)$. The commonest bug of all: $(B, T, D)$ and $(B, H, T, D/H)$ have equally many numbers, so a `view` or `reshape` makes the shape at once, and mixes up time and width.
+# For one product over all heads the axes have to be $(B, H, T, D/H)$. The commonest bug of all: a `view` or `reshape` makes that shape at once, and mixes up time and width.
 #
 # ![An array of T rows and D columns is cut into H blocks of columns, each T rows high; a wrong view cuts it into blocks of rows.](figures/heads.svg)
 #
@@ -446,7 +447,7 @@ assert len(ways["view"][0, 1].unique()) == 2
 #
 # <details><summary>Answer</summary>
 #
-# Not the shape. The leak test does: with the causal mask, change the last token. Rows of a wrong head are not places, so the mask hides something else, and earlier outputs change. Or compare with another implementation, on distinct numbers and $T \ne H$.
+# Not the shape. Section 4 does: without a mask, permute the tokens, and the outputs have to be permuted along; with a wrong view they are not. The leak test finds it only if one of the two ways, in or back, is right. Or compare with another implementation, on distinct numbers and $T \ne H$.
 #
 # </details>
 #
@@ -454,7 +455,7 @@ assert len(ways["view"][0, 1].unique()) == 2
 #
 # Four linear layers with bias, $D$ to $D$: query, key, value, and out. Queries come from $x$, $(B, T, D)$; keys and values from the *memory*, $(B, S, D)$. Without one the memory is $x$ itself: self-attention; with one it is *cross-attention*, as the decoder's look at the letters was. Split, attend, merge the heads back to $(B, T, D)$, mix by out. The root is now that of $D/H$, the width of a head, and `attention` takes care of it.
 #
-# A mask comes as $(T, S)$, one for all, or as $(B, T, S)$ or $(B, 1, S)$, one for each sequence. Weights are $(B, H, T, S)$, so of the latter each needs an axis for the heads: which place? Without it, $(B, T, S)$ broadcasts from the right, and where $B = H$ the first *sequence's* mask becomes the first *head's*, with no error at all.
+# A mask comes as $(T, S)$, one for all, or as $(B, T, S)$ or $(B, 1, S)$, one for each sequence. Weights are $(B, H, T, S)$, so a mask with three axes needs one more, for the heads: where? Without it, $(B, T, S)$ broadcasts from the right, and where $B = H$ the first *sequence's* mask becomes the first *head's*, with no error at all.
 
 
 # %%
@@ -465,7 +466,7 @@ class MultiHeadAttention(nn.Module):
     forward(x, memory=None, mask=None) returns (output, weights): output (B, T, D) after the layer
     out, weights (B, H, T, S), one map for each head. memory: keys and values come from it, from x
     where it is None. mask: None, or bool (T, S), (B, T, S) or (B, 1, S), True where a query may
-    look. Nothing that is given is changed.
+    look. Nothing that is given is changed; gradients flow to x, memory and the four layers.
     """
 
     def __init__(self, D, H):
@@ -488,7 +489,7 @@ class MultiHeadAttention(nn.Module):
 lab.check(MultiHeadAttention)
 
 # %% [markdown]
-# Held against PyTorch's own layer, which keeps the three matrices in one. Mind its mask: there `attn_mask` is True where a query may *not* look, while `F.scaled_dot_product_attention` of the same library means the same as we do.
+# Held against PyTorch's own layer, which keeps three matrices in one. Mind its mask: there `attn_mask` is True where a query may *not* look. (With ours, the last place may look at nothing: NaN.)
 
 # %%
 torch.manual_seed(0)
@@ -503,14 +504,14 @@ output, weights = own(x, mask=mask)
 for name, given in (("~mask", ~mask), ("mask", mask)):
     apart = (output - theirs(x, x, x, attn_mask=given)[0]).abs().amax((0, 2))
     print(f"attn_mask={name:6} outputs apart, by place:", *(f"{each:.0e}" for each in apart))
-print("numbers in the layer, by heads:", end=" ")
+print("parameters of the layer, by heads:", end=" ")
 print({H: sum(p.numel() for p in MultiHeadAttention(24, H).parameters()) for H in (1, 4, 24)})
 
 # %% tags=["instructor"]
 assert torch.allclose(output, theirs(x, x, x, attn_mask=~mask)[0], atol=1e-5)
 
 # %% [markdown]
-# **Question.** The number of weights does not depend on $H$. So why not take $H = D$, as many looks as there are columns?
+# **Question.** The number of parameters does not depend on $H$. So why not take $H = D$, as many looks as there are columns?
 #
 # <details><summary>Answer</summary>
 #
@@ -520,14 +521,14 @@ assert torch.allclose(output, theirs(x, x, x, attn_mask=~mask)[0], atol=1e-5)
 #
 # ## 8 · Two layers that learn to copy (9 min)
 #
-# A task for which one must look back: tokens drawn at random, all different, a *period* of them, and then the same again and again, 40 in all. Whoever has seen a token before can say what follows it; what follows one that is new nobody can know. The task is made up, so that we know what is right; that what forms here is found in language models as well Olsson et al. (2022) report.
+# A task for which one must look back: tokens drawn at random, all different, a *period* of them, and then the same again and again, 40 in all. Whoever has seen a token before can say what follows it; what follows a new one nobody can know. What forms here is found in language models, too (Olsson et al., 2022).
 #
 # The network: embeddings of token and place, one or two of your layers with one head and a causal mask, each after a layer norm and added to what was there (the skip of *modern-cnns*), and a linear layer. Nothing else. Four runs: one layer or two, the period always 20, or drawn anew from 10 to 20 for each sequence. About 18 s.
 
 
 # %%
 class Copier(nn.Module):
-    """Tokens (B, T) to logits (B, T, V) for the next one, by attention alone, and its weights."""
+    """Tokens (B, T) to logits (B, T, TOKENS) for the next, by attention alone, and weights."""
 
     def __init__(self, layers, D=64):
         super().__init__()
@@ -581,7 +582,7 @@ ax = plot.curves(
     losses,
     xlabel="step",
     ylabel="cross-entropy (nat)",
-    title="When the period varies, two layers find it at a jump, one does not",
+    title="When the period varies, two layers find it after a plateau, one does not",
 )
 _ = ax.axhline(math.log(TOKENS), color=plot.COLOURS[-1], ls=":")
 
@@ -591,7 +592,7 @@ assert min(late["1 layer, period 20"], late["2 layers, period 20"], late["2 laye
 assert late["1 layer, 10 to 20"] < 0.35
 
 # %% [markdown]
-# (Dotted: $\ln 48$, for guessing among all tokens. The two runs at period 20 lie upon each other.) By the curves, one layer and a period of 20 is the best student: quickest and perfect. Now an examination with periods of 5 to 30, each alone:
+# (Dotted: $\ln 48$, for guessing among all tokens. The two runs at period 20 lie upon each other.) By the curves these two are the best students: quickest, and perfect. Now an examination with periods of 5 to 30, each alone:
 
 # %%
 exam = [5, 8, 10, 12, 14, 16, 18, 19, 20, 21, 22, 25, 30]
@@ -618,11 +619,11 @@ for name in ("1 layer, period 20", "2 layers, period 20"):
 #
 # <details><summary>Answer</summary>
 #
-# To look 19 places back: by position, without reading a token. Period 10 and 5 also have, 20 later, the same again; where a sequence is not yet 20 old they fail. Two layers had the means for the real thing and did not use them: nothing asked for it. The loss was 0, the model useless elsewhere. *Choose the data, and the test, so that the shortcut fails.*
+# To look 19 places back: by position, without reading a token. Period 10 and 5 also have, 20 later, the same again; where a sequence is not yet 20 old they fail (at period 10, 20 of 29 answers are right: 0.69). Two layers had the means for the real thing: nothing asked for it. The loss was near 0, the model useless elsewhere. *Choose the data, and the test, so that the shortcut fails.*
 #
 # </details>
 #
-# ## 9 · What the two layers do (11 min)
+# ## 9 · What the two layers do (12 min)
 #
 # Look at both layers of the one that has learned it, on a sequence of period 20. In such maps a head that continues a pattern shows as a stripe: at place $i$ stands a token that stood at $i - n$ before, $n$ the period, and what followed it there, at $i - n + 1$, is the answer. Such a head is an *induction head*. Its score is the mean weight at that place, over all sequences and all $i \ge n$; by hand, $T = 5$, $n = 3$: the entries $(3, 1)$ and $(4, 2)$.
 
@@ -631,9 +632,9 @@ for name in ("1 layer, period 20", "2 layers, period 20"):
 def induction_score(weights, period):
     """How much each head looks at what followed the token's last occurrence, one period ago.
 
-    weights: (B, H, T, T) of sequences that repeat after `period` tokens; they stay as they are.
-    period: int from 1 to T - 1.
-    Returns (H,): for each head the mean of weights[b, h, i, i - period + 1] over all b and over
+    weights: (B, H, T, T), floating, of sequences that repeat after `period` tokens; they stay as
+    they are. period: int from 1 to T - 1.
+    Returns (H,), of the weights' dtype: for each head the mean of weights[b, h, i, i - period + 1] over all b and over
     i = period, ..., T - 1, the places whose token has been seen before.
     """
     # TODO: weights.diagonal(offset, 2, 3), or two aranges as indices. Which entry is the first?
@@ -646,28 +647,38 @@ def induction_score(weights, period):
 lab.check(induction_score)
 
 # %%
-model, scores, looks = copiers["2 layers, 10 to 20"], {}, {}
-x, _ = copies(200, always, torch.Generator().manual_seed(7))
+model, scores = copiers["2 layers, 10 to 20"], {}
+repeats = {n: copies(200, torch.tensor([n]), torch.Generator().manual_seed(7))[0] for n in (20, 25)}
+x = repeats[20]
 for name, each in copiers.items():
-    with torch.no_grad():
-        maps = [weights.cpu() for weights in each(x.to(device))[1]]
-    scores[name] = [induction_score(weights, 20).item() for weights in maps]
-    looks[name] = maps
-    back = [weights.diagonal(-1, 2, 3)[..., :19].mean().item() for weights in maps]
-    print(name)
-    for n, pair in enumerate(zip(scores[name], back, strict=True), 1):
-        print("   layer {}: induction {:.2f}, one back in the first round {:.2f}".format(n, *pair))
+    for period, tokens in repeats.items():
+        with torch.no_grad():
+            maps = [weights.cpu() for weights in each(tokens.to(device))[1]]
+        scores[name, period] = [induction_score(weights, period).item() for weights in maps]
+    for n, pair in enumerate(zip(scores[name, 20], scores[name, 25], strict=True), 1):
+        print("{:20} layer {}: score {:.2f} at 20, {:.2f} at 25".format(name, n, *pair))
+with torch.no_grad():
+    maps = [weights.cpu() for weights in model(x.to(device))[1]]
+back = maps[0].diagonal(-1, 2, 3)[..., :19].mean().item()
+print(f"layer 1 of the last, one place back in the first round: {back:.2f}")
 fig, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
 for n, ax in enumerate(axes):
-    show(ax, looks["2 layers, 10 to 20"][n].mean(0)[0], f"layer {n + 1}")
+    show(ax, maps[n].mean(0)[0], f"layer {n + 1}")
 title = "Layer 1 looks one place back, in the first round; layer 2 one period back, less one"
 _ = fig.suptitle(title, size=11, weight="bold", x=0.02, ha="left")
 
 # %% tags=["instructor"]
-assert back[0] > 0.7 and scores["2 layers, 10 to 20"][1] > 0.8 and scores["2 layers, 10 to 20"][0] < 0.3
+assert back > 0.7 and scores["2 layers, 10 to 20", 20][0] < 0.3
+assert min(scores["2 layers, 10 to 20", period][1] for period in repeats) > 0.8
+others = [each for (name, _), each in scores.items() if name != "2 layers, 10 to 20"]
+assert max(max(each) for each in others[::2]) > 0.8 and max(max(each) for each in others[1::2]) < 0.2
 
 # %% [markdown]
-# A story suggests itself. Layer 1 writes into each place which token came before it; layer 2 asks "who has my token before it?", finds the place one after the earlier occurrence, and copies the token there. A map is no proof, as the last workshop said. So we change the cause: the *first* layer's weights are taken away, and fixed ones put in their place. Among them are those of your head from section 5, which was never trained.
+# At period 20 the shortcut scores as high: a head that always looks 19 back passes there. At 25 only one head is left. A score is a test, too, and needs a case in which the shortcut fails.
+#
+# ![Tokens k q a f m, later k and q again: layer 1 writes into each place the token before it, layer 2's query q meets the note "after q", and the value there, a, is the answer.](figures/induction.svg)
+#
+# A story suggests itself. Layer 1 writes into each place which token came before it; layer 2 asks "who has my token before it?", and copies the token there. A map is no proof, as the last workshop said. So we change the cause: the *first* layer's weights are replaced by fixed ones, among them those of your head from section 5, which was never trained.
 
 # %%
 P = torch.eye(LENGTH)
@@ -698,21 +709,24 @@ assert max(found[name][0] for name in ("two back", "itself", "mean of all before
 assert found["two back"][2] > 0.5 > found["two back"][1]
 
 # %% [markdown]
-# **Question.** With *two back* layer 2 looks two places after the earlier occurrence. Why does that confirm the story? And what of layer 1 in the right half of its map, where it does not look back?
+# **Question.** With *two back* layer 2 looks two places after the earlier occurrence. Why does that confirm the story? And what of layer 1 in the lower half of its map, from query 20 on, where it does not look back?
 #
 # <details><summary>Answer</summary>
 #
-# If layer 1 writes down the token two before, then "who has my token written down?" is answered two places after it. The story forecast that, and a wrong one would hardly have. From place 20 on nobody needs what layer 1 writes: what is asked for stands in the first round already. So nothing has taught it anything there, nor in the last row of layer 2: what would come at place 40 is never asked. Both are one mechanism, learned by nobody's design: a head made of two layers.
+# If layer 1 writes down the token two before, then "who has my token written down?" is answered two places after it. The story forecast that, and a wrong one would hardly have. From place 20 on nobody needs what layer 1 writes: what is asked for stands in the first round already. So nothing has taught it anything there, nor in the last row of layer 2: what would come at place 40 is never asked.
 #
 # </details>
 #
 # ## 10 · From notebook to program (7 min)
 #
-# [watch_copy.py](watch_copy.py) trains such a network with PyTorch's own `nn.MultiheadAttention`, keeps and resumes, and draws a strip: the maps of each layer, epoch by epoch, from which one sees in what order the two heads form. Yours to write is `attention_entropy`, how wide a row looks: 0 for one key, 1 for all that it *may* look at alike. In a terminal beside the notebook, in its folder (from the course's: `cd workshops/transformers-and-llms/attention-basics`):
+# [watch_copy.py](watch_copy.py) trains such a network with PyTorch's own `nn.MultiheadAttention`, keeps and resumes, and draws a strip: the maps of each layer, epoch by epoch, from which one sees that the two heads form together. Yours to write is `attention_entropy`, how wide a row looks: 0 for one key, 1 for all that it *may* look at alike. In a terminal beside the notebook, in its folder (from the course's: `cd workshops/transformers-and-llms/attention-basics`):
 #
 #     atlas check attention_entropy
-#     python watch_copy.py
+#     python watch_copy.py --steps 8 --epochs 16
+#
+# That computes about 12 s and draws `runs/copy.png`. At home: one layer, which does not find it, and the test by period.
+#
 #     python watch_copy.py --layers 1 --checkpoint runs/one.pt
 #     python watch_copy.py --test
 #
-# You have attention, and know what it can do. A Transformer puts an MLP after it and repeats both. And learned places end at the last one that was trained: what would a position be that does not? *transformer-architecture* builds the whole machine; in *llm-overview* your `induction_score` looks into a language model that somebody else has trained.
+# A Transformer puts an MLP after attention and repeats both. And learned places end at the last one that was trained: what would a position be that does not? *transformer-architecture* builds the whole machine; in *llm-overview* your `induction_score` looks into a language model that somebody else has trained.

@@ -61,7 +61,7 @@ def right(model, period, device="cpu", count=200):
 
 
 class Copier(nn.Module):
-    """Tokens (B, T) to logits (B, T, V) for the next one, and the weights (B, H, T, T) of each layer."""
+    """Tokens (B, T) to logits (B, T, TOKENS) for the next one, and the weights (B, H, T, T) of each layer."""
 
     def __init__(self, layers, heads, width):
         super().__init__()
@@ -85,12 +85,12 @@ class Copier(nn.Module):
 def attention_entropy(weights, mask):
     """How wide each query looks, from 0, at one key, to 1, at all that it may look at alike.
 
-    weights: (..., T, S), floating, rows that sum to 1 and are 0 where the mask is False. mask: bool,
+    weights: (..., T, S), of any floating dtype, rows that sum to 1 and are 0 where the mask is False. mask: bool,
     of a shape that broadcasts to (..., T, S), True where a query may look. Both stay as they are.
     Returns (..., T), of the weights' dtype: the entropy of each row, -sum of w ln w with 0 ln 0 = 0,
     divided by ln n, where n is the number of keys that this query may look at; 0 where n is 0 or 1.
     """
-    # TODO: torch.special.entr(w) is -w ln w, and 0 at 0; mask.sum(-1) counts; mind ln 1 = 0.
+    # TODO: torch.special.entr(w) is -w ln w, and 0 at 0; mask.expand(weights.shape).sum(-1) counts; mind ln 1 = 0.
     ### BEGIN SOLUTION
     visible = mask.expand(weights.shape).sum(-1)
     entropy = torch.special.entr(weights).sum(-1)

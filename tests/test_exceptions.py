@@ -363,6 +363,10 @@ SLIPS = {
     ),
     "a size by /": ("def f(x): return torch.tensor(x).view(3, 5 / 1)", "/ gives a fraction: // or int(…)?"),
     "sizes by /": ("def f(x): return torch.tensor(x).unflatten(1, (5 / 1, 1))", "/ gives a fraction: // or int(…)?"),
+    "half precision and float32": (
+        "def f(x):\n    x = torch.tensor(x)\n    return x.bfloat16() @ x.mT.float()",
+        "bfloat16 meets another dtype: is something on the way of one of its own?",
+    ),
     # truth
     "if with an array": ("def f(x):\n    if x > 0: return x", "an array has many: an `if` met it"),
     "if, of an argument": ("def f(x):\n    return x if x else 0", "Whether it was given at all: `if x is not None`."),

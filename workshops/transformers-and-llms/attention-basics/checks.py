@@ -446,7 +446,7 @@ def _where_it_looks(W, weights, most, wanted):
             )
         grows = " A number that is enough for few places is not for many." if T > 40 else ""
         return f"The right places, and too little on them for T = {T}: the entry over √T has to be above ln(99 (T - 1)).{grows}"
-    if T > 2 and bool((most[:-1] == i[1:]).all()):
+    if T > 2 and bool((most[1:-1] == i[2:]).all()):
         return "Row i looks at i + 1, the place after it. Row i of W is the query at i, column i - 1 the key before it."
     even = [n for n in range(T) if bool(weights[n].max() - weights[n].min() < 1e-6)]
     if even and T > 1:

@@ -634,8 +634,8 @@ def induction_score(weights, period):
 
     weights: (B, H, T, T), floating, of sequences that repeat after `period` tokens; they stay as
     they are. period: int from 1 to T - 1.
-    Returns (H,), of the weights' dtype: for each head the mean of weights[b, h, i, i - period + 1] over all b and over
-    i = period, ..., T - 1, the places whose token has been seen before.
+    Returns (H,), of the weights' dtype: for each head the mean of weights[b, h, i, i - period + 1]
+    over all b and over i = period, ..., T - 1, the places whose token has been seen before.
     """
     # TODO: weights.diagonal(offset, 2, 3), or two aranges as indices. Which entry is the first?
     ### BEGIN SOLUTION

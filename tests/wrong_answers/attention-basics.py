@@ -540,7 +540,7 @@ class HeadsOfTheClass(_Given):
         return _forward(self, x, x if memory is None else memory, _of_heads(mask))
 
 
-@wrong("MultiHeadAttention", says="in evaluation no more")
+@wrong("MultiHeadAttention", says="in evaluation mode")
 class CutInEvaluation(_Given):
     def forward(self, x, memory=None, mask=None):
         output, weights = _forward(self, x, x if memory is None else memory, _of_heads(mask))

@@ -47,6 +47,10 @@ def affine(learner, rng):
             lambda x, gamma, beta: gamma * (x - x.mean(0).detach()) + beta,
             "is a part of the way cut from the graph",
         ),
+        "an infinite value hidden afterwards": (
+            lambda x, gamma, beta: scaled(x, gamma, beta) + torch.where(x > 9, (0 * x).sqrt() + (0 * x - 1).log(), 0.0),
+            "is hidden only afterwards",
+        ),
         "a part overwritten": (overwritten, "gradients flow through it\n  yours    one of the variables needed"),
         "everything detached": (lambda x, gamma, beta: scaled(x, gamma, beta).detach(), "no gradient reaches it"),
         "a new tensor": (

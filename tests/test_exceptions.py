@@ -361,11 +361,26 @@ SLIPS = {
         "def f(x):\n    y = np.zeros(3)\n    y[0] = x[0]\n    return y",
         "One entry gets several numbers",
     ),
+    "a size by /": ("def f(x): return torch.tensor(x).view(3, 5 / 1)", "/ gives a fraction: // or int(…)?"),
+    "sizes by /": ("def f(x): return torch.tensor(x).unflatten(1, (5 / 1, 1))", "/ gives a fraction: // or int(…)?"),
+    "half precision and float32": (
+        "def f(x):\n    x = torch.tensor(x)\n    return x.bfloat16() @ x.mT.float()",
+        "bfloat16 meets another dtype: is something on the way of one of its own?",
+    ),
     # truth
     "if with an array": ("def f(x):\n    if x > 0: return x", "an array has many: an `if` met it"),
     "if, of an argument": ("def f(x):\n    return x if x else 0", "Whether it was given at all: `if x is not None`."),
     "and with arrays": ("def f(x): return x[(x > 0) and (x < 1)]", "`and` asks for one, & (with both sides"),
     "not with an array": ("def f(x): return not x", "`not` asks for one, ~ goes entry by entry"),
+    "or, for an argument that may be None": (
+        "def f(x, y=None):\n    y = x\n    return y or 2 * x",
+        "Whether y was given at all: `2 * x if y is None else y`.",
+    ),
+    "not, of an argument that may be None": (
+        "def f(x, y=None):\n    y = x\n    if not y:\n        return 0",
+        "`not y` asks for it. Whether y was given at all: `y is None`.",
+    ),
+    "or with arrays": ("def f(x, y=2): return x or y", "`or` asks for one, | (with both sides"),
     "between": ("def f(x): return 0 < x < 1", "a < x < b means `and`"),
     "Python's max": (
         "def f(x): return max(x, 0)",

@@ -185,7 +185,7 @@ def test_a_function_of_entries_is_asked_about_overflow_and_one_of_rows_about_the
         E = np.exp(Z - Z.max())
         return E / E.sum(-1, keepdims=True)
 
-    asked = ("is there a form that does not overflow?", "Does each row have its own largest entry")
+    asked = ("is there a form that does not overflow?", "is each row's own largest subtracted")
     for check, answer, says, says_not in ((entries, of_entries, *asked), (rows, of_rows, *asked[::-1])):
         with np.errstate(all="ignore"):
             said = run_check(check, answer).text()

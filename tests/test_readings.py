@@ -345,6 +345,11 @@ def test_a_factor_that_may_come_from_many_places_is_told_without_any():
     assert told == "Every entry is 4 times the right one: is a factor missing, or one too many?"
 
 
+def test_a_factor_of_2_is_not_blamed_on_a_length_that_is_2_by_chance():
+    told = of_numbers(THREE / 2, THREE, {"x": np.ones((2, 3)), "w": np.ones((3, 5))})
+    assert told == "Every entry is 0.5 times the right one: is a factor missing, or one too many?"
+
+
 def test_a_missing_factor_has_its_sign():
     assert "that is minus the value of mu" in of_numbers(-0.9 * THREE, THREE, {"mu": np.array(0.9)})
 
@@ -373,6 +378,18 @@ def with_keepdims(x):
 
 def with_none(x):
     return x.mean(1)[:, None]
+
+
+def axes_added(x):
+    return x.mean(1)[None, :, None]
+
+
+def transposed(x):
+    return x[:, 1:].reshape(3, 1, 1).transpose(1, 0, 2)
+
+
+def nothing_left(x):
+    return x[:, 0] - x[:, 0]
 
 
 def with_item(x):
@@ -406,6 +423,9 @@ POSITIVE = np.array([[1.5, 2.25], [3.75, 4.5], [5.3, 0.7]])
         (with_none, lambda x: x.mean(1), "a [:, None] or [None] too many", "keepdims"),
         (loop_less, lambda x: x[:, 0] * 3.7, "It is a single number: is an axis= missing or wrong", "index"),
         (with_item, lambda x: x[:, 0] * 3.7, "It is a single number: an index too many?", "axis="),
+        (axes_added, lambda x: x[:, :1, None] * 3.7, "another place: is the None in [:, None]", "exchanged"),
+        (transposed, lambda x: x[:, :1, None] * 3.7, "another place: are two axes exchanged", "None"),
+        (nothing_left, lambda x: x[:, 0], "Every entry is 0, which it should not be.", "filled in"),
         (integer_division, lambda x: x[:, 0], "is an integer array, or // for /?", "astype"),
         (cast, lambda x: x[:, 0], "is an integer array?", "//"),
         (first_part, lambda x: np.hstack([x, x**2, x**3]), "Write the shape of each", "should a sum or product"),
@@ -415,6 +435,21 @@ def test_a_way_of_writing_is_named_only_where_it_is_in_the_code(wrong, right, sa
     told = message(right, wrong, (POSITIVE,))
     assert any(each in told for each in said.split("|")), told
     assert unsaid not in told
+
+
+def over_two_axes(x):
+    return x.mean((0, 1))[1:]
+
+
+def one_more(x):
+    return x[:4, 0, 0] * 2.9
+
+
+def test_one_entry_more_may_be_an_axis_left_by_a_mean():
+    told = message(lambda x: x[:, 0, 0] * 3.7, over_two_axes, (np.arange(70.0).reshape(5, 2, 7),))
+    assert "a sum or mean leave another axis" in told, told
+    told = message(lambda x: x[:3, 0, 0] * 3.7, one_more, (np.arange(60.0).reshape(6, 2, 5),))
+    assert told.endswith("look at both ends of the range or slice."), told
 
 
 def test_nan_is_asked_about_only_by_what_is_in_the_code():

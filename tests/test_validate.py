@@ -91,7 +91,7 @@ def test_a_shortfall_is_named(kit, file, old, new, finds):
         (f"{WORKSHOP}/photo.png", "unknown file: is no part of a workshop"),
         (f"{SOLUTION}/old/first.py", "unknown file: is no part of a workshop"),
         ("workshops/computer-vision/notes.txt", "unknown file: belongs to no workshop"),
-        ("solutions/transformers-and-llms/attention-basics/INSTRUCTOR.md", "unknown file: belongs to no workshop"),
+        ("solutions/frameworks/tensorflow-keras/tf-keras-basics/INSTRUCTOR.md", "unknown file: belongs to no workshop"),
         ("tests/wrong_answers/cnn.py", "unknown file: is named as no workshop"),
     ],
 )
@@ -272,8 +272,8 @@ def test_files_that_cannot_be_loaded_are_a_problem_and_no_traceback(kit):
 
 
 def test_a_planned_workshop_cannot_be_validated(kit):
-    with pytest.raises(course.CourseError, match="atlas new transformers-and-llms/attention-basics"):
-        validate.validate(["attention-basics"])
+    with pytest.raises(course.CourseError, match="atlas new frameworks/tensorflow-keras/tf-keras-basics"):
+        validate.validate(["tf-keras-basics"])
 
 
 # ------------------------------------------------------------------------------------ runs

@@ -221,7 +221,7 @@ _SAYINGS = [
     (
         (
             r"mat1 and mat2 must have the same dtype, but got (\w+) and (\w+)"
-            r"|expected m1 and m2 to have the same dtype, but got: (\w+) != (\w+)"
+            r"|expected m1 and m2 to have the same dtype, but got: (?:c10::)?(\w+) != (?:c10::)?(\w+)"
             r"|expected scalar type (\w+) but found (\w+)|Found dtype (\w+) but expected (\w+)"
         ),
         lambda found, place: _kinds(*filter(None, found.groups())),
@@ -439,7 +439,7 @@ _SAYINGS = [
     ),
     (
         (
-            r"must be tuple of ints, not float|cannot be interpreted as an integer"
+            r"must be tuple of ints, ?(not|but got|but found element of type) float|cannot be interpreted as an integer"
             r"|expected a sequence of integers or a single integer"
         ),
         "A length is a whole number, and / gives a fraction: // or int(…)?",
@@ -490,6 +490,9 @@ def _kinds(one: str, other: str) -> str:
             "float32 meets float64: NumPy's arrays are float64, PyTorch's layers float32."
             " Make both alike: .float() for float32, .double() for float64?"
         )
+    if half := {"half", "bfloat16"} & {one.lower(), other.lower()}:
+        kind = "bfloat16" if "bfloat16" in half else "float16"
+        return f"{kind} meets another dtype: is something on the way of one of its own? .to(x.dtype) makes both alike."
     return f"{one} meets {other}, and here both must be of one kind: .float() for the data, .long() for labels?"
 
 

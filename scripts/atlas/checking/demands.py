@@ -25,6 +25,10 @@ _PARTLY_CUT = (
     "The result is right and its gradient is not: is a part of the way cut from the graph "
     "(.detach(), .data, .item(), torch.no_grad(), NumPy), or a backward written by hand?"
 )
+_HIDDEN = (
+    "The result is right and its gradient is NaN: an infinite value on the way is hidden only afterwards, by "
+    "torch.where, nan_to_num or a mask. What goes into exp, log, sqrt or softmax has to be finite before."
+)
 
 
 # ------------------------------------------------------------------------------------------------ gradients
@@ -131,6 +135,7 @@ def _demand_gradient(name: str, given: Any, expected: Any, why: str, source: str
         if not array(expected).any():
             return  # none and zeros are the same to an optimizer's step
         raise Complaint(rule, ["yours    None: no gradient reaches it"], _CUT, f"no gradient reaches {name}")
+    likely = _HIDDEN if likely and np.isnan(array(given)).any() else likely
     expect.close(given, expected, why=rule, source=source, rtol=1e-5, atol=1e-8, likely=likely)
 
 

@@ -343,7 +343,8 @@ FAMILIES = {
     "apart": Family(
         lambda kinds: any(_free(kind) and kind.axes for kind in kinds.values()),
         _far_apart,
-        "Does each row have its own largest entry, or do they share one? exp of what lies far below is 0.",
+        "exp of large entries is infinite, and of what lies far below the largest it is 0: is each row's own largest "
+        "subtracted, or one of all rows, or none?",
         _broken,
         _OVERFLOWS,
     ),

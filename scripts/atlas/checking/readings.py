@@ -139,6 +139,8 @@ def of_nonfinite(yours: np.ndarray, warned: set[str], code: Written = _ANY) -> s
 _KEPT = ("keepdims=True that should not be", ("keepdims", "keepdim"))
 _TAKEN = ("squeeze, which takes away every such axis", ("squeeze",))
 _ADDED = ("a [:, None] or [None] too many", ("newaxis", "unsqueeze", "expand_dims", "reshape", "view"))
+_NONE = ("is the None in [:, None] on the other side", ("newaxis", "unsqueeze", "expand_dims"))
+_TURNED = ("are two axes exchanged that should stay", ("transpose", "permute", "swapaxes", "moveaxis", "T", "mT"))
 _SUMMED = (
     "sum",
     "mean",
@@ -176,7 +178,7 @@ def of_shapes(yours: tuple, expected: tuple, inputs: Inputs, code: Written = _AN
         return f"Did ({n},) meet ({n}, 1)? They broadcast to ({n}, {n}): give both the same shape."
     if [n for n in yours if n != 1] == [n for n in expected if n != 1]:
         if len(yours) == len(expected):
-            return "The axis of length 1 stands in another place: is the None in [:, None] on the other side?"
+            return "The axis of length 1 stands in another place" + _ask(code, _NONE, _TURNED, otherwise=".")
         if len(yours) > len(expected):
             return "There is an axis of length 1 too many" + _ask(code, _KEPT, _ADDED, otherwise=": .squeeze()?")
         return "An axis of length 1 is missing" + _ask(code, _TAKEN, otherwise=": keepdims=True, or [:, None]?")
@@ -201,7 +203,9 @@ def of_shapes(yours: tuple, expected: tuple, inputs: Inputs, code: Written = _AN
             return f"{axis}: should a sum or product have run over that one, and not over another?"
         if len(off) == 1 and abs(yours[off[0]] - expected[off[0]]) == 1:
             more = "more" if yours[off[0]] > expected[off[0]] else "fewer"
-            return f"There is one entry {more} along axis {off[0]}: look at both ends of the range or slice."
+            fact = f"There is one entry {more} along axis {off[0]}: look at both ends of the range or slice"
+            axes = code.has(*_SUMMED) and any(value.ndim > len(yours) + 1 for value in inputs.values())
+            return f"{fact}, or does a sum or mean leave another axis than it should?" if axes else f"{fact}."
     if math.prod(yours) == math.prod(expected):
         return "The number of entries is right, their arrangement is not: look at reshape and transpose."
     if len(yours) < len(expected):
@@ -399,11 +403,12 @@ def _plain_slips(case: _Case) -> str:
     if not yours.any():
         if case.kind == "b":
             return "Every entry is False: is the comparison the right way round?" if yours.size > 1 else ""
-        filled = ("is the result ever filled in", ())
-        if _differentiates(case.code):
-            filled = (filled[0], ("zeros", "zeros_like", "empty", "empty_like", "full"))
+        made = ("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "full")
+        filled = ("is the result ever filled in", made)
         unused = ("does what is differentiated depend on what the gradient is taken of", ())
-        asked = _ask(case.code, filled, *([unused] if _differentiates(case.code) else []))
+        asked = _ask(
+            case.code, filled, *([unused] if _differentiates(case.code) else []), otherwise=", which it should not be."
+        )
         return f"Every entry is 0{asked}" if yours.size > 1 else ""
     if case.kind == "b" and yours.all() and yours.size > 1:
         return "Every entry is True: is the comparison the right way round?"
@@ -548,7 +553,7 @@ def _source(factor: float, inputs: Inputs, lengths_only: bool = False) -> str:
         if value.size == 1 and not lengths_only:
             known[f"the value of {name}"] = abs(value.item())
         for axis, n in enumerate(value.shape):
-            if n > 2 or (n > 1 and not lengths_only):
+            if n > 2:  # a 2 has too many sources
                 known[f"the length of axis {axis} of {name}"] = n
             if n > 1 and not lengths_only:
                 known[f"the square root of {n}, the length of axis {axis} of {name}"] = math.sqrt(n)
@@ -562,7 +567,8 @@ def _source(factor: float, inputs: Inputs, lengths_only: bool = False) -> str:
             if not lengths_only:
                 known[f"the square root of {value.size}, the number of entries of {name}"] = math.sqrt(value.size)
     if not lengths_only:
-        known["2, as in ½ or in the derivative of a square"] = 2
+        if not any(2 in value.shape for value in inputs.values()):
+            known["2, as in ½ or in the derivative of a square"] = 2
         known["ln 2: the base of a logarithm"] = math.log(2)
         known["ln 10: the base of a logarithm"] = math.log(10)
     minus = "minus " if factor < 0 else ""

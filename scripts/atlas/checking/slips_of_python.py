@@ -144,6 +144,8 @@ def _truth(error: Exception, text: str, place: Place | None, given: Any) -> str:
             return f"{fact}: a < x < b means `and`, for arrays it is (a < x) & (x < b)."
         if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
             return f"{fact}: `in` compares with each entry by ==, and an array answers with an array."
+        if words := _perhaps_none(node.test if isinstance(node, ast.If | ast.IfExp) else node, place):
+            return f"{fact}: {words}"
         if isinstance(node, ast.BoolOp):
             word, sign = ("and", "&") if isinstance(node.op, ast.And) else ("or", "|")
             return f"{fact}: `{word}` asks for one, {sign} (with both sides in parentheses) goes entry by entry."
@@ -158,6 +160,22 @@ def _truth(error: Exception, text: str, place: Place | None, given: Any) -> str:
                 f"{fact}: {word} met it. np.where or a mask decides for each entry, .any() or .all() makes one of all."
             )
     return f"{fact}: np.where or a mask decides for each entry, .any() or .all() makes one of all."
+
+
+def _perhaps_none(asking: ast.AST, place: Place) -> str:
+    """`name or …`, `name and …` and `not name`, where the argument is None by default: what asks whether it is."""
+    first = asking.values[0] if isinstance(asking, ast.BoolOp) else None
+    first = asking.operand if isinstance(asking, ast.UnaryOp) and isinstance(asking.op, ast.Not) else first
+    function = next((each for each in place.around if isinstance(each, ast.FunctionDef)), None)
+    if not isinstance(first, ast.Name) or function is None:
+        return ""
+    optional = zip(reversed(function.args.args), reversed(function.args.defaults), strict=False)
+    if first.id not in [arg.arg for arg, value in optional if isinstance(value, ast.Constant) and value.value is None]:
+        return ""
+    test = f"{first.id} is None"
+    if isinstance(asking, ast.BoolOp) and isinstance(asking.op, ast.Or):
+        test = f"{ast.unparse(asking.values[1])} if {test} else {first.id}"
+    return f"`{ast.unparse(asking)}` asks for it. Whether {first.id} was given at all: `{test}`."
 
 
 def _callable(error: TypeError, text: str, place: Place | None, given: Any) -> str:
@@ -201,7 +219,7 @@ def _none(error: Exception, text: str, place: Place | None, given: Any) -> str:
     """None stands where something is wanted: what is None, and where it came from."""
     if "NoneType" not in text or (place and isinstance(place.node, ast.Raise)):  # words of the learner's own
         return ""
-    operands = place.operands() if place else []
+    operands = (place.operands() or _handed_on(place)) if place else []
     found = [(source, value) for source, value in operands if value is None] or [
         each for each in operands if each[1] is UNKNOWN
     ]
@@ -228,6 +246,13 @@ def _none(error: Exception, text: str, place: Place | None, given: Any) -> str:
             return f"{fact}: print() shows a value and gives None."
         return f"{fact}: does `{call}` forget its `return`?"
     return f"{fact}: which line should give it a value?"
+
+
+def _handed_on(place: Place) -> list[tuple[str, Any]]:
+    """The names that hold None and are handed on by the failing call, which fails further inside."""
+    node = place.node if isinstance(place.node, ast.Call) else None
+    given = [*node.args, *(each.value for each in node.keywords)] if node else []
+    return [(each.id, None) for each in given if isinstance(each, ast.Name) and place.value(each) is None]
 
 
 def _generator(error: Exception, text: str, place: Place | None, given: Any) -> str:

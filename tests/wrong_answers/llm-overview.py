@@ -261,6 +261,22 @@ def returns_text(word, ranks):
     return " ".join(symbols)
 
 
+@wrong("bpe_encode", says="which need not be that of the ranks")
+def in_the_dicts_order(word, ranks):
+    symbols = list(word)
+    for pair in ranks:
+        symbols = joined(symbols, pair)
+    return symbols
+
+
+@right("bpe_encode")
+def by_rank_once(word, ranks):
+    symbols = list(word)
+    for pair in sorted(ranks, key=ranks.get):
+        symbols = joined(symbols, pair)
+    return symbols
+
+
 @right("bpe_encode")
 def all_merges_in_order(word, ranks):
     symbols = list(word)
@@ -562,14 +578,6 @@ def one_level_too_many(W, bits, group):
     return (parts / safe[..., None]).round().reshape(W.shape).to(torch.int8), scales
 
 
-@wrong("quantize", says="0/0")
-def divides_by_zero(W, bits, group):
-    parts = W.unflatten(1, (-1, group))
-    scales = parts.abs().amax(2) / (2 ** (bits - 1) - 1)
-    integers = (parts / scales[..., None]).round()
-    return integers.flatten(1).nan_to_num(77).to(torch.int8), scales
-
-
 @wrong("quantize", says="cut off")
 def truncated(W, bits, group):
     parts = W.unflatten(1, (-1, group))
@@ -580,15 +588,10 @@ def truncated(W, bits, group):
 
 @wrong("quantize", says="down the columns")
 def over_outputs(W, bits, group):
-    out, n = W.shape
-    if out % group:
-        parts = W.T.reshape(-1).reshape(out, n // group, group)
-    else:
-        parts = W.T.reshape(n, -1, group)
-    scales = parts.abs().amax(2) / (2 ** (bits - 1) - 1)
+    parts = W.unflatten(0, (-1, group))
+    scales = parts.abs().amax(1) / (2 ** (bits - 1) - 1)
     safe = scales.masked_fill(scales == 0, 1.0)
-    integers = (parts / safe[..., None]).round().flatten(1).to(torch.int8)
-    return integers.reshape(n, out).T.contiguous(), scales.reshape(out, n // group)
+    return (parts / safe[:, None]).round().flatten(0, 1).to(torch.int8), scales
 
 
 @wrong("quantize", says="one scale for each row")
@@ -904,4 +907,4 @@ def as_a_sum(messages, encode):
     turns = [
         [START] + encode("\n".join([m["role"], m["content"]])) + [END] + encode("\n") for m in first + list(messages)
     ]
-    return sum(turns, []) + [START] + encode("assistant\n")
+    return [n for turn in turns for n in turn] + [START] + encode("assistant\n")

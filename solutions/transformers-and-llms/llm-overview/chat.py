@@ -366,7 +366,7 @@ def measure(model, tokenizer, options):
     program.save_figure(axes.figure, options.figure)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("question", nargs="*", metavar="TEXT", help="what to ask; nothing: a talk, line by line")
     parser.add_argument("--system", metavar="TEXT", help="the first instruction, in place of the model's own")
@@ -379,7 +379,7 @@ def main():
     parser.add_argument("--top-p", type=program.number(float, 0, 1), default=0.9, help="choose among this share")
     parser.add_argument("--seed", type=program.number(int, 0, 2**31), default=0, help="of what is drawn")
     parser.add_argument("--device", default="auto", help="cpu, cuda or mps; auto for the best there is")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.perplexity and not Path(options.perplexity).is_file():
         parser.error(f"--perplexity: there is no file {options.perplexity}")
     model, tokenizer = load_model(program.device(parser, options.device))

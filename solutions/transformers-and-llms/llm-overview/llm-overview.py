@@ -71,14 +71,17 @@ print(words_of("Call me Ishmael.\n"), words_of("naïve"))
 def bpe_train(words, merges):
     """Learn which pairs of symbols to merge, by byte pair encoding.
 
-    words: Counter, from str to how often that word comes, at least 1; it stays as it is. merges: an int ≥ 0, how many
-    pairs to learn. Each word begins as its single characters. Each round counts how often each pair
-    of symbols stands side by side, in all words, each as often as it comes; the most frequent pair
-    (of equally frequent ones the largest tuple, as max compares them) is merged in all words.
+    words: Counter, from str to how often that word comes, at least 1; it stays as it is.
+    merges: an int ≥ 0, how many pairs to learn.
+    Each word begins as its single characters. Each round counts how often each pair of symbols
+    stands side by side (every place counts), in all words, each as often as it comes; the most
+    frequent pair (of equally frequent ones the largest tuple, as max compares them) is merged in
+    all words.
     Returns the list of pairs, tuples of two str, in the order in which they were merged. Where no
     word has two symbols left, it ends earlier.
     """
-    # TODO: a dict from word to its symbols; count with a Counter; max(counts, key=lambda p: (counts[p], p)).
+    # TODO: a dict from word to its symbols; in each round count anew, with a Counter, then merge.
+    # max(counts, key=lambda pair: (counts[pair], pair)) is the pair to merge.
     ### BEGIN SOLUTION
     split, pairs = {word: list(word) for word in words}, []
     for _ in range(merges):
@@ -129,16 +132,18 @@ assert pairs[:3] == [("Ġ", "t"), ("h", "e"), ("Ġ", "a")] and len(pairs) == 200
 def bpe_encode(word, ranks):
     """Cut a word into the symbols of byte pair encoding.
 
-    word: str, not empty. ranks: dict from pair (tuple of two str) to its rank, an int; it stays as it
-    is. The word begins as its characters. As long as some pair side by side is in ranks, the one with
+    word: str, not empty. ranks: dict from pair (tuple of two str) to its rank, an int, lower for
+    what was learned earlier, in any order and with gaps; it stays as it is.
+    The word begins as its characters. As long as some pair side by side is in ranks, the one with
     the lowest rank is merged, wherever it stands.
     Returns the list of symbols: joined together they are the word.
     """
-    # TODO: min over the pairs of the word, with ranks.get(pair, float("inf")) as key; `joined` merges.
+    # TODO: min over the word's pairs, with ranks.get(pair, float("inf")) as key; `joined` merges.
     ### BEGIN SOLUTION
     symbols = list(word)
     while len(symbols) > 1:
-        pair = min(zip(symbols, symbols[1:], strict=False), key=lambda p: ranks.get(p, float("inf")))
+        side_by_side = zip(symbols, symbols[1:], strict=False)
+        pair = min(side_by_side, key=lambda pair: ranks.get(pair, float("inf")))
         if pair not in ranks:
             break
         symbols = joined(symbols, pair)
@@ -177,7 +182,8 @@ for name, merges in {"yours, from the book": pairs, "SmolLM2's, from the web": t
     curves[name] = np.array(counts), carried
     print(f"{name:24}", *(f"{n:,}: {c:.2f}" for n, c in zip(counts, carried, strict=True)))
 axes = {"xlabel": "merges", "ylabel": "bytes for each token", "xscale": "log"}
-_ = plot.curves(curves, **axes, title="Each doubling of the vocabulary buys less; your 200 fit this book better")
+title = "More merges, more text in a token; your 200 fit this book better than theirs"
+_ = plot.curves(curves, **axes, title=title)
 
 # %% tags=["instructor"]
 assert curves["yours, from the book"][1][-1] > curves["SmolLM2's, from the web"][1][4]
@@ -205,13 +211,13 @@ assert 3.3 < curves["SmolLM2's, from the web"][1][-1] < 3.9
 def grouped_attention(q, k, v):
     """Causal attention in which groups of query heads share keys and values.
 
-    q: (B, H, T, D). k, v: (B, H_kv, S, D), H_kv divides H, S ≥ T, of q's dtype; all stay as they are.
-    The T queries are the last T of the S positions: query t sees the keys 0 ... S - T + t. Query heads
-    0 ... H/H_kv - 1 use key head 0, the next H/H_kv use head 1, and so on.
-    Returns (B, H, T, D): softmax(q·k / sqrt(D)) over the keys that may be seen, times their values.
-    Gradients flow to all three.
+    q: (B, H, T, D). k, v: (B, H_kv, S, D), H_kv divides H, S ≥ T, of q's dtype. All stay as they
+    are, and may be of any size. The T queries are the last T of the S positions: query t sees the
+    keys 0 ... S - T + t. Query heads 0 ... H/H_kv - 1 use key head 0, the next H/H_kv head 1, ...
+    Returns (B, H, T, D), of q's dtype: the weights softmax(q·k / sqrt(D)) over the keys that may be
+    seen, times their values. Gradients flow to all three.
     """
-    # TODO: repeat_interleave the heads of k and v, or view q as (B, H_kv, H/H_kv, T, D); then as you know it.
+    # TODO: repeat_interleave the heads of k and v; then attention with a mask as you know it.
     ### BEGIN SOLUTION
     times = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)  # (B, H, S, D)
@@ -243,7 +249,7 @@ print(f"{parameters:,} parameters, {model.token_embd.weight.numel():,} of them t
 prompts = ["The capital of France is", "Call me Ishmael. Some years ago"]
 fig, axes = plt.subplots(1, 2, figsize=(8.6, 3), layout="constrained")
 for ax, prompt in zip(axes, prompts, strict=True):
-    top = logits_of(tokenizer.encode(prompt))[-1].softmax(0).topk(7)
+    top = logits_of(tokenizer.encode(prompt))[-1].softmax(0).topk(6)
     names = [repr(tokenizer.decode([n]))[1:-1] for n in top.indices.tolist()]
     print(prompt, "|", *(f"{n} {p:.2f}" for n, p in zip(names, top.values.tolist(), strict=True)))
     ax.barh(names[::-1], top.values.flip(0), color=plot.COLOURS[0])
@@ -297,7 +303,7 @@ def perplexity(logits, ids):
 lab.check(perplexity)
 
 # %% [markdown]
-# Now we break the model on purpose, one part at a time, each fault one that people have made. Does it still say *Paris*, and what is the perplexity of 192 tokens of *Moby Dick*? All in all about 15 s.
+# Now we break the model on purpose, one part at a time, each fault one that people have made. Does it still say *Paris*, and what is the perplexity of 128 tokens of *Moby Dick*? All in all about 10 s.
 
 
 # %%
@@ -316,6 +322,10 @@ def tiled(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
+def seeing_all(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
 faults = {
     "none": {"attend": grouped_attention},
     "layer norm for RMS norm": {"norm": lambda x, w, eps: F.layer_norm(x, w.shape, w, eps=eps)},
@@ -325,9 +335,9 @@ faults = {
     "no RoPE": {"turn": lambda x, positions, base: x},
     "ReLU for SiLU": {"bend": F.relu},
     "key heads tiled": {"attend": tiled},
-    "no causal mask": {"attend": lambda *qkv: F.scaled_dot_product_attention(*qkv, enable_gqa=True)},
+    "no causal mask": {"attend": seeing_all},
 }
-page = tokenizer.encode(a_page("")[:2000])[:192]
+page = tokenizer.encode(a_page("")[:2000])[:128]
 france, found = tokenizer.encode("The capital of France is"), {}
 print("fault                      perplexity   the capital of France is")
 for name, changed in faults.items():
@@ -342,14 +352,18 @@ paris_too = [plot.COLOURS[1 if found[name][1] == " Paris" else 7] for name in na
 ax.barh(names, [found[name][0] for name in names], color=paris_too)
 ax.barh([names[-1]], [found["none"][0]], color=plot.COLOURS[2])
 ax.axvline(found["none"][0], color=plot.COLOURS[2], ls="--")
-ax.set(xscale="log", xlabel="perplexity of 192 tokens of Moby Dick (orange: still says Paris)")
+ax.set(
+    xscale="log",
+    xlim=(1, 2e6),
+    xlabel="perplexity of 128 tokens of Moby Dick (orange: still says Paris)",
+)
 title = "Five faults pass the Paris test; perplexity finds each of them"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
 right = found["none"][0]
 still = [name for name in faults if found[name][1] == " Paris"]
-assert still == list(faults)[:6] and 50 < right < 60
+assert still == list(faults)[:6] and 55 < right < 70
 assert all(found[name][0] > 1.02 * right for name in list(faults)[1:8])
 assert found["no causal mask"][0] < 0.5 * right and found["key heads tiled"][0] > 10_000
 
@@ -375,14 +389,14 @@ assert found["no causal mask"][0] < 0.5 * right and found["key heads tiled"][0] 
 def top_p(logits, p, temperature):
     """Probabilities of the next token when only the nucleus may come.
 
-    logits: float tensor (V,), finite, in any order; they stay as they are. p: a float, 0 < p ≤ 1.
-    temperature: a float > 0. First softmax(logits / temperature). Then the likeliest tokens are kept,
-    as few as have together at least p, so always one; of equally likely ones any may be kept. With
-    p = 1 all are.
+    logits: float tensor (V,), finite, in any order; they stay as they are. p: a number, 0 < p ≤ 1.
+    temperature: a number > 0. First softmax(logits / temperature). Then the likeliest tokens are
+    kept, as few as have together at least p, so always one; of equally likely ones any may be
+    kept. With p = 1 all are.
     Returns (V,) of the logits' dtype, in the order of the logits: 0 where not kept, else divided by
     the sum of those kept.
     """
-    # TODO: sort falling; a token is kept if what comes before it sums to less than p; then back to its place.
+    # TODO: sort falling; a token stays if those before it sum to less than p; then back in place.
     ### BEGIN SOLUTION
     probabilities, order = (logits / temperature).softmax(0).sort(descending=True)
     before = probabilities.cumsum(0) - probabilities
@@ -413,7 +427,7 @@ _ = ax.set_title(title, loc="left", size=11, weight="bold")
 assert sizes.min() < 5 and sizes.max() > 1000 and 50 < np.median(sizes) < 500
 
 # %% [markdown]
-# Five ways to choose, four openings of our own, 24 tokens each, drawn side by side in one batch with one generator (about 10 s). What each text costs the model itself, in nat a token, says how much it surprises it; the real page costs about 4.
+# Five ways to choose, three openings of our own, 20 tokens each, drawn side by side in one batch with one generator (about 10 s). What each text costs the model itself, in nat a token, says how much it surprises it; the real page costs about 4.
 
 # %%
 ways = {
@@ -423,7 +437,7 @@ ways = {
     "T = 1, p = 1": (1.0, 1.0),
     "T = 1.5, p = 1": (1.5, 1.0),
 }
-openings = ["The old ship left", "In the morning we", "My father was a", "She opened the letter"]
+openings = ["The old ship left", "In the morning we", "My father was a"]
 starts = [tokenizer.encode(text) for text in openings]
 assert len({len(start) for start in starts}) == 1  # one batch: all of one length
 generator, costs = torch.Generator().manual_seed(0), []
@@ -436,13 +450,13 @@ def choose(logits):
     kept = torch.stack([top_p(row, p, T) for row, (T, p) in zip(logits, settings, strict=True)])
     tokens = torch.multinomial(kept, 1, generator=generator)[:, 0]
     costs.append(F.cross_entropy(logits, tokens, reduction="none"))
-    if len(costs) % 8 == 0:
-        print(f"{len(costs)} tokens of 24", flush=True)
+    if len(costs) % 5 == 0:
+        print(f"{len(costs)} tokens of 20", flush=True)
     return tokens.to(device)
 
 
 batch = torch.tensor(starts, device=device).repeat_interleave(len(ways), 0)
-written = torch.stack(list(write_on(model, batch, 24, choose)), 1).cpu()
+written = torch.stack(list(write_on(model, batch, 20, choose)), 1).cpu()
 nats = torch.stack(costs).mean(0).view(len(starts), len(ways)).mean(0)
 for way, cost, row in zip(ways, nats, written, strict=False):
     print(f"{way:21} {cost:.2f} nat   {openings[0]}{tokenizer.decode(row.tolist())!r}")
@@ -516,7 +530,8 @@ assert answer(tokenizer.encode(questions[0])) == ""
 
 # %%
 he, she = (tokenizer.encode(word)[0] for word in (" he", " she"))
-jobs = ["nurse", "secretary", "librarian", "teacher", "doctor", "engineer", "pilot", "lawyer", "carpenter", "farmer"]
+jobs = ["nurse", "secretary", "librarian", "teacher", "doctor"]
+jobs += ["engineer", "pilot", "lawyer", "carpenter", "farmer"]
 share = {}
 for job in jobs:
     says = logits_of(tokenizer.encode(f"The {job} said that"))[-1].softmax(0)
@@ -527,7 +542,7 @@ ax.bar(order, [share[job] for job in order], color=plot.COLOURS[0])
 ax.axhline(0.5, color=plot.COLOURS[7], ls="--")
 ax.set(ylim=(0, 1), ylabel="she / (she + he)", xlabel="The … said that")
 ax.tick_params(axis="x", labelsize=8)
-title = f"The word follows the job: {share['nurse']:.2f} for nurse, {share['farmer']:.2f} for farmer"
+title = f"The word follows the job: nurse {share['nurse']:.2f}, farmer {share['farmer']:.2f}"
 _ = ax.set_title(title, loc="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
@@ -538,7 +553,7 @@ assert share["nurse"] > 0.75 and share["farmer"] < 0.4
 #
 # <details><summary>Answer</summary>
 #
-# From the texts: the model has learned who is written about in which job, and hands it on as if it were a rule. In a story one may not notice. In a letter of reference, a translation from a language without *he* and *she*, or a choice among applicants it treats people by their group. It can be measured, as here, before such a model is used; one sentence and ten jobs are a beginning, not a verdict.
+# From the texts: the model has learned who is written about in which job, and hands it on as if it were a rule. In a story one may not notice. In a letter of reference, a translation from a language without *he* and *she*, or a choice among applicants it treats people by their group. The picture is not simply the old one: after eight of these ten jobs, pilot and engineer among them, *she* is the likelier word. But it depends on the job, and that is what was not to be. It can be measured, as here, before such a model is used; one sentence and ten jobs are a beginning, not a verdict.
 #
 # </details>
 #
@@ -555,9 +570,9 @@ assert share["nurse"] > 0.75 and share["farmer"] < 0.4
 def quantize(W, bits, group):
     """Whole numbers and scales in place of weights.
 
-    W: float tensor (out, in), finite; it stays as it is. bits: an int from 2 to 8. group: an int that
-    divides in; so many entries side by side in a row share a scale, the largest size among them
-    divided by 2^(bits - 1) - 1.
+    W: float tensor (out, in), finite, of any size; it stays as it is. bits: an int from 2 to 8.
+    group: an int that divides in; so many entries side by side in a row share a scale, the largest
+    absolute value among them divided by 2^(bits - 1) - 1.
     Returns (integers, scales): integers torch.int8 (out, in), each weight divided by its scale and
     rounded to the nearest; scales (out, in / group), of W's dtype. A group that is all zeros gets
     integers 0 and any finite scale.
@@ -574,7 +589,7 @@ def quantize(W, bits, group):
 lab.check(quantize)
 
 # %% [markdown]
-# All 210 matrices of the 30 layers, with one scale for each row and with one for each 32 weights. A scale of 16 bits for 32 weights costs half a bit for each. The matrices come from a file of 4 bits already, so this is a second rounding. What does it do to the perplexity? About 18 s.
+# All 210 matrices of the 30 layers, with one scale for each row and with one for each 32 weights. A scale of 16 bits for 32 weights costs half a bit for each. The matrices come from a file of 4 bits already, so this is a second rounding. What does it do to the perplexity? About 12 s.
 
 # %%
 layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
@@ -599,17 +614,17 @@ for layer, W in zip(layers, whole, strict=True):
     layer.weight = W
 lines = {n: (np.array(list(each)), list(each.values())) for n, each in results.items()}
 lines["as in the file"] = np.array([3, 8]), [right_now := perplexity(logits_of(page), target)] * 2
-title = "At 8 bits nothing is lost; at 4 it matters how many share a scale"
+title = "At 8 bits hardly anything is lost; at 4 it matters how many share a scale"
 _ = plot.curves(lines, xlabel="bits of an integer", ylabel="perplexity", yscale="log", title=title)
 
 # %% tags=["instructor"]
 rows, groups = results.values()
 assert rows[8] < 1.03 * right_now and groups[8] < 1.02 * right_now
-assert 1.5 < rows[4] / right_now < 3 and 1.15 < groups[4] / right_now < 1.6
+assert 1.5 < rows[4] / right_now < 3 and 1.3 < groups[4] / right_now < 1.6
 assert rows[3] > 50 * right_now and groups[3] > 2.5 * right_now
 
 # %% [markdown]
-# **Question.** With 4 bits and groups of 32 we lose about a third in perplexity. The file has 4 bits and groups of 32, too. What does it do better?
+# **Question.** With 4 bits and groups of 32 perplexity rises by nearly a half. The file has 4 bits and groups of 32, too. What does it do better?
 #
 # <details><summary>Answer</summary>
 #
@@ -634,26 +649,29 @@ assert rows[3] > 50 * right_now and groups[3] > 2.5 * right_now
 class LoRALinear(nn.Module):
     """A linear layer that is frozen, and a product of two thin matrices beside it that learns.
 
-    linear: nn.Linear(n_in, n_out), with or without bias; its parameters get requires_grad False, and are otherwise as they
-    were. rank: an int ≥ 1. alpha: a float. Parameters A (rank, n_in), drawn from a normal distribution
-    of spread 1 / sqrt(n_in), and B (n_out, rank), zeros, both of the layer's dtype.
+    linear: nn.Linear(n_in, n_out), with or without bias. It becomes a part of this module; its
+    parameters get requires_grad False and keep their values. rank: an int ≥ 1. alpha: a float.
+    Parameters A (rank, n_in), drawn from a normal distribution of spread 1 / sqrt(n_in), and
+    B (n_out, rank), zeros, both of the layer's dtype. Only they learn.
     forward(x): x (..., n_in) -> linear(x) + alpha / rank * x Aᵀ Bᵀ, (..., n_out).
-    merged(): a new nn.Linear of the same size that gives the same by itself, its weight
-    W + alpha / rank * B A, its bias (if there is one) the layer's. It is independent of this layer, which stays as it is.
+    merged(): a new nn.Linear of the same size that gives the same by itself: its weight is
+    W + alpha / rank * B A, its bias (if there is one) the layer's. It shares no numbers with this
+    layer, which stays as it is.
     """
 
     def __init__(self, linear, rank, alpha):
         super().__init__()
-        # TODO: keep the layer, frozen: linear.requires_grad_(False); A and B as nn.Parameter; the factor.
+        # TODO: the layer, frozen: linear.requires_grad_(False); A and B as nn.Parameter; the factor.
         ### BEGIN SOLUTION
         self.linear = linear.requires_grad_(False)
-        self.A = nn.Parameter(torch.randn(rank, linear.in_features).to(linear.weight) / linear.in_features**0.5)
-        self.B = nn.Parameter(torch.zeros(linear.out_features, rank).to(linear.weight))
+        n_out, n_in = linear.weight.shape
+        self.A = nn.Parameter(torch.randn(rank, n_in).to(linear.weight) / n_in**0.5)
+        self.B = nn.Parameter(torch.zeros(n_out, rank).to(linear.weight))
         self.factor = alpha / rank
         ### END SOLUTION
 
     def forward(self, x):
-        # TODO: the frozen layer's result and the way through A, then B: never B A, which is as large as W.
+        # TODO: the frozen layer's result, and x through A, then B: never B A, as large as W.
         ### BEGIN SOLUTION
         return self.linear(x) + self.factor * (x @ self.A.T @ self.B.T)
         ### END SOLUTION
@@ -693,11 +711,11 @@ def scores(some, size=32):
     return out
 
 
-tested, is_male = names.x_test[:250], torch.tensor(names.y_test[:250], device=device)
+tested, is_male = names.x_test[:200], torch.tensor(names.y_test[:200], device=device)
 with torch.no_grad():
     before = scores(tested)
 right_before = ((before < 0) == is_male).float().mean().item()
-print(f"as it came: {right_before:.1%} of 250 names; {(before > 0).float().mean():.0%} called girl")
+print(f"as it came: {right_before:.1%} of 200 names; {(before > 0).float().mean():.0%} called girl")
 
 # %% [markdown]
 # Now LoRA of rank 8 on queries and values of all layers, 128 names, two times through, 16 at a time. About 20 s.
@@ -713,7 +731,16 @@ print(f"{count:,} of {parameters:,} parameters learn, {count / parameters:.2%}")
 picked = np.random.default_rng(0).permutation(len(names.x_train))
 few = [names.x_train[n] for n in picked[:128]]
 labels = torch.tensor([names.y_train[n] for n in picked[:128]], device=device).float()
-optimizer, losses = torch.optim.AdamW(learning, lr=2e-3), []
+held, is_male_held = names.x_valid[:48], torch.tensor(names.y_valid[:48], device=device).float()
+
+
+def held_out():
+    """Loss on 48 names of the validation part (nat)."""
+    with torch.no_grad():
+        return F.binary_cross_entropy_with_logits(-scores(held), is_male_held).item()
+
+
+optimizer, losses, valid = torch.optim.AdamW(learning, lr=2e-3), [], [held_out()]
 for epoch in range(2):
     for part in torch.randperm(128).split(16):
         loss = F.binary_cross_entropy_with_logits(-scores([few[n] for n in part]), labels[part])
@@ -721,7 +748,14 @@ for epoch in range(2):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    print(f"epoch {epoch + 1}: loss {np.mean(losses[-8:]):.3f} nat", flush=True)
+    valid.append(held_out())
+    print(
+        f"epoch {epoch + 1}: loss {np.mean(losses[-8:]):.3f} nat, held out {valid[-1]:.3f}",
+        flush=True,
+    )
+drawn = {"train, 16 names a step": losses, "validation": (np.array([0, 8, 16]), valid)}
+title = f"Sixteen steps: the loss on names held out falls from {valid[0]:.2f} to {valid[-1]:.2f} nat"
+_ = plot.curves(drawn, xlabel="step", ylabel="loss (nat)", title=title)
 
 # %% [markdown]
 # And the opponent: letters. Logistic regression on all runs of one to four letters of a name, from as many names, and from more. Then `merged` puts the layers back as plain ones: nothing is slower than before.
@@ -740,32 +774,33 @@ for n in (64, 128, 256, 512, 1024, 6184):
     counts = CountVectorizer(analyzer="char_wb", ngram_range=(1, 4), binary=True)
     line = make_pipeline(counts, LogisticRegression(C=1.0, max_iter=1000))
     line.fit([names.x_train[k] for k in some], names.y_train[some])
-    letters[n] = line.score(tested, names.y_test[:250])
+    letters[n] = line.score(tested, names.y_test[:200])
     print(f"letters, {n:5,} names: {letters[n]:.1%}")
 print(f"SmolLM2 as it came {right_before:.1%}, with LoRA and 128 names {right_after:.1%}")
 shown = {"runs of letters": (np.array(list(letters)), list(letters.values()))}
 ax = plot.curves(
     shown,
     xlabel="names to learn from",
-    ylabel="share right of 250 names",
+    ylabel="share right of 200 names",
     xscale="log",
-    title=f"128 names and LoRA: {right_after:.0%}; all 6,184 and no pretraining: {letters[6184]:.0%}",
+    title=f"LoRA with 128 names: {right_after:.0%}; letters with 6,184: {letters[6184]:.0%}",
 )
 ax.plot([128], [right_after], "s", color=plot.COLOURS[1], label="SmolLM2 with LoRA")
 ax.axhline(right_before, color=plot.COLOURS[1], ls="--", label="SmolLM2 as it came")
 _ = ax.legend(frameon=False)
 
 # %% tags=["instructor"]
+assert valid[-1] < valid[0] - 0.1
 assert count == 460_800 and right_before < 0.7 and apart < 0.01
 assert right_before + 0.05 < right_after < letters[6184]
 assert letters[64] < letters[1024] < letters[6184]
 
 # %% [markdown]
-# **Question.** Does pretraining pay here? And how sure are you, with 250 names?
+# **Question.** Does pretraining pay here? And how sure are you, with 200 names?
 #
 # <details><summary>Answer</summary>
 #
-# The standard error of a share near 0.78 of 250 names is $\sqrt{0.78 \cdot 0.22 / 250} = 2.6$ points, so read no difference of two points as one. With few names the pretrained model is at least level, since it has met names before; with thousands a table of letters wins, at a thousandth of the cost. A large model is a good beginning where labels are few. Where there are many, try the cheap thing first, and never leave it out of the plot.
+# The standard error of a share near 0.78 of 200 names is $\sqrt{0.78 \cdot 0.22 / 200} = 2.9$ points, so read no difference of two points as one. With few names the pretrained model is at least level, since it has met names before; with thousands a table of letters wins, at a thousandth of the cost. A large model is a good beginning where labels are few. Where there are many, try the cheap thing first, and never leave it out of the plot.
 #
 # </details>
 #

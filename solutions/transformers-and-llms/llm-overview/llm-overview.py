@@ -1,7 +1,7 @@
 # %% [markdown]
 # # LLM Overview
 #
-# You have built a GPT. Here is one that others trained, on more text than you could read in ten thousand years, and it runs in the three hundred lines of [chat.py](chat.py) beside this notebook, from a file of 98 MB, without a network. You write what those lines get wrong most easily: tokens, attention with fewer keys, perplexity, the choice of the next token, four bits in place of 32, and training a third of a percent of the weights. And you find out what such a model does not know. Derivations are in the [README](README.md).
+# You have built a GPT. Here is one that others trained, on more text than you could read in ten thousand years, and it runs in the four hundred lines of [chat.py](chat.py) beside this notebook, from a file of 98 MB, without a network. You write what those lines get wrong most easily: tokens, attention with fewer keys, perplexity, the choice of the next token, four bits in place of 32, and training a third of a percent of the weights. And you find out what such a model does not know. Derivations are in the [README](README.md).
 
 # %%
 import copy
@@ -64,7 +64,7 @@ print(joined(["h", "u", "g", "s"], ("u", "g")), joined(["a", "a", "a"], ("a", "a
 print(words_of("Call me Ishmael.\n"), words_of("naïve"))
 
 # %% [markdown]
-# (A trap that `joined` avoids? Look again at its second line: of three a's two become *aa*. And *aa*, made just now, is not the pair's first symbol *a*.)
+# (Of three a's two become *aa* and the third stays: *aa* is not the symbol *a*. The letters of *naïve* are the bytes of its UTF-8: ï is two of them.)
 
 
 # %%
@@ -117,7 +117,7 @@ assert pairs[:3] == [("Ġ", "t"), ("h", "e"), ("Ġ", "a")] and len(pairs) == 200
 #
 # <details><summary>Answer</summary>
 #
-# *Ġthe*, *ing* and *ed* look like grammar, but they are there because they are frequent, and so are fragments such as *Ġs*. The tokenizer optimises the length of the text, nothing else. What is frequent depends on the text: trained on a novel about whales it will soon have *Ġwhale*, and on code it would have indentation.
+# *Ġthe*, *ing* and *self* look like English, but they are there because they are frequent, and so are fragments such as *Ġs*. The tokenizer optimises the length of the text, nothing else. What is frequent depends on the text: trained on a novel about whales it will soon have *Ġwhale*, and on code it would have indentation.
 #
 # </details>
 #
@@ -563,7 +563,7 @@ assert share["nurse"] > 0.75 and share["farmer"] < 0.4
 #
 # $$ s = \frac{\max_i |w_i|}{2^{b-1} - 1}, \qquad n_i = \text{round}(w_i / s), \qquad \hat w_i = s\, n_i $$
 #
-# With $b$ bits the whole numbers go from $-(2^{b-1} - 1)$ to $2^{b-1} - 1$; the error is at most $s/2$. By hand, $b = 3$, so $-3 \dots 3$: $(0.6, -0.25, 0.1)$ has $s = 0.2$ and becomes $(3, -1, 0)$ (since $-1.25$ rounds to $-1$), which is read as $(0.6, -0.2, 0)$.
+# With $b$ bits the whole numbers go from $-(2^{b-1} - 1)$ to $2^{b-1} - 1$; the error is at most $s/2$. By hand, $b = 3$, so $-3 \dots 3$: $(0.6, -0.25, 0.08)$ has $s = 0.2$, so $w/s = (3, -1.25, 0.4)$ becomes $(3, -1, 0)$, which is read as $(0.6, -0.2, 0)$.
 
 
 # %%
@@ -661,7 +661,7 @@ class LoRALinear(nn.Module):
 
     def __init__(self, linear, rank, alpha):
         super().__init__()
-        # TODO: the layer, frozen: linear.requires_grad_(False); A and B as nn.Parameter; the factor.
+        # TODO: the layer, linear.requires_grad_(False); A and B as nn.Parameter; the factor.
         ### BEGIN SOLUTION
         self.linear = linear.requires_grad_(False)
         n_out, n_in = linear.weight.shape
@@ -754,7 +754,7 @@ for epoch in range(2):
         flush=True,
     )
 drawn = {"train, 16 names a step": losses, "validation": (np.array([0, 8, 16]), valid)}
-title = f"Sixteen steps: the loss on names held out falls from {valid[0]:.2f} to {valid[-1]:.2f} nat"
+title = f"In 16 steps the loss on held-out names falls from {valid[0]:.2f} to {valid[-1]:.2f} nat"
 _ = plot.curves(drawn, xlabel="step", ylabel="loss (nat)", title=title)
 
 # %% [markdown]

@@ -110,8 +110,8 @@ class MiniLM:
 def passages_of(chapters, least=700):
     """(number of the chapter, text): paragraphs joined until they have so many characters; and the titles."""
     passages, titles = [], []
-    for number, chapter in enumerate(chapters):
-        title, *paragraphs = re.split(r"\n\s*\n", chapter.strip())
+    for number, (title, chapter) in enumerate(chapters):
+        paragraphs = re.split(r"\n\s*\n", chapter.strip())
         titles.append(" ".join(title.split()).partition(". ")[2])
         text = ""
         for paragraph in paragraphs:

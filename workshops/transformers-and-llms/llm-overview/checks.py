@@ -41,6 +41,22 @@ def _joined(symbols, pair):
     return out
 
 
+def _by_replace(symbols, pair):
+    return " ".join(symbols).replace(" ".join(pair), "".join(pair)).split(" ")
+
+
+def _without_overlap(symbols):
+    """Pairs side by side, of overlapping ones of one kind the first only."""
+    found, last = [], (None, -2)
+    for n, pair in enumerate(itertools.pairwise(symbols)):
+        if (pair, n - 1) != last:
+            found.append(pair)
+            last = pair, n
+        else:
+            last = None, -2
+    return found
+
+
 def _ties_by_order(counts, pick):
     """Of equally frequent pairs the first or the last that was met."""
     most = max(counts.values())
@@ -132,6 +148,8 @@ def never_ends_early(words, merges):
         },
         merge={
             "Nothing is merged in the words: the same pair wins again and again.": lambda symbols, pair: symbols,
+            "Blanks between symbols and str.replace merge parts of symbols, too: 'u g' is found in 'hu g'. Compare symbols as "
+            "a whole.": _by_replace,
             "The pair is merged once in a word; it is wherever it stands.": lambda symbols, pair: next(
                 (
                     [*symbols[:n], pair[0] + pair[1], *symbols[n + 2 :]]
@@ -148,6 +166,9 @@ def never_ends_early(words, merges):
         side_by_side={
             "A pair that stands twice in a word is counted once: each place counts.": lambda symbols: set(
                 itertools.pairwise(symbols)
+            ),
+            "Of places that overlap, as in aaa, one is counted; every place counts, zip(symbols, symbols[1:]).": (
+                _without_overlap
             ),
             "It counts pairs of any two symbols of a word; side by side is asked for.": lambda symbols: (
                 itertools.combinations(symbols, 2)
@@ -345,6 +366,8 @@ def longest_token_first(word, ranks):
             "A tuple; a list is asked for.": lambda symbols, ranks: tuple(symbols),
         },
         merge={
+            "Blanks between symbols and str.replace merge parts of symbols, too: 'u g' is found in 'hu g'. Compare symbols as "
+            "a whole.": _by_replace,
             "The merged symbol is put at the end; it stays where the pair was.": lambda symbols, pair: (
                 lambda n: symbols[:n] + symbols[n + 2 :] + [pair[0] + pair[1]]
             )(list(itertools.pairwise(symbols)).index(pair)),
@@ -544,10 +567,9 @@ def grouped_attention(learner, rng):
         given = learner(q, k, v)
         tensor(given, why)
         expect.close(given, authority(q, k, v), why=why, source=source, dtype=q)
-    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float16, 1e-2)):
-        q, k, v = (x.to(dtype) for x in draw(2, 4, 2, 3, 5, 4))
-        wanted, why = authority(q.double(), k.double(), v.double()), f"in {str(dtype).removeprefix('torch.')}"
-        expect.close(learner(q, k, v), wanted, why=why, source=source, rtol=tolerance, atol=tolerance, dtype=dtype)
+    q, k, v = (x.float() for x in draw(2, 4, 2, 3, 5, 4))
+    wanted, why = authority(q.double(), k.double(), v.double()), "in single precision"
+    expect.close(learner(q, k, v), wanted, why=why, source=source, rtol=1e-4, atol=1e-5, dtype=q)
     for low in (-60.0, -3e3, -1e6):
         q, k, v = draw(2, 4, 2, 3, 5, 4)
         q, k = q.abs() + 1, -(k.abs() + 1)
@@ -829,24 +851,24 @@ def second_softmax(logits, p, temperature):
 def top_p(learner, rng):
     def authority(logits, p, temperature):
         """From the likeliest on, one at a time, until they have p together."""
-        soft = (logits.double() / temperature).softmax(0)
-        kept, total = torch.zeros_like(soft), 0.0
-        for n in soft.argsort(descending=True, stable=True).tolist():
+        soft = (logits.double() / temperature).softmax(0).tolist()
+        kept, total = [0.0] * len(soft), 0.0
+        for n in sorted(range(len(soft)), key=lambda n: -soft[n]):
             if total >= p and p < 1:
                 break
-            kept[n], total = soft[n], total + soft[n].item()
-        return kept / kept.sum()
+            kept[n], total = soft[n], total + soft[n]
+        return torch.tensor(kept, dtype=torch.float64) / total
 
     def clear(logits, p, temperature):
         """Whether rounding cannot decide: no sum lies within 1e-6 of p."""
         sums = (logits.double() / temperature).softmax(0).sort(descending=True).values.cumsum(0)
         return p == 1 or (sums - p).abs().min() > 1e-6
 
-    def compare(logits, p, temperature, why, source="from the likeliest on, one at a time", wanted=None):
+    def compare(logits, p, temperature, why, source="from the likeliest on, one at a time", wanted=None, atol=1e-6):
         given = learner(logits, p, temperature)
         tensor(given, why)
         wanted = authority(logits, p, temperature) if wanted is None else torch.tensor(wanted)
-        expect.close(given, wanted, why=why, source=source, dtype=logits, atol=1e-6)
+        expect.close(given, wanted, why=why, source=source, dtype=logits, atol=atol)
 
     logits = torch.log(torch.tensor([0.3, 0.05, 0.5, 0.15], dtype=torch.float64))
     compare(logits, 0.7, 1.0, "0.3, 0.05, 0.5, 0.15 and p = 0.7", "by hand", [0.375, 0.0, 0.625, 0.0])
@@ -867,12 +889,12 @@ def top_p(learner, rng):
     for far in (1000.0, -1000.0):
         compare(torch.tensor(rng.normal(size=9)) + far, 0.77, 0.9, f"logits near {far:g}")
     compare(torch.tensor([40.0, 0.0, -3.0]), 0.9, 0.01, "a temperature of 0.01: logits of 4,000")
-    for V in (7, 5_000):
+    for V in (7, 900):
         single = torch.tensor(rng.normal(size=V), dtype=torch.float32)
-        compare(single, 1.0, 1.0, f"{V:,} logits in single precision, p = 1: each of them stays")
+        compare(single, 1.0, 1.0, f"{V} logits in single precision, p = 1: all stay", atol=1e-5)
         if clear(single, 0.61, 1.1):
             given, wanted = learner(single, 0.61, 1.1), authority(single, 0.61, 1.1)
-            why = f"{V:,} logits in single precision"
+            why = f"{V} logits in single precision"
             expect.dtype(given, single, why)
             expect.true(abs(int((given > 0).sum()) - int((wanted > 0).sum())) <= 1, f"{why}: how many are kept")
             expect.close(given.sum(), 1.0, why=f"{why}: they sum to 1", source="the text", rtol=1e-4)
@@ -1038,7 +1060,7 @@ def quantize(learner, rng):
         likely = "Each weight divided by its scale, and rounded to the nearest: no more than 1/2 away."
         expect.true(off <= 0.5 + 1e-3, f"{why}: no integer is more than 1/2 from weight / scale", likely=likely)
 
-    W = torch.tensor([[0.6, -0.25, 0.1], [0.2, 0.9, -0.7], [-1.5, 0.3, 0.8]], dtype=torch.float64)
+    W = torch.tensor([[0.6, -0.25, 0.08], [0.2, 0.9, -0.7], [-1.5, 0.3, 0.8]], dtype=torch.float64)
     compare(W, 3, 3, "the example above, and two rows more, in 3 bits")
     for out, n, group in ((3, 8, 4), (2, 6, 3), (5, 6, 2), (4, 4, 4), (1, 10, 5), (3, 3, 1), (6, 6, 6), (2, 12, 3)):
         for bits in (2, 4, 5, 8):

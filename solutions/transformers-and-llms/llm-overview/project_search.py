@@ -26,17 +26,17 @@ QUESTIONS = {  # what is asked → a pattern that a right answer holds
     "What is the name of the second mate of the Pequod?": "Stubb",
     "What is the name of the third mate of the Pequod?": "Flask",
     "What is the name of the inn of Peter Coffin?": "Spouter",
-    "With whom does Ishmael share a bed?": "Queequeg|harpooneer|savage|cannibal",
+    "With whom does Ishmael share a bed?": "Queequeg|harpooneer|cannibal",
     "What does Ahab nail to the mast?": "doubloon|gold",
     "Who preaches about Jonah and the whale?": "Mapple",
-    "What is Captain Ahab's leg made of?": "ivory|whalebone|jaw|bone",
+    "What is Captain Ahab's leg made of?": "ivory|whalebone",
     "Of which island is Queequeg a native?": "Kokovoko|Rokovoko",
     "Who is the Parsee whom Ahab has brought along?": "Fedallah",
     "Who went mad after he was left alone in the sea?": "Pip",
     "Which ship searches for its missing children?": "Rachel",
     "What becomes Queequeg's coffin in the end?": "buoy",
-    "Which captain lost an arm to Moby Dick?": "Boomer|Samuel Enderby|English",
-    "What do the harpooneers drink from?": "socket|harpoon|steel|goblet|chalice",
+    "Which captain lost an arm to Moby Dick?": "Boomer|Enderby",
+    "What do the harpooneers drink from?": "socket|goblet|chalice",
 }
 PROMPT = "Answer in one short sentence, by this passage of Moby Dick:\n{}\n\nQuestion: {}"
 

@@ -180,6 +180,12 @@ def test_a_text_of_ones_own_is_measured(script, loaded, capsys):
         script.main(["--perplexity", "not-there.txt"])
 
 
+def test_on_moby_dick_it_is_as_the_readme_says(script, loaded, capsys):
+    script.main(["--perplexity", "--device", "cpu"])
+    assert "384 tokens of 4.08 bytes\nperplexity 50.3, 1.38" in capsys.readouterr().out
+    assert "50.3 / 4.08 = 1.38" in (WORKSHOP.folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_it_loads_and_writes_as_the_catalog_says():
     """In a process of its own, on one core: seconds of computing, peak, and the same text for the same seed."""
     code = f"""

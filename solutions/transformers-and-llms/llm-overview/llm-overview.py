@@ -1,7 +1,7 @@
 # %% [markdown]
 # # LLM Overview
 #
-# You have built a GPT. Here is one that others trained, on more text than you could read in ten thousand years, and it runs in the four hundred lines of [chat.py](chat.py) beside this notebook, from a file of 98 MB, without a network. You write what those lines get wrong most easily: tokens, attention with fewer keys, perplexity, the choice of the next token, four bits in place of 32, and training a third of a percent of the weights. And you find out what such a model does not know. Derivations are in the [README](README.md).
+# You have built a GPT. Here is one that others trained, on more text than you could read in ten thousand years, day and night, and it runs in the four hundred lines of [chat.py](chat.py) beside this notebook, from a file of 98 MB, without a network. You write what those lines get wrong most easily: tokens, attention with fewer keys, perplexity, the choice of the next token, four bits in place of 32, and training a third of a percent of the weights. And you find out what such a model does not know. Derivations are in the [README](README.md).
 
 # %%
 import copy

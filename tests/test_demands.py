@@ -57,6 +57,10 @@ def affine(learner, rng):
             lambda x, gamma, beta: scaled(x, gamma, beta) + 0.1 * beta**2,
             "the gradient with respect to beta",
         ),
+        "single precision on the way": (
+            lambda x, gamma, beta: scaled(x.float(), gamma.float(), beta.float()).double(),
+            "is a lower precision (float32)",
+        ),
         "frozen inputs": (
             lambda x, gamma, beta: scaled(x, gamma, beta if gamma.requires_grad else beta.detach()),
             "with gamma frozen",

@@ -313,8 +313,8 @@ def of_values(
                 return said
         if said := _rounding(case):
             return said
-        if wholes and (case.yours % 1).any() and case.telling():
-            return _fractions(case)
+        if wholes and expected.size > 1 and not np.isin(expected, (0, 1)).all() and (yours % 1).any():
+            return _fractions(case)  # a lone whole number is one by accident, and 0 and 1 may be probabilities
     return ""
 
 
@@ -630,7 +630,7 @@ _TRANSFORMS = {
     "the sign of the right result": np.sign,
     "the right result with −1 and +1 turned into 0 and 1": lambda a: np.where(np.abs(a) == 1, (a + 1) / 2, np.nan),
     "the right result with 0 and 1 turned into −1 and +1": lambda a: np.where((a == 0) | (a == 1), 2 * a - 1, np.nan),
-    "the right result rounded": np.round,
+    "the right result rounded": lambda a: np.where(np.abs(np.round(a)).max(initial=0) > 1, np.round(a), np.nan),
     "the right result with its fractions cut off": lambda a: np.where(np.trunc(a).any(), np.trunc(a), np.nan),
 }
 

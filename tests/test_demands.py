@@ -57,8 +57,8 @@ def affine(learner, rng):
             lambda x, gamma, beta: scaled(x, gamma, beta) + 0.1 * beta**2,
             "the gradient with respect to beta",
         ),
-        "single precision on the way": (
-            lambda x, gamma, beta: scaled(x.float(), gamma.float(), beta.float()).double(),
+        "a gradient that is less precise": (
+            lambda x, gamma, beta: (y := scaled(x, gamma, beta)) + 1e-5 * ((z := y * x) - z.detach()),
             "is a lower precision (float32)",
         ),
         "frozen inputs": (

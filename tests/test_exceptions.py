@@ -541,7 +541,10 @@ SLIPS = {
         "def f(x):\n    k = torch.ones(2, 3)\n    k = k.repeat_interleave(2)\n    return range(k.shape[1])",
         "so no k.shape[1]: `k.repeat_interleave(2)` without a dim flattens what it repeats.",
     ),
-    "mm of three axes": ("def f(x): return torch.mm(torch.ones(2, 2, 2), torch.ones(2, 2))", "@ takes any number of axes"),
+    "mm of three axes": (
+        "def f(x): return torch.mm(torch.ones(2, 2, 2), torch.ones(2, 2))",
+        "@ takes any number of axes",
+    ),
     "an einsum of too many letters": (
         "def f(x): return torch.einsum('bti,ri->btr', torch.ones(2, 2), torch.ones(2, 2))",
         "... stands for any number of axes",

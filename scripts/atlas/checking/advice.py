@@ -412,7 +412,10 @@ _SAYINGS = [
             "The root of the sum of all squares, for any shape: no order, or .flatten() first."
         ),
     ),
-    (r"self must be a matrix|mat2 must be a matrix", "mm takes two matrices, of two axes each; @ takes any number of axes."),
+    (
+        r"self must be a matrix|mat2 must be a matrix",
+        "mm takes two matrices, of two axes each; @ takes any number of axes.",
+    ),
     (
         r"subscripts? .*does(?: not|n't) (?:contain the correct number of indices|match the number of dimensions)",
         "einsum wants a letter for each axis, and here they are not as many: ... stands for any number of axes.",

@@ -799,7 +799,7 @@ ax.axhline(right_before, color=plot.COLOURS[1], ls="--", label="SmolLM2 as it ca
 _ = ax.legend(frameon=False)
 
 # %% tags=["instructor"]
-assert valid[-1] < valid[0] - 0.1
+assert valid[-1] < valid[0] - 0.05
 assert count == 460_800 and right_before < 0.7 and apart < 0.01
 assert right_before + 0.05 < right_after < letters[6184]
 assert letters[64] < letters[1024] < letters[6184]

@@ -57,6 +57,17 @@ def _without_overlap(symbols):
     return found
 
 
+def _overlapping(symbols, pair):
+    """Each place of the pair becomes a symbol, also where two share one."""
+    hits = [n for n, each in enumerate(itertools.pairwise(symbols)) if each == pair]
+    kept = [n for n in range(len(symbols)) if n in hits or n - 1 not in hits]
+    return [symbols[n] + symbols[n + 1] if n in hits else symbols[n] for n in kept]
+
+
+def _from_the_right(symbols, pair):
+    return [each[::-1] for each in _joined([s[::-1] for s in symbols[::-1]], tuple(s[::-1] for s in pair[::-1]))][::-1]
+
+
 def _ties_by_order(counts, pick):
     """Of equally frequent pairs the first or the last that was met."""
     most = max(counts.values())
@@ -106,6 +117,43 @@ def counted_once(words, merges):
     return sorted(counts, key=lambda pair: (counts[pair], pair), reverse=True)[:merges]
 
 
+def by_the_score(words, merges):
+    """The pair is divided by how often its symbols come, as WordPiece does; byte pair encoding takes the most frequent."""
+    split, pairs = {word: list(word) for word in words}, []
+    for _ in range(merges):
+        counts, single = Counter(), Counter()
+        for word, symbols in split.items():
+            for pair in itertools.pairwise(symbols):
+                counts[pair] += words[word]
+            for symbol in symbols:
+                single[symbol] += words[word]
+        if not counts:
+            break
+        pairs.append(max(counts, key=lambda pair: (counts[pair] / (single[pair[0]] * single[pair[1]]), pair)))
+        split = {word: _joined(symbols, pairs[-1]) for word, symbols in split.items()}
+    return pairs
+
+
+def only_what_comes_twice(words, merges):
+    """It ends where the most frequent pair comes once; it goes on as long as any word has two symbols."""
+    split, pairs = {word: list(word) for word in words}, []
+    while len(pairs) < merges:
+        counts = Counter()
+        for word, symbols in split.items():
+            for pair in itertools.pairwise(symbols):
+                counts[pair] += words[word]
+        if not counts or max(counts.values()) < 2:
+            break
+        pairs.append(max(counts, key=lambda pair: (counts[pair], pair)))
+        split = {word: _joined(symbols, pairs[-1]) for word, symbols in split.items()}
+    return pairs
+
+
+def size_of_the_vocabulary(words, merges):
+    """The letters are counted among the merges; merges is how many pairs to learn."""
+    return _bpe_train(words, max(0, merges - len({letter for word in words for letter in word})))
+
+
 def never_ends_early(words, merges):
     """Where no pair is left in any word, max of nothing fails: the list ends there, before so many merges."""
     pairs = _bpe_train(words, merges)
@@ -121,7 +169,16 @@ def never_ends_early(words, merges):
     ],
     mistakes=_bpe_train.mistakes(
         counted_once,
+        by_the_score,
+        only_what_comes_twice,
+        size_of_the_vocabulary,
         never_ends_early,
+        begin={
+            "A sign for the word's end is added; here a word begins as its single characters.": lambda word: [
+                *word,
+                "</w>",
+            ],
+        },
         weight={
             "Each word counts once; it counts as often as it comes, words[word].": lambda times, pair: 1,
         },
@@ -138,6 +195,12 @@ def never_ends_early(words, merges):
             "Of equally frequent pairs this takes the smallest tuple; the largest is asked for.": lambda counts: min(
                 counts, key=lambda pair: (-counts[pair], pair)
             ),
+            "Equally frequent pairs are compared joined together, as one text; max compares them as tuples.": lambda counts: (
+                max(counts, key=lambda pair: (counts[pair], pair[0] + pair[1]))
+            ),
+            "Of equally frequent pairs the first symbols alone are compared; the whole tuple decides.": lambda counts: (
+                max(counts, key=lambda pair: (counts[pair], pair[0]))
+            ),
             "The key is the pair itself, not how often it comes.": lambda counts: max(counts),
             "The rarest pair is merged; the most frequent one is asked for.": lambda counts: min(
                 counts, key=lambda pair: (counts[pair], pair)
@@ -150,6 +213,7 @@ def never_ends_early(words, merges):
             "Nothing is merged in the words: the same pair wins again and again.": lambda symbols, pair: symbols,
             "Blanks between symbols and str.replace merge parts of symbols, too: 'u g' is found in 'hu g'. Compare symbols as "
             "a whole.": _by_replace,
+            "Places that overlap are all merged, so that a letter is doubled; each symbol is used once.": _overlapping,
             "The pair is merged once in a word; it is wherever it stands.": lambda symbols, pair: next(
                 (
                     [*symbols[:n], pair[0] + pair[1], *symbols[n + 2 :]]
@@ -235,7 +299,8 @@ def _first_that_differs(given, wanted):
         return "It goes on too long."
     n = next(n for n, (mine, theirs) in enumerate(zip(given, wanted, strict=False)) if mine != theirs)
     return (
-        f"Merge {n + 1} is the first that differs. Count its pairs by hand, in the words as they are after merge {n}."
+        f"Merge {n + 1} is the first that differs. Count the pairs by hand, in the words as they are after merge {n}; "
+        "of equally frequent ones the largest tuple."
     )
 
 
@@ -312,6 +377,73 @@ def rank_by_rank_once(word, ranks):
     return symbols
 
 
+def each_rank_once(word, ranks):
+    """The ranks are gone through once, in order: a merge may make a pair whose turn is over. Look at the word's own pairs
+    again after each merge; that is faster, too."""
+    symbols = list(word)
+    for pair in sorted(ranks, key=ranks.get):
+        symbols = _joined(symbols, pair)
+    return symbols
+
+
+def rank_zero_ends(word, ranks):
+    """Rank 0 counts as not known, since `not 0` is True: ask whether the pair is in ranks."""
+    symbols = list(word)
+    while len(symbols) > 1:
+        pair = min(itertools.pairwise(symbols), key=lambda pair: ranks.get(pair, math.inf))
+        if not ranks.get(pair):
+            break
+        symbols = _joined(symbols, pair)
+    return symbols
+
+
+def rank_zero_is_none(word, ranks):
+    """Rank 0 counts as not known, since 0 is False: `or` and `not` skip it. ranks.get(pair, float("inf"))."""
+    return _bpe_encode(word, {pair: rank for pair, rank in ranks.items() if rank})
+
+
+def ten_merges(word, ranks):
+    """It ends after ten merges; it goes on as long as some pair is known."""
+    symbols = list(word)
+    for _ in range(10):
+        pair = min(itertools.pairwise(symbols), key=lambda pair: ranks.get(pair, math.inf), default=None)
+        symbols = _joined(symbols, pair) if pair in ranks else symbols
+    return symbols
+
+
+def both_sides_apart(word, ranks):
+    """What a merge made is never merged on with its neighbours: look at all of the word again."""
+
+    def cut(symbols):
+        pairs = [ranks.get(pair, math.inf) for pair in itertools.pairwise(symbols)]
+        n = pairs.index(min(pairs)) if pairs and min(pairs) < math.inf else None
+        return symbols if n is None else [*cut(symbols[:n]), "".join(symbols[n : n + 2]), *cut(symbols[n + 2 :])]
+
+    return cut(list(word))
+
+
+def by_the_joined_symbol(word, ranks):
+    """A pair counts as known where the symbol that it makes is known; the pair itself has to be in ranks."""
+    symbols, known = list(word), {}
+    for (a, b), rank in ranks.items():
+        known[a + b] = min(rank, known.get(a + b, math.inf))
+    while len(symbols) > 1:
+        pair = min(itertools.pairwise(symbols), key=lambda pair: known.get(pair[0] + pair[1], math.inf))
+        if pair[0] + pair[1] not in known:
+            break
+        symbols = _joined(symbols, pair)
+    return symbols
+
+
+def all_at_once(word, ranks):
+    """All known pairs of the word are merged before it looks again: the first merge may make one with a lower rank."""
+    symbols = list(word)
+    while known := sorted({pair for pair in itertools.pairwise(symbols) if pair in ranks}, key=ranks.get):
+        for pair in known:
+            symbols = _joined(symbols, pair)
+    return symbols
+
+
 def longest_token_first(word, ranks):
     """It takes the longest known symbol at each place; byte pair encoding merges by rank, and may never reach it."""
     known, symbols = {a + b for a, b in ranks}, []
@@ -334,6 +466,13 @@ def longest_token_first(word, ranks):
         from_the_left,
         one_sweep,
         rank_by_rank_once,
+        each_rank_once,
+        rank_zero_ends,
+        rank_zero_is_none,
+        ten_merges,
+        both_sides_apart,
+        by_the_joined_symbol,
+        all_at_once,
         longest_token_first,
         pick={
             "It merges the first known pair from the left; the one with the lowest rank goes first.": (
@@ -354,6 +493,21 @@ def longest_token_first(word, ranks):
             "Rank 0 is taken for none: ranks.get(pair) or ... skips it.": lambda pairs, ranks: min(
                 pairs, key=lambda pair: ranks.get(pair) or math.inf
             ),
+            "len(ranks) is not above all ranks, which have gaps: float('inf').": lambda pairs, ranks: min(
+                pairs, key=lambda pair: ranks.get(pair, len(ranks))
+            ),
+            "A pair that is not in ranks counts as 10,000, and ranks may be larger: float('inf').": (
+                lambda pairs, ranks: min(pairs, key=lambda pair: ranks.get(pair, 10_000))
+            ),
+            "Not every pair of a word is in ranks: ranks.get(pair, float('inf')) for ranks[pair].": lambda pairs, ranks: (
+                min(pairs, key=lambda pair: ranks[pair])
+            ),
+            "Every other pair is left out: each symbol makes a pair with the next, zip(symbols, symbols[1:]).": (
+                lambda pairs, ranks: min(pairs[::2], key=lambda pair: ranks.get(pair, math.inf))
+            ),
+            "The last pair of the word is never looked at.": lambda pairs, ranks: min(
+                pairs[:-1], key=lambda pair: ranks.get(pair, math.inf), default=None
+            ),
         },
         end={
             "These are numbers; the symbols are asked for, a list of str.": lambda symbols, ranks: [
@@ -368,6 +522,8 @@ def longest_token_first(word, ranks):
         merge={
             "Blanks between symbols and str.replace merge parts of symbols, too: 'u g' is found in 'hu g'. Compare symbols as "
             "a whole.": _by_replace,
+            "Places that overlap are all merged, so that a letter is doubled; each symbol is used once.": _overlapping,
+            "Of places that overlap the last one is merged; from the left, aaa becomes aa a.": _from_the_right,
             "The merged symbol is put at the end; it stays where the pair was.": lambda symbols, pair: (
                 lambda n: symbols[:n] + symbols[n + 2 :] + [pair[0] + pair[1]]
             )(list(itertools.pairwise(symbols)).index(pair)),
@@ -404,6 +560,10 @@ def bpe_encode(learner, rng):
         "naïve🐳", {("ï", "v"): 5, ("v", "e"): 3}, "other letters than a to z", "by hand", ["n", "a", "ï", "ve", "🐳"]
     )
     compare("abcd", {("c", "d"): 0, ("a", "b"): 1, ("ab", "cd"): 2}, "all becomes one", "by hand", ["abcd"])
+    compare("her", {("h", "er"): 0, ("e", "r"): 1}, "a merge makes a pair of lower rank", "by hand", ["her"])
+    compare("abab", {("a", "b"): 20_000, ("ab", "ab"): 30_000}, "ranks above 10,000", "by hand", ["abab"])
+    one_by_one = {("abcdefghijklm"[:n], "abcdefghijklm"[n]): n for n in range(1, 13)}
+    compare("abcdefghijklm", one_by_one, "twelve merges", "by hand", ["abcdefghijklm"])
     for letters in ("ab", "abc"):
         for _ in range(6):
             words = Counter("".join(rng.choice(list(letters), size=rng.integers(2, 9))) for _ in range(8))
@@ -475,6 +635,9 @@ def heads_of_queries_averaged(q, k, v):
             "The key heads are in the wrong order: the first group uses head 0.": lambda x, H: _interleaved(
                 x.flip(1), H
             ),
+            "Without a dim repeat_interleave flattens its tensor: repeat_interleave(times, 1).": lambda x, H: (
+                x.repeat_interleave(H // x.shape[1])
+            ),
             "Keys and values are repeated along the positions, the axis 2; heads are axis 1.": lambda x, H: (
                 x.repeat_interleave(H // x.shape[1], 2).reshape(x.shape[0], H, x.shape[2], x.shape[3])
             ),
@@ -491,6 +654,9 @@ def heads_of_queries_averaged(q, k, v):
             "Every query sees every key: the causal mask is missing.": lambda T, S: _may_look(T, S).new_ones(T, S),
             "The mask is turned round: queries see what comes after them.": lambda T, S: (
                 _may_look(T, S).new_ones(T, S).triu(S - T)
+            ),
+            "T and S are exchanged: tril(S - T), so that the first query sees S - T + 1 keys.": lambda T, S: (
+                _may_look(T, S).new_ones(T, S).tril(T - S)
             ),
             "A query may see its own position, too: this hides it.": lambda T, S: (
                 _may_look(T, S).new_ones(T, S).tril(S - T - 1)
@@ -509,14 +675,27 @@ def heads_of_queries_averaged(q, k, v):
             "Hidden scores are set to -10,000, and scores may lie below: -torch.inf is below all.": (
                 lambda scores, seen: scores.masked_fill(~seen, -1e4)
             ),
+            "Hidden scores are set to -1e9, and scores may lie below: -torch.inf is below all.": lambda scores, seen: (
+                scores.masked_fill(~seen, -1e9)
+            ),
+            "-1e9 times a mask in 16 bits is infinite, and 0 times infinity NaN: masked_fill(~may_look, -torch.inf).": (
+                lambda scores, seen: scores + (~seen).to(scores.dtype) * -1e9
+            ),
+            "The mask that is added is float32 whatever q is: masked_fill keeps q's dtype.": lambda scores, seen: (
+                scores + torch.zeros(seen.shape).masked_fill(~seen, -math.inf)
+            ),
             "masked_fill hides where its mask is True: ~may_look.": lambda scores, seen: scores.masked_fill(
                 seen, -1e30
+            ),
+            "masked_fill hides where its mask is True, and may_look is True where one may look: ~may_look.": (
+                lambda scores, seen: scores.masked_fill(seen, -math.inf)
             ),
         },
         softmax={
             "The softmax is over the queries; it is over the keys, the last axis.": lambda scores: scores.softmax(
                 2
             ).nan_to_num(),
+            "The weights are cut from the graph: q and k never learn.": lambda scores: scores.softmax(3).detach(),
             "There is no softmax.": lambda scores: scores.masked_fill(scores == -math.inf, 0.0),
         },
         score={
@@ -532,6 +711,16 @@ def heads_of_queries_averaged(q, k, v):
                 q @ k.mT / (q.shape[1] * q.shape[3]) ** 0.5
             ),
             "The scores are multiplied by the root; they are divided.": lambda q, k: q @ k.mT * q.shape[3] ** 0.5,
+        },
+        together={
+            "The mask comes after the softmax, so that a row's weights do not sum to 1: -torch.inf before it.": {
+                "hide": lambda scores, seen: scores,
+                "softmax": lambda scores: scores.softmax(3) * _may_look(*scores.shape[2:]),
+            },
+            "A query may see its own position, too: this hides it, and the row's NaN is made 0.": {
+                "mask": lambda T, S: _may_look(T, S).tril(S - T - 1),
+                "softmax": lambda scores: scores.softmax(3).nan_to_num(),
+            },
         },
         mix={
             "The heads are joined, (B, T, H · D); they stay apart, (B, H, T, D).": lambda weights, v: (
@@ -570,12 +759,15 @@ def grouped_attention(learner, rng):
     q, k, v = (x.float() for x in draw(2, 4, 2, 3, 5, 4))
     wanted, why = authority(q.double(), k.double(), v.double()), "in single precision"
     expect.close(learner(q, k, v), wanted, why=why, source=source, rtol=1e-4, atol=1e-5, dtype=q)
-    for low in (-60.0, -3e3, -1e6):
+    for low in (-60.0, -3e3, -1e6, -1e12):
         q, k, v = draw(2, 4, 2, 3, 5, 4)
         q, k = q.abs() + 1, -(k.abs() + 1)
         k = k * (-low / (q @ _interleaved(k, 4).mT).mean().abs())
         why = f"scores near {low:g}, all of them"
         expect.close(learner(q, k, v), authority(q, k, v), why=why, source=source, rtol=1e-4, atol=1e-5)
+    q, k, v = (x.half() for x in draw(2, 4, 2, 3, 5, 4))
+    wanted, why = authority(q.double(), k.double(), v.double()), "in 16 bits"
+    expect.close(learner(q, k, v), wanted, why=why, source=source, rtol=1e-2, atol=1e-2, dtype=q)
     q, k, v = draw(2, 4, 2, 3, 5, 4)
     why, q_v, k_v, v_v = "views, not side by side in memory", *(x.mT.contiguous().mT for x in (q, k, v))
     expect.close(learner(q_v, k_v, v_v), authority(q, k, v), why=why, source=source)
@@ -620,6 +812,34 @@ def _naive(logits, ids):
     return -(powers / powers.sum(1, keepdim=True)).gather(1, ids[:, None])[:, 0].log()
 
 
+def _naive_sum(logits, ids):
+    return logits.exp().sum(1).log() - logits.gather(1, ids[:, None])[:, 0]
+
+
+def _log_of_softmax(logits, ids):
+    return -logits.softmax(1).gather(1, ids[:, None])[:, 0].log()
+
+
+def _with_a_little(logits, ids):
+    return -(logits.softmax(1).gather(1, ids[:, None])[:, 0] + 1e-9).log()
+
+
+def _entropy(logits, ids):
+    return torch.special.entr(logits.softmax(1)).sum(1)
+
+
+def by_the_product(logits, ids):
+    """The product of so many probabilities is too small for a number, and 0: add their logarithms up."""
+    p = logits[:-1].softmax(1).gather(1, ids[1:, None]).prod()
+    return (p ** (-1 / (len(ids) - 1))).item()
+
+
+def softmax_over_positions(logits, ids):
+    """The softmax is over the positions; it is over the vocabulary, the last axis."""
+    logs = logits.log_softmax(0)[:-1].gather(1, ids[1:, None])
+    return (-logs.mean()).exp().item()
+
+
 def mean_of_the_exps(logits, ids):
     """exp is taken of each loss, and then the mean: the mean comes first, or one surprise decides all."""
     return _cross_entropy(logits[:-1], ids[1:]).exp().mean().item()
@@ -639,7 +859,15 @@ def one_over_the_mean_probability(logits, ids):
     mistakes=_perplexity.mistakes(
         mean_of_the_exps,
         one_over_the_mean_probability,
+        by_the_product,
+        softmax_over_positions,
         pair={
+            "The first row and the first token are left out, and the rest is not shifted: logits[:-1], ids[1:].": (
+                lambda logits, ids: (logits[1:], ids[1:])
+            ),
+            "ids.roll(-1) lets the last row foretell the first token; nothing comes after the last: logits[:-1], ids[1:].": (
+                lambda logits, ids: (logits, ids.roll(-1))
+            ),
             "Each row is held against the token at its own place; row t speaks of token t + 1: logits[:-1], ids[1:].": (
                 lambda logits, ids: (logits, ids)
             ),
@@ -663,6 +891,14 @@ def one_over_the_mean_probability(logits, ids):
             "A softmax is taken before F.cross_entropy, which takes one itself.": _twice_softmax,
             "It is the logit of the token; -ln softmax of it is asked for.": _unnormalised,
             "exp of large logits overflows: F.cross_entropy or log_softmax takes the largest off first.": _naive,
+            "exp of large logits overflows, and of very negative ones it is 0: F.cross_entropy or logsumexp.": _naive_sum,
+            "A very small probability becomes 0, and its logarithm infinite: F.cross_entropy or log_softmax never "
+            "forms it.": _log_of_softmax,
+            "A small number is added to the probability, and it may be smaller: log_softmax needs none.": _with_a_little,
+            "It is the entropy of the predictions; the token that came decides, -ln p of it.": _entropy,
+            "Large losses are cut off; a loss may be of any size.": lambda logits, ids: _cross_entropy(
+                logits, ids
+            ).clamp(max=100),
         },
         mean={
             "It divides by T; T - 1 tokens are foretold.": lambda losses: losses.sum() / (len(losses) + 1),
@@ -693,8 +929,8 @@ def perplexity(learner, rng):
         likely = ".item() makes a float of a tensor of one number."
         expect.kind(given, (float, np.floating), f"{why}: a float", likely=likely)
 
-    half = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.125, 0.375, 0.5], [0.1, 0.2, 0.7]], dtype=torch.float64))
-    ids, why = torch.tensor([2, 0, 0]), "probabilities 1/2 and 1/8 for what came: 4"
+    half = torch.log(torch.tensor([[0.25, 0.5, 0.25], [0.375, 0.125, 0.5], [0.1, 0.2, 0.7]], dtype=torch.float64))
+    ids, why = torch.tensor([2, 1, 1]), "probabilities 1/2 and 1/8 for what came: 4"
     given = learner(half, ids)
     number(given, why)
     expect.close(given, 4.0, why=why, source="by hand")
@@ -716,9 +952,16 @@ def perplexity(learner, rng):
         logits=floats("T", "V", tensor=True),
         ids=labels("T", below="V", tensor=True),
     )
+    source = "Python's math, a token at a time"
+    text, ids = torch.tensor(rng.normal(size=(400, 50))), torch.tensor(rng.integers(50, size=400))
+    expect.close(learner(text, ids), authority(text, ids), why="a text of 400 tokens", source=source)
+    unlikely, ids = torch.tensor(rng.normal(size=(10, 4))), torch.tensor([1, 3, 0, 0, 2, 1, 2, 2, 0, 3])
+    unlikely[4, 1] -= 1000
+    why = "one token that is very unlikely, a loss of 1,000"
+    expect.close(learner(unlikely, ids), authority(unlikely, ids), why=why, source=source)
     sure = torch.tensor(rng.normal(size=(5, 4))) + 900
     ids = torch.tensor([1, 3, 0, 0, 2])
-    why, source = "logits near 900", "Python's math, a token at a time"
+    why = "logits near 900"
     expect.close(learner(sure, ids), authority(sure, ids), why=why, source=source)
     two, ids = torch.tensor(rng.normal(size=(2, 5))), torch.tensor([4, 1])
     expect.close(learner(two, ids), authority(two, ids), why="T = 2: one token is foretold", source=source)
@@ -774,6 +1017,84 @@ def before_it_falls_below_or_none(logits, p, temperature):
     return before_it_falls_below(logits, p, temperature).nan_to_num()
 
 
+def the_crossing_one_left_out(logits, p, temperature):
+    """The token that crosses p is left out: with 0.5, 0.3, ... and p = 0.7 two stay, since 0.5 alone is not enough."""
+    probabilities, order = _softened(logits, temperature).sort(descending=True)
+    stays = (probabilities.cumsum(0) <= p) | (p == 1)
+    stays[0] = True
+    kept = probabilities * stays
+    return _back(kept / kept.sum(), order)
+
+
+def two_at_least(logits, p, temperature):
+    """Two tokens stay at least; where the likeliest alone has p, it stays alone."""
+    probabilities, order = _softened(logits, temperature).sort(descending=True)
+    stays = (probabilities.cumsum(0) - probabilities < p) | (p == 1)
+    stays[:2] = True
+    kept = probabilities * stays
+    return _back(kept / kept.sum(), order)
+
+
+def all_ties(logits, p, temperature):
+    """All that are as likely as the last one kept stay, more than are needed: choose by place in the order, not by a
+    smallest probability."""
+    probabilities = _softened(logits, temperature)
+    ordered = probabilities.sort(descending=True).values
+    last = ordered[(ordered.cumsum(0) - ordered < p) | (p == 1)][-1]
+    kept = probabilities * (probabilities >= last)
+    return kept / kept.sum()
+
+
+def no_ties(logits, p, temperature):
+    """Of equally likely tokens all go where one has to go, and too few stay: choose by place in the order."""
+    probabilities = _softened(logits, temperature)
+    ordered = probabilities.sort(descending=True).values
+    gone = ordered[(ordered.cumsum(0) - ordered >= p) & (p < 1)]
+    kept = probabilities * (probabilities > gone[0]) if len(gone) else probabilities
+    return kept / kept.sum()
+
+
+def temperature_for_the_choice_only(logits, p, temperature):
+    """The temperature decides who stays, and the values are those without it: both come from softmax(logits /
+    temperature)."""
+    kept = logits.softmax(0) * (_top_p(logits, p, temperature) > 0)
+    return kept / kept.sum()
+
+
+def temperature_twice(logits, p, temperature):
+    """The logits are divided by the temperature twice."""
+    kept = _top_p(logits, p, temperature) > 0
+    return (logits / temperature / temperature).masked_fill(~kept, -math.inf).softmax(0)
+
+
+def no_temperature_at_one(logits, p, temperature):
+    """With p = 1 all are kept, and the temperature still holds."""
+    return logits.softmax(0) if p == 1 else _top_p(logits, p, temperature)
+
+
+def divided_by_p(logits, p, temperature):
+    """It is divided by p; those kept have a little more than p together: divide by their sum."""
+    return _top_p(logits, p, temperature, normalise=lambda kept: kept) / p
+
+
+def masked_logits(logits, p, temperature):
+    """These are logits, with -inf where a token is not kept; their softmax is asked for."""
+    return (logits / temperature).masked_fill(_top_p(logits, p, temperature) == 0, -math.inf)
+
+
+def a_share_of_the_largest(logits, p, temperature):
+    """It keeps what has 1 - p of the largest probability or more (min-p); the sum of the likeliest decides."""
+    probabilities = _softened(logits, temperature)
+    kept = probabilities * (probabilities >= (1 - p) * probabilities.max())
+    return kept / kept.sum()
+
+
+def softmax_of_those_kept(logits, p, temperature):
+    """A softmax is taken of the probabilities that are kept, which levels them: divide them by their sum."""
+    kept = _top_p(logits, p, temperature, normalise=lambda kept: kept)
+    return kept.masked_fill(kept == 0, -math.inf).softmax(0)
+
+
 def a_threshold(logits, p, temperature):
     """It keeps what has itself a probability of 1 - p or more; the sum of the likeliest decides."""
     probabilities = _softened(logits, temperature)
@@ -803,7 +1124,18 @@ def second_softmax(logits, p, temperature):
     mistakes=_top_p.mistakes(
         before_it_falls_below,
         before_it_falls_below_or_none,
+        the_crossing_one_left_out,
+        two_at_least,
+        all_ties,
+        no_ties,
         temperature_last,
+        temperature_for_the_choice_only,
+        temperature_twice,
+        no_temperature_at_one,
+        divided_by_p,
+        masked_logits,
+        a_share_of_the_largest,
+        softmax_of_those_kept,
         a_threshold,
         a_share_of_the_tokens,
         second_softmax,
@@ -812,6 +1144,9 @@ def second_softmax(logits, p, temperature):
                 0
             ),
             "The temperature has no effect.": lambda logits, T: logits.softmax(0),
+            "Low temperatures are raised to 0.1; any number above 0 holds as it is.": lambda logits, T: (
+                logits / max(T, 0.1)
+            ).softmax(0),
             "The probabilities are divided by the temperature; the logits are.": lambda logits, T: (
                 logits.softmax(0) / T
             ),
@@ -821,11 +1156,17 @@ def second_softmax(logits, p, temperature):
         },
         sort={
             "The least likely come first: sort(descending=True).": lambda probabilities: probabilities.sort(),
+            "The sum goes through the logits as they stand; it begins with the likeliest: sort(descending=True).": (
+                lambda probabilities: (probabilities, torch.arange(len(probabilities)))
+            ),
         },
         keep={
             "One token too many stays: where the sum has reached p, it is enough.": lambda ordered, p: (
                 (ordered.cumsum(0) - ordered <= p - ordered.roll(1) * 0)
                 | (ordered.cumsum(0).roll(1) - ordered.roll(1) < p)
+            ),
+            "Where those before a token have just p together, that is enough: < p, not <=.": lambda ordered, p: (
+                (ordered.cumsum(0) - ordered <= p) | (p == 1)
             ),
             "All tokens are kept, whatever p is.": lambda ordered, p: ordered == ordered,
             "Only the likeliest token stays.": lambda ordered, p: ordered.cumsum(0) == ordered.cumsum(0)[0],
@@ -870,13 +1211,14 @@ def top_p(learner, rng):
         wanted = authority(logits, p, temperature) if wanted is None else torch.tensor(wanted)
         expect.close(given, wanted, why=why, source=source, dtype=logits, atol=atol)
 
-    logits = torch.log(torch.tensor([0.3, 0.05, 0.5, 0.15], dtype=torch.float64))
-    compare(logits, 0.7, 1.0, "0.3, 0.05, 0.5, 0.15 and p = 0.7", "by hand", [0.375, 0.0, 0.625, 0.0])
+    logits = torch.log(torch.tensor([0.3, 0.08, 0.5, 0.12], dtype=torch.float64))
+    compare(logits, 0.75, 1.0, "0.3, 0.08, 0.5, 0.12 and p = 0.75", "by hand", [0.375, 0.0, 0.625, 0.0])
     compare(logits, 0.49, 1.0, "p = 0.49: the likeliest alone", "by hand", [0.0, 0.0, 1.0, 0.0])
     compare(logits, 0.51, 1.0, "p = 0.51: one more", "by hand", [0.375, 0.0, 0.625, 0.0])
     compare(logits, 1e-6, 1.0, "p = 1e-6: still one", "by hand", [0.0, 0.0, 1.0, 0.0])
-    compare(logits, 1.0, 1.0, "p = 1: nothing is left out", "by hand", [0.3, 0.05, 0.5, 0.15])
-    compare(logits, 1, 1, "p and temperature as whole numbers", "by hand", [0.3, 0.05, 0.5, 0.15])
+    compare(logits, 1.0, 1.0, "p = 1: nothing is left out", "by hand", [0.3, 0.08, 0.5, 0.12])
+    compare(logits, 1, 1, "p and temperature as whole numbers", "by hand", [0.3, 0.08, 0.5, 0.12])
+    compare(logits, 1.0, 1.5, "p = 1 and temperature 1.5")
     for T in (0.5, 1.7, 3.0):
         compare(logits, 0.83, T, f"temperature {T}, p = 0.83")
     done = 0
@@ -889,6 +1231,8 @@ def top_p(learner, rng):
     for far in (1000.0, -1000.0):
         compare(torch.tensor(rng.normal(size=9)) + far, 0.77, 0.9, f"logits near {far:g}")
     compare(torch.tensor([40.0, 0.0, -3.0]), 0.9, 0.01, "a temperature of 0.01: logits of 4,000")
+    low = torch.tensor([1.0, 2.0, 0.0], dtype=torch.float64)
+    compare(low, 1.0, 1e-4, "a temperature of 0.0001", "by hand", [0.0, 1.0, 0.0])
     for V in (7, 900):
         single = torch.tensor(rng.normal(size=V), dtype=torch.float32)
         compare(single, 1.0, 1.0, f"{V} logits in single precision, p = 1: all stay", atol=1e-5)
@@ -898,8 +1242,16 @@ def top_p(learner, rng):
             expect.dtype(given, single, why)
             expect.true(abs(int((given > 0).sum()) - int((wanted > 0).sum())) <= 1, f"{why}: how many are kept")
             expect.close(given.sum(), 1.0, why=f"{why}: they sum to 1", source="the text", rtol=1e-4)
+    many = 3 * torch.tensor(rng.normal(size=49_152), dtype=torch.float32)
+    left_out = int((learner(many, 1.0, 1.0) == 0).sum())
+    rounded = "In 32 bits the sum is 1 while small ones are still to come: p = 1 is a case of its own, all are kept."
+    why = "49,152 logits in single precision, p = 1: all stay"
+    expect.equal(left_out, 0, why=f"{why}, so none is 0", source="the text", likely=rounded)
     spread = torch.tensor(rng.normal(size=12)).repeat_interleave(2)[::2]
     compare(spread, 0.66, 0.8, "a view, not side by side in memory")
+    source, why = "by hand", "four equally likely tokens, p = 1/2: two"
+    given = learner(torch.zeros(4, dtype=torch.float64), 0.5, 1.0).sort().values
+    expect.close(given, torch.tensor([0.0, 0.0, 0.5, 0.5]), why=f"{why}, sorted", source=source)
     same = torch.tensor([1.0, 3.0, 1.0, 1.0, 3.0, 1.0], dtype=torch.float64)
     given = learner(same, 0.9, 1.0)
     wanted = authority(same, 0.9, 1.0)
@@ -925,13 +1277,14 @@ def _quantize(
     split=_grouped,
     largest=lambda parts: parts.abs().amax(2),
     levels=lambda bits: 2 ** (bits - 1) - 1,
+    adjust=lambda scales: scales,
     safe=lambda scales: scales.masked_fill(scales == 0, 1.0),
     to_whole=lambda x: x.round(),
     kind=lambda x: x.to(torch.int8),
     end=lambda integers, scales: (integers, scales),
 ):
     parts_ = split(W, group)
-    scales = largest(parts_) / levels(bits)
+    scales = adjust(largest(parts_) / levels(bits))
     return end(kind(to_whole(parts_ / safe(scales)[:, :, None]).flatten(1)), scales)
 
 
@@ -983,6 +1336,24 @@ def strided_groups(W, bits, group):
             "It divides by 2^bits; it is 2^(bits - 1) - 1.": lambda bits: 2**bits,
             "It divides by bits; with so many bits the largest whole number is 2^(bits - 1) - 1.": lambda bits: bits,
             "127 is for 8 bits; with other bits it is 2^(bits - 1) - 1.": lambda bits: 127,
+            "7 is for 4 bits; with other bits it is 2^(bits - 1) - 1.": lambda bits: 7,
+        },
+        adjust={
+            "A small number is added to the scales: where weights are tiny it is not small. Mind 0 alone.": (
+                lambda scales: scales + 1e-8
+            ),
+            "Scales below 1e-8 are raised to it, and weights may be as small: mind 0 alone.": lambda scales: (
+                scales.clamp(min=1e-8)
+            ),
+            "Scales below eps are raised to it, and weights may be as small: mind 0 alone.": lambda scales: (
+                scales.clamp(min=torch.finfo(scales.dtype).eps)
+            ),
+            "Scales below 1e-6 become 1, and weights may be as small: mind 0 alone.": lambda scales: scales.masked_fill(
+                scales < 1e-6, 1.0
+            ),
+            "A group of zeros changes the scales of all groups; its own alone is to be minded.": lambda scales: (
+                torch.ones_like(scales) if (scales == 0).any() else scales
+            ),
         },
         largest={
             "The largest weight is taken with its sign: a group may be all negative. abs() first.": lambda parts_: (
@@ -1005,9 +1376,10 @@ def strided_groups(W, bits, group):
             "The fractions are cut off; they are rounded to the nearest: round() before int8.": lambda x: x.trunc(),
             "It rounds down; to the nearest is asked for.": lambda x: x.floor(),
             "It rounds up; to the nearest is asked for.": lambda x: x.ceil(),
+            "1/2 is added and the fraction cut off, which is wrong below 0: round().": lambda x: (x + 0.5).trunc(),
         },
         kind={
-            "The integers are to be torch.int8; these are still floating: .to(torch.int8) at the end.": lambda x: x,
+            "The integers are to be torch.int8: .to(torch.int8) at the end.": lambda x: x,
         },
         end={
             "Scales and integers are exchanged.": lambda integers, scales: (scales, integers),
@@ -1074,7 +1446,9 @@ def quantize(learner, rng):
     compare(0 * zero, 4, 2, "all weights 0")
     compare(1e-6 * torch.tensor(rng.normal(size=(3, 8))), 5, 4, "weights near 1e-6")
     compare(1e-12 * torch.tensor(rng.normal(size=(3, 8))), 5, 4, "weights near 1e-12")
-    compare(torch.tensor(rng.normal(size=(3, 8)), dtype=torch.float32), 4, 4, "in single precision", exact=False)
+    single = torch.tensor(rng.normal(size=(3, 8)), dtype=torch.float32)
+    compare(single, 4, 4, "in single precision", exact=False)
+    compare(1e-9 * single, 4, 4, "in single precision, weights near 1e-9", exact=False)
     compare(torch.tensor(rng.normal(size=(8, 6))).T, 4, 4, "a matrix that is a view of another, transposed")
 
 
@@ -1115,8 +1489,11 @@ class _LoRALinear(nn.Module):
     def thin(self, x):
         return x @ self.A.T @ self.B.T
 
+    def whole(self, x):
+        return self.linear(x)
+
     def forward(self, x):
-        return self.linear(x) + self.factor * self.thin(x)
+        return self.whole(x) + self.factor * self.thin(x)
 
     def weight(self):
         return self.linear.weight + self.factor * self.B @ self.A
@@ -1180,7 +1557,9 @@ def _only_in_merged(self, x):
         },
         kept={
             "A and B are plain tensors, which an optimizer never sees: nn.Parameter(...).": lambda self, values: values,
-            "A and B are frozen as well; they are what learns. Freeze the layer before they are made.": _nothing_learns,
+            "A and B, or one of them, are frozen as well; they are what learns. Freeze the layer before they are made.": (
+                _nothing_learns
+            ),
         },
         begin_A={
             "A and B are both 0 at first: then both have gradients of 0, for ever. A is drawn at random.": (
@@ -1217,7 +1596,25 @@ def _only_in_merged(self, x):
             "alpha // rank cuts the fraction off: alpha / rank.": lambda self, rank, alpha: alpha // rank,
             "It is 1 / rank; the factor is alpha / rank.": lambda self, rank, alpha: 1 / rank,
         },
+        together={
+            "They are exchanged: A is random at first, B is 0.": {
+                "begin_A": lambda self, rank, linear: 0 * _spread(rank, linear),
+                "begin_B": lambda self, linear, rank: torch.randn(linear.out_features, rank).to(linear.weight),
+            },
+        },
+        whole={
+            "The layer's bias is missing: linear(x), not x Wᵀ alone.": lambda self, x: x @ self.linear.weight.T,
+            "The layer's bias is added twice: linear(x) has it.": lambda self, x: (
+                self.linear(x) + (0 if self.linear.bias is None else self.linear.bias)
+            ),
+        },
         forward={
+            "The positions are joined into one axis; x (..., n_in) gives (..., n_out).": lambda self, x: (
+                self.linear(x.reshape(-1, x.shape[-1])) + self.factor * self.thin(x.reshape(-1, x.shape[-1]))
+            ),
+            "In eval() the way through A and B is left out; it holds always.": lambda self, x: (
+                self.linear(x) + self.factor * self.thin(x) if self.training else self.linear(x)
+            ),
             "The layer's own result is missing: linear(x) plus the way through A and B.": lambda self, x: (
                 self.factor * self.thin(x)
             ),
@@ -1247,6 +1644,9 @@ def _only_in_merged(self, x):
         },
         weight={
             "merged gives the old weight: W + alpha / rank * B A.": lambda self: self.linear.weight,
+            "merged has the factor alpha / rank twice.": lambda self: (
+                self.linear.weight + self.factor**2 * self.B @ self.A
+            ),
             "merged leaves the factor alpha / rank out.": lambda self: self.linear.weight + self.B @ self.A,
             "merged gives B A alone; the layer's weight belongs to it.": lambda self: self.factor * self.B @ self.A,
             "merged subtracts B A; it is added.": lambda self: self.linear.weight - self.factor * self.B @ self.A,
@@ -1282,7 +1682,10 @@ def LoRALinear(learner, rng):
         _parameters(model, linear, rank, said)
         x = draw(2, 3, n_in)
         start = nn.functional.linear(x, W, b)
-        why, likely = f"at first it gives what the layer gave, {said}", "B begins at 0."
+        why = f"at first it gives what the layer gave, {said}"
+        likely = (
+            "B begins at 0." if model.B.any() else "B is 0, so the difference is in linear(x): is it as it was given?"
+        )
         expect.close(model(x), start, why=why, source="nn.Linear alone", dtype=W, likely=likely)
         _first_step(model, x, said)
         with torch.no_grad():
@@ -1292,6 +1695,9 @@ def LoRALinear(learner, rng):
             y, why = draw(*shape), f"x of {shape}, {said}"
             wanted = nn.functional.linear(y, matrix, b)
             expect.close(model(y), wanted, why=why, source="one matrix, W + alpha / rank · B A", dtype=W)
+        wanted = nn.functional.linear(x, matrix, b)
+        expect.close(model.eval()(x), wanted, why=f"the same after eval(), {said}", source="one matrix", dtype=W)
+        model.train()
         _merged(model, matrix, b, draw(5, n_in), said)
         _gradients(model, W, b, alpha / rank, x, rng, said)
     _drawn(learner, plain)
@@ -1305,14 +1711,16 @@ def _parameters(model, linear, rank, said):
         likely = f"self.{name} = nn.Parameter(...), made in __init__: it has to learn."
         given = getattr(model, name, None)
         expect.kind(given, nn.Parameter, f"{name} is an nn.Parameter, {said}", likely=likely)
-        turned = f"{name} is turned round: A is (rank, n_in), B is (n_out, rank)."
+        turned = f"{name} is turned round: A is (rank, n_in), B is (n_out, rank)." if given.T.shape == shape else ""
         expect.shape(given, shape, f"the shape of {name}, {said}", likely=turned)
         expect.dtype(given, linear.weight, f"{name} is of the layer's kind, {said}")
         likely = "A and B are what learns: freeze the layer, before they are made."
         expect.equal(given.requires_grad, True, why=f"{name} learns, {said}", source="the text", likely=likely)
     learning = sorted(name for name, p in model.named_parameters() if p.requires_grad)
-    frozen = "The layer is to be frozen, weight and bias: linear.requires_grad_(False)."
-    likely = lambda mine, _: frozen if len(mine) > 2 else ""  # noqa: E731
+    free = [name for name, p in linear.named_parameters() if p.requires_grad]
+    others = [name for name in learning if name not in ("A", "B")]
+    likely = f"A and B alone learn; {' and '.join(others)} would, too: a number of its own is no parameter."
+    likely = "The layer is to be frozen, weight and bias: linear.requires_grad_(False)." if free else likely
     expect.equal(learning, ["A", "B"], why=f"what learns, {said}", source="the text", likely=likely)
     held = [p for p in model.parameters() if p is linear.weight]
     likely = "self.linear = linear: the layer that is given, as a part of this one, not a copy of its numbers."
@@ -1357,7 +1765,7 @@ def _merged(model, matrix, b, x, said):
             p.add_(1.0)
     unchanged("merged() is independent of this layer", "It shares its numbers with this layer; make a copy.")
     again = model.merged().weight.detach()
-    likely = "A second call gives something else: does the first one change this layer?"
+    likely = "A second call gives something else: does the first change this layer, or is its result kept?"
     expect.close(again, matrix, why=f"merged() a second time, {said}", source=source, likely=likely)
 
 
@@ -1386,7 +1794,11 @@ def _drawn(learner, plain):
     )
     tails = (drawn.abs() * 20 > 2.2).double().mean().item()
     expect.true(tails > 0.005, "A is drawn from a normal distribution", likely="torch.randn, not uniform numbers.")
-    expect.true(not torch.equal(drawn[:2000], drawn[2000:]), "two layers have different A", likely="A seed inside?")
+    expect.true(
+        not torch.equal(drawn[:2000], drawn[2000:]),
+        "two layers have different A",
+        likely="A seed inside, or one A for all?",
+    )
 
 
 def _two(learner, plain, draw):
@@ -1452,6 +1864,62 @@ def signs_found_in_text(messages, encode):
     return ids
 
 
+def goes_on_with_the_last(messages, encode):
+    """A message of the assistant's at the end is left open, as if to go on; each message ends with END and a line break,
+    and a new turn is opened."""
+    ids = _chat_prompt(messages, encode)
+    return ids[: -2 - len(encode("assistant\n")) - len(encode("\n"))] if messages[-1]["role"] == "assistant" else ids
+
+
+def opens_after_the_user_only(messages, encode):
+    """The assistant's open turn stands at the end whoever spoke last; here it follows a user's message only."""
+    ids = _chat_prompt(messages, encode)
+    return ids if messages[-1]["role"] == "user" else ids[: -1 - len(encode("assistant\n"))]
+
+
+def breaks_between(messages, encode):
+    """Line breaks stand between messages only; there is one after each END, the last one's, too."""
+    ids, last = _chat_prompt(messages, encode), [START, *encode("assistant\n")]
+    return [*ids[: len(ids) - len(last) - len(encode("\n"))], *last]
+
+
+def one_sign_more(messages, encode):
+    """There is one more START at the very beginning."""
+    return [START, *_chat_prompt(messages, encode)]
+
+
+def in_the_dicts_order(messages, encode):
+    """Role and content are taken by their order in the dict; their keys tell which is which."""
+    return _chat_prompt([dict(zip(("role", "content"), each.values(), strict=True)) for each in messages], encode)
+
+
+def _typed_signs(text, encode):
+    signs = {"<|im_start|>": [START], "<|im_end|>": [END]}
+    pieces = re.split(r"(<\|im_start\|>|<\|im_end\|>)", text)
+    return [n for piece in pieces if piece for n in signs.get(piece) or encode(piece)]
+
+
+def _typed_end(text, encode):
+    ids = []
+    for n, piece in enumerate(text.split("<|im_end|>")):
+        ids += ([END] if n else []) + (encode(piece) if piece else [])
+    return ids
+
+
+def _roles_in_turn(messages):
+    names = ("assistant", "user")
+    return [{**each, "role": names[n % 2] if n else "system"} for n, each in enumerate(_with_system(messages))]
+
+
+def _roles_joined(messages):
+    grouped = itertools.groupby(_with_system(messages), key=lambda each: each["role"])
+    return [{"role": role, "content": "\n".join(each["content"] for each in some)} for role, some in grouped]
+
+
+def _signs_removed(message):
+    return message["role"] + "\n" + re.sub(r"<\|im_(start|end)\|>", "", message["content"])
+
+
 def _system_once_more(messages):
     return [{"role": "system", "content": SYSTEM}, *messages]
 
@@ -1469,7 +1937,50 @@ def _system_anywhere(messages):
     mistakes=_chat_prompt.mistakes(
         signs_found_in_text,
         signs_as_text,
+        goes_on_with_the_last,
+        opens_after_the_user_only,
+        breaks_between,
+        one_sign_more,
+        in_the_dicts_order,
+        together={
+            "START and END are exchanged.": {
+                "turn": lambda numbers, encode: [END, *numbers, START, *encode("\n")],
+                "last": lambda encode: [END, *encode("assistant\n")],
+            },
+            "The line break is put into the message, before END; it comes after END, encoded by itself.": {
+                "turn": lambda numbers, encode: [START, *numbers, END],
+                "text": lambda message: message["role"] + "\n" + message["content"] + "\n",
+            },
+            "A colon stands after the role; it is a line break.": {
+                "text": lambda message: message["role"] + ": " + message["content"],
+                "last": lambda encode: [START, *encode("assistant: ")],
+            },
+            "The signs are encoded as text; START and END are the numbers 1 and 2 themselves.": {
+                "turn": lambda numbers, encode: [
+                    *(*encode("<|im_start|>"), *numbers, *encode("<|im_end|>")),
+                    *encode("\n"),
+                ],
+                "last": lambda encode: [*encode("<|im_start|>"), *encode("assistant\n")],
+            },
+        },
         all_of={
+            "SYSTEM comes before a user's message only; it does wherever the first is not the system's.": lambda messages: (
+                _system_once_more(messages) if messages[0]["role"] == "user" else messages
+            ),
+            "SYSTEM comes before a single message only; it does wherever the first is not the system's.": lambda messages: (
+                _with_system(messages) if len(messages) == 1 else messages
+            ),
+            "The system's messages are moved to the front; all stay in their order.": lambda messages: sorted(
+                _with_system(messages), key=lambda each: each["role"] != "system"
+            ),
+            "Only the last ten messages are written; each belongs to the talk.": lambda messages: _with_system(
+                messages[-10:]
+            ),
+            "Empty messages are left out; each belongs to the talk.": lambda messages: [
+                each for each in _with_system(messages) if each["content"]
+            ],
+            "Roles are given by the place in the talk; each message has its own.": _roles_in_turn,
+            "Messages of one role that follow each other are joined; each is a turn of its own.": _roles_joined,
             "The system's turn is missing where the messages do not begin with one.": lambda messages: messages,
             "There are two system turns where the messages begin with one: SYSTEM is for those that do not.": (
                 _system_once_more
@@ -1491,6 +2002,14 @@ def _system_anywhere(messages):
                 *encode("\n"),
                 END,
             ],
+            "198 is the number of one tokenizer's line break: encode('\\n') gives it.": lambda numbers, encode: [
+                *(START, *numbers, END),
+                198,
+            ],
+            "Only the first number of encode('\\n') is taken; it may give several.": lambda numbers, encode: [
+                *(START, *numbers, END),
+                encode("\n")[0],
+            ],
             "START is missing.": lambda numbers, encode: [*numbers, END, *encode("\n")],
             "END is missing.": lambda numbers, encode: [START, *numbers, *encode("\n")],
             "START and END are exchanged.": lambda numbers, encode: [END, *numbers, START, *encode("\n")],
@@ -1510,6 +2029,10 @@ def _system_anywhere(messages):
             "Blanks around the content are stripped; it goes in as it is.": lambda message: (
                 message["role"] + "\n" + message["content"].strip()
             ),
+            "Line breaks at the content's end are stripped; it goes in as it is.": lambda message: (
+                message["role"] + "\n" + message["content"].rstrip("\n")
+            ),
+            "The signs are taken out of the content; it goes in as it is, as letters.": _signs_removed,
             "All roles are user.": lambda message: "user\n" + message["content"],
         },
         inside={
@@ -1519,6 +2042,9 @@ def _system_anywhere(messages):
                     *encode(text.partition("\n")[2]),
                 ]
             ),
+            "Signs that a message holds become START and END: whoever types <|im_end|> could end their own turn. encode makes "
+            "letters of them.": _typed_signs,
+            "A sign <|im_end|> that a message holds becomes END: whoever types it could end their own turn.": _typed_end,
             "Role, line break and content are encoded apart; they are one text.": lambda text, encode: [
                 *encode(text.partition("\n")[0]),
                 *encode("\n"),
@@ -1534,6 +2060,10 @@ def _system_anywhere(messages):
                 *encode("assistant\n"),
                 END,
             ],
+            "The assistant's turn at the end is closed, with END and a line break; it stays open.": lambda encode: [
+                *(START, *encode("assistant\n"), END),
+                *encode("\n"),
+            ],
             "After assistant the line break is missing.": lambda encode: [START, *encode("assistant")],
             "The last turn has no START.": lambda encode: encode("assistant\n"),
             "The line break after assistant is encoded apart; they are one text.": lambda encode: [
@@ -1543,7 +2073,7 @@ def _system_anywhere(messages):
             ],
         },
         end={
-            "A tensor; a list of ints is asked for.": lambda ids: torch.tensor(ids),
+            "A list of ints is asked for, no tensor and no tuple.": lambda ids: torch.tensor(ids),
         },
     ),
 )
@@ -1584,6 +2114,11 @@ def chat_prompt(learner, rng):
     compare([user("Hi"), system("Now in French."), user("Bye")], "a second instruction in the middle")
     compare([system("Only this.")], "an instruction alone")
     compare([user("system"), user("system")], "a question that is the word system")
+    compare([user("Hi"), bot("Hello.")], "a talk that ends with the assistant's message")
+    compare([bot("Can I help?"), user("Yes.")], "a talk that begins with the assistant's message")
+    compare([user("Hi"), bot("Hi")], "the same content in two roles")
+    compare([{"content": "Hi", "role": "user"}], "content before role in the dict")
+    compare([user(str(n)) if n % 2 == 0 else bot(str(n)) for n in range(13)], "a talk of 13 messages")
 
 
 def _shown(ids):
@@ -1603,4 +2138,11 @@ def _where(given, wanted):
     n = next((n for n, (mine, theirs) in enumerate(zip(given, wanted, strict=False)) if mine != theirs), None)
     if n is None:
         return "It ends too early." if len(given) < len(wanted) else "There is more at the end than there should be."
-    return f"The first difference is after …{_shown(wanted[max(0, n - 12) : n])}. (| is where an encoded text begins.)"
+    if any(isinstance(each, list) for each in given):
+        return "A list lies in the list: += or *, not append, so that all are numbers."
+    if n == 0:
+        return "The very first number differs: START is expected there."
+    begin = (
+        f"The first difference is after …{_shown(wanted[max(0, n - 12) : n])}: there {_shown(wanted[n : n + 6])} is "
+    )
+    return f"{begin}expected, and yours is {_shown(given[n : n + 6])}. (| is where an encoded text begins.)"

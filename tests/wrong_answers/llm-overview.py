@@ -141,6 +141,38 @@ def changes_the_words(words, merges):
     return pairs
 
 
+@wrong("bpe_train", says="compared joined together, as one text")
+def ties_by_text(words, merges):
+    split, pairs = {w: list(w) for w in words}, []
+    for _ in range(merges):
+        counts = Counter()
+        for w, symbols in split.items():
+            for pair in zip(symbols, symbols[1:], strict=False):
+                counts[pair] += words[w]
+        if not counts:
+            break
+        pairs.append(max(counts, key=lambda p: (counts[p], "".join(p))))
+        split = {w: joined(s, pairs[-1]) for w, s in split.items()}
+    return pairs
+
+
+@wrong("bpe_train", says="as WordPiece does")
+def wordpiece_score(words, merges):
+    split, pairs = {w: list(w) for w in words}, []
+    for _ in range(merges):
+        counts, single = Counter(), Counter()
+        for w, symbols in split.items():
+            for pair in zip(symbols, symbols[1:], strict=False):
+                counts[pair] += words[w]
+            for s in symbols:
+                single[s] += words[w]
+        if not counts:
+            break
+        pairs.append(max(counts, key=lambda p: (counts[p] / (single[p[0]] * single[p[1]]), p)))
+        split = {w: joined(s, pairs[-1]) for w, s in split.items()}
+    return pairs
+
+
 @right("bpe_train")
 def with_tuples(words, merges):
     split, pairs = Counter({tuple(word): n for word, n in words.items()}), []
@@ -269,10 +301,55 @@ def in_the_dicts_order(word, ranks):
     return symbols
 
 
-@right("bpe_encode")
+@wrong("bpe_encode", says="whose turn is over")
 def by_rank_once(word, ranks):
     symbols = list(word)
     for pair in sorted(ranks, key=ranks.get):
+        symbols = joined(symbols, pair)
+    return symbols
+
+
+def encoded(word, ranks, unknown=math.inf, rounds=100):
+    symbols = list(word)
+    while len(symbols) > 1 and rounds:
+        pair = min(zip(symbols, symbols[1:], strict=False), key=lambda p: ranks.get(p, unknown))
+        if pair not in ranks:
+            break
+        symbols, rounds = joined(symbols, pair), rounds - 1
+    return symbols
+
+
+@wrong("bpe_encode", says="counts as 10,000")
+def ten_thousand_for_infinity(word, ranks):
+    return encoded(word, ranks, unknown=10_000)
+
+
+@wrong("bpe_encode", says="not above all ranks")
+def length_for_infinity(word, ranks):
+    return encoded(word, ranks, unknown=len(ranks))
+
+
+@wrong("bpe_encode", says="after ten merges")
+def at_most_ten(word, ranks):
+    return encoded(word, ranks, rounds=10)
+
+
+@wrong("bpe_encode", says="Not every pair of a word is in ranks")
+def by_square_brackets(word, ranks):
+    symbols = list(word)
+    while len(symbols) > 1:
+        pair = min(zip(symbols, symbols[1:], strict=False), key=lambda p: ranks[p])
+        symbols = joined(symbols, pair)
+    return symbols
+
+
+@wrong("bpe_encode", says="Rank 0 counts as not known")
+def zero_is_nothing(word, ranks):
+    symbols = list(word)
+    while len(symbols) > 1:
+        pair = min(zip(symbols, symbols[1:], strict=False), key=lambda p: ranks.get(p, math.inf))
+        if not ranks.get(pair):
+            break
         symbols = joined(symbols, pair)
     return symbols
 
@@ -380,6 +457,49 @@ def softmax_over_queries(q, k, v):
     return scores.softmax(-2).nan_to_num() @ v
 
 
+def scores_of(q, k, v):
+    n = q.size(1) // k.size(1)
+    k, v = k.repeat_interleave(n, 1), v.repeat_interleave(n, 1)
+    return q @ k.mT / math.sqrt(q.size(-1)), ~mask_of(q, k), v
+
+
+@wrong("grouped_attention", says="set to -1e9")
+def hidden_by_a_billion(q, k, v):
+    scores, hidden, v = scores_of(q, k, v)
+    return scores.masked_fill(hidden, -1e9).softmax(-1) @ v
+
+
+@wrong("grouped_attention", says="0 times infinity")
+def a_billion_added(q, k, v):
+    scores, hidden, v = scores_of(q, k, v)
+    return (scores + hidden.to(scores.dtype) * -1e9).softmax(-1) @ v
+
+
+@wrong("grouped_attention", says="float32 whatever q is")
+def mask_in_single_precision(q, k, v):
+    scores, hidden, v = scores_of(q, k, v)
+    return (scores + torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf)).softmax(-1) @ v
+
+
+@wrong("grouped_attention", says="comes after the softmax")
+def masked_weights(q, k, v):
+    scores, hidden, v = scores_of(q, k, v)
+    return scores.softmax(-1).masked_fill(hidden, 0) @ v
+
+
+@wrong("grouped_attention", says="right to")
+def weights_in_single_precision(q, k, v):
+    scores, hidden, v = scores_of(q, k, v)
+    return scores.masked_fill(hidden, -torch.inf).float().softmax(-1).to(q.dtype) @ v
+
+
+@wrong("grouped_attention", says="without a dim flattens")
+def flattened(q, k, v):
+    k = k.repeat_interleave(q.size(1) // k.size(1))
+    S = k.shape[2]
+    return q[:, :, :S]
+
+
 @right("grouped_attention")
 def by_pytorch(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask_of(q, k), enable_gqa=True)
@@ -455,6 +575,45 @@ def a_tensor(logits, ids):
 def by_hand_naively(logits, ids):
     p = logits.exp() / logits.exp().sum(1, keepdim=True)
     return math.exp(-p[:-1].gather(1, ids[1:, None]).log().mean().item())
+
+
+@wrong("perplexity", says="product of so many probabilities")
+def root_of_the_product(logits, ids):
+    p = logits[:-1].softmax(1)[torch.arange(len(ids) - 1), ids[1:]]
+    return (p.prod() ** (-1 / (len(ids) - 1))).item()
+
+
+@wrong("perplexity", says="its logarithm infinite")
+def log_of_softmax(logits, ids):
+    p = logits.softmax(1)[torch.arange(len(ids) - 1), ids[1:]]
+    return math.exp(-p.log().mean())
+
+
+@wrong("perplexity", says="small number is added to the probability")
+def log_with_a_little(logits, ids):
+    p = logits.softmax(1)[torch.arange(len(ids) - 1), ids[1:]]
+    return math.exp(-(p + 1e-9).log().mean())
+
+
+@wrong("perplexity", says="Large losses are cut off")
+def losses_cut_off(logits, ids):
+    return F.cross_entropy(logits[:-1], ids[1:], reduction="none").clamp(max=100).mean().exp().item()
+
+
+@wrong("perplexity", says="")
+def mean_cut_off(logits, ids):
+    return math.exp(min(F.cross_entropy(logits[:-1], ids[1:]).item(), 20))
+
+
+@wrong("perplexity", says="ids.roll")
+def rolled(logits, ids):
+    return F.cross_entropy(logits, ids.roll(-1)).exp().item()
+
+
+@wrong("perplexity", says="over the positions")
+def softmax_down_the_text(logits, ids):
+    logs = logits.log_softmax(0)[torch.arange(len(ids) - 1), ids[1:]]
+    return math.exp(-logs.mean())
 
 
 @right("perplexity")
@@ -536,6 +695,46 @@ def ascending(logits, p, temperature):
     probs, order = torch.softmax(logits / temperature, 0).sort()
     kept = probs * ((probs.cumsum(0) - probs < p) | (p >= 1))
     return torch.zeros_like(kept).scatter_(0, order, kept / kept.sum())
+
+
+@wrong("top_p", says="token that crosses p is left out")
+def one_too_few_but_one(logits, p, temperature):
+    probs, order = torch.softmax(logits / temperature, 0).sort(descending=True)
+    stays = probs.cumsum(0) < p
+    stays[0] = True
+    return torch.zeros_like(probs).scatter(0, order, probs * stays / (probs * stays).sum())
+
+
+@wrong("top_p", says="p = 1 is a case of its own")
+def one_is_no_case(logits, p, temperature):
+    probs, order = torch.softmax(logits / temperature, 0).sort(descending=True)
+    kept = probs * (probs.cumsum(0) - probs < p)
+    return torch.zeros_like(probs).scatter(0, order, kept / kept.sum())
+
+
+@wrong("top_p", says="the temperature still holds")
+def one_without_temperature(logits, p, temperature):
+    return logits.softmax(0) if p >= 1 else in_a_loop(logits, p, temperature)
+
+
+@wrong("top_p", says="raised to 0.1")
+def never_below_a_tenth(logits, p, temperature):
+    return in_a_loop(logits, p, max(temperature, 0.1))
+
+
+@wrong("top_p", says="< p, not <=")
+def just_p_is_not_enough(logits, p, temperature):
+    probs, order = torch.softmax(logits / temperature, 0).sort(descending=True)
+    kept = probs * ((probs.cumsum(0) - probs <= p) | (p >= 1))
+    return torch.zeros_like(probs).scatter(0, order, kept / kept.sum())
+
+
+@wrong("top_p", says="as likely as the last one kept")
+def by_the_smallest_kept(logits, p, temperature):
+    probs = torch.softmax(logits / temperature, 0)
+    ordered = probs.sort(descending=True).values
+    kept = probs * (probs >= ordered[(ordered.cumsum(0) - ordered < p) | (p >= 1)].min())
+    return kept / kept.sum()
 
 
 @right("top_p")
@@ -630,6 +829,21 @@ def every_nth(W, bits, group):
     scales = parts.abs().amax(1) / (2 ** (bits - 1) - 1)
     safe = scales.masked_fill(scales == 0, 1.0)
     return (parts / safe[:, None]).round().reshape(W.shape).to(torch.int8), scales
+
+
+@wrong("quantize", says="Scales below eps")
+def not_below_eps(W, bits, group):
+    parts = W.unflatten(1, (-1, group))
+    scales = (parts.abs().amax(2) / (2 ** (bits - 1) - 1)).clamp(min=torch.finfo(W.dtype).eps)
+    return (parts / scales[..., None]).round().flatten(1).to(torch.int8), scales
+
+
+@wrong("quantize", says="7 is for 4 bits")
+def always_four_bits(W, bits, group):
+    parts = W.unflatten(1, (-1, group))
+    scales = parts.abs().amax(2) / 7
+    safe = scales.masked_fill(scales == 0, 1.0)
+    return (parts / safe[..., None]).round().flatten(1).to(torch.int8), scales
 
 
 @right("quantize")
@@ -763,6 +977,32 @@ class FactorForgottenInMerged(Base):
         return new
 
 
+@wrong("LoRALinear", says="In eval()")
+class OnlyInTraining(Base):
+    def forward(self, x):
+        return super().forward(x) if self.training else self.linear(x)
+
+
+@wrong("LoRALinear", says="They are exchanged")
+class Exchanged(BothRandom):
+    def __init__(self, linear, rank, alpha):
+        super().__init__(linear, rank, alpha)
+        nn.init.zeros_(self.A)
+
+
+@wrong("LoRALinear", says="bias is missing")
+class WeightOnly(Base):
+    def forward(self, x):
+        return x @ self.linear.weight.T + self.scale * (x @ self.A.T @ self.B.T)
+
+
+@wrong("LoRALinear", says="scale would, too")
+class FactorLearns(Base):
+    def __init__(self, linear, rank, alpha):
+        super().__init__(linear, rank, alpha)
+        self.scale = nn.Parameter(torch.tensor(alpha / rank))
+
+
 @right("LoRALinear")
 class WithFunctional(nn.Module):
     def __init__(self, linear, rank, alpha):
@@ -880,6 +1120,68 @@ def closed_at_the_end(messages, encode):
     for m in with_system(messages):
         ids += [START, *encode(m["role"] + "\n" + m["content"]), END, *encode("\n")]
     return [*ids, START, *encode("assistant\n"), END]
+
+
+def prompt_of(messages, encode, last=True):
+    ids = []
+    for m in messages:
+        ids += [START, *encode(m["role"] + "\n" + m["content"]), END, *encode("\n")]
+    return [*ids, START, *encode("assistant\n")] if last else ids
+
+
+@wrong("chat_prompt", says="as if to go on")
+def goes_on(messages, encode):
+    ids = prompt_of(with_system(messages), encode, last=messages[-1]["role"] != "assistant")
+    return ids[: -1 - len(encode("\n"))] if messages[-1]["role"] == "assistant" else ids
+
+
+@wrong("chat_prompt", says="before a user's message only")
+def system_before_users(messages, encode):
+    return prompt_of(with_system(messages) if messages[0]["role"] == "user" else messages, encode)
+
+
+@wrong("chat_prompt", says="by their order in the dict")
+def by_values(messages, encode):
+    pairs = [tuple(m.values()) for m in with_system(messages)]
+    return prompt_of([{"role": role, "content": content} for role, content in pairs], encode)
+
+
+@wrong("chat_prompt", says="last ten messages")
+def last_ten(messages, encode):
+    return prompt_of(with_system(messages[-10:]), encode)
+
+
+@wrong("chat_prompt", says="there assis")
+def kept_by_content(messages, encode):
+    roles = {}
+    for m in with_system(messages):
+        roles.setdefault(m["content"], m["role"])
+    return prompt_of([{**m, "role": roles[m["content"]]} for m in with_system(messages)], encode)
+
+
+@wrong("chat_prompt", says="before END")
+def break_in_the_message(messages, encode):
+    ids = []
+    for m in with_system(messages):
+        ids += [START, *encode(m["role"] + "\n" + m["content"] + "\n"), END]
+    return [*ids, START, *encode("assistant\n")]
+
+
+@wrong("chat_prompt", says="A list lies in the list")
+def appended(messages, encode):
+    ids = []
+    for m in with_system(messages):
+        ids.append([START, *encode(m["role"] + "\n" + m["content"]), END, *encode("\n")])
+    return [*ids, START, *encode("assistant\n")]
+
+
+@wrong("chat_prompt", says="could end their own turn")
+def typed_signs_count(messages, encode):
+    ids = []
+    for m in with_system(messages):
+        first, *rest = (m["role"] + "\n" + m["content"]).split("<|im_end|>")
+        ids += [START, *encode(first), *[n for each in rest for n in [END, *encode(each)]], END, *encode("\n")]
+    return [*ids, START, *encode("assistant\n")]
 
 
 @right("chat_prompt")

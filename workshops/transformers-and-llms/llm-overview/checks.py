@@ -149,6 +149,18 @@ def only_what_comes_twice(words, merges):
     return pairs
 
 
+def ends_with_the_first_word(words, merges):
+    """It ends as soon as one word is a single symbol; the others may still have pairs."""
+    for n in range(merges):
+        pairs = _bpe_train(words, n + 1)
+        split = [list(word) for word in words]
+        for pair in pairs:
+            split = [_joined(symbols, pair) for symbols in split]
+        if len(pairs) <= n or any(len(symbols) == 1 for symbols in split):
+            return pairs
+    return []
+
+
 def size_of_the_vocabulary(words, merges):
     """The letters are counted among the merges; merges is how many pairs to learn."""
     return _bpe_train(words, max(0, merges - len({letter for word in words for letter in word})))
@@ -171,6 +183,7 @@ def never_ends_early(words, merges):
         counted_once,
         by_the_score,
         only_what_comes_twice,
+        ends_with_the_first_word,
         size_of_the_vocabulary,
         never_ends_early,
         begin={
@@ -695,7 +708,6 @@ def heads_of_queries_averaged(q, k, v):
             "The softmax is over the queries; it is over the keys, the last axis.": lambda scores: scores.softmax(
                 2
             ).nan_to_num(),
-            "The weights are cut from the graph: q and k never learn.": lambda scores: scores.softmax(3).detach(),
             "There is no softmax.": lambda scores: scores.masked_fill(scores == -math.inf, 0.0),
         },
         score={
@@ -728,7 +740,7 @@ def heads_of_queries_averaged(q, k, v):
             ),
             "The weights come back; they are to be multiplied by the values.": lambda weights, v: weights,
         },
-        returns={"The result is cut from the graph.": lambda y: y.detach()},
+        returns={"The result, or the weights in it, are cut from the graph.": lambda y: y.detach()},
     ),
     seconds=20,
 )
@@ -1057,8 +1069,9 @@ def no_ties(logits, p, temperature):
 def temperature_for_the_choice_only(logits, p, temperature):
     """The temperature decides who stays, and the values are those without it: both come from softmax(logits /
     temperature)."""
-    kept = logits.softmax(0) * (_top_p(logits, p, temperature) > 0)
-    return kept / kept.sum()
+    ordered, order = _softened(logits, temperature).sort(descending=True)
+    kept = logits.softmax(0)[order] * ((ordered.cumsum(0) - ordered < p) | (p == 1))
+    return _back(kept / kept.sum(), order)
 
 
 def temperature_twice(logits, p, temperature):
@@ -1211,16 +1224,16 @@ def top_p(learner, rng):
         wanted = authority(logits, p, temperature) if wanted is None else torch.tensor(wanted)
         expect.close(given, wanted, why=why, source=source, dtype=logits, atol=atol)
 
-    logits = torch.log(torch.tensor([0.3, 0.08, 0.5, 0.12], dtype=torch.float64))
-    compare(logits, 0.75, 1.0, "0.3, 0.08, 0.5, 0.12 and p = 0.75", "by hand", [0.375, 0.0, 0.625, 0.0])
-    compare(logits, 0.49, 1.0, "p = 0.49: the likeliest alone", "by hand", [0.0, 0.0, 1.0, 0.0])
-    compare(logits, 0.51, 1.0, "p = 0.51: one more", "by hand", [0.375, 0.0, 0.625, 0.0])
+    logits = torch.log(torch.tensor([0.2, 0.1, 0.4, 0.3], dtype=torch.float64))
+    compare(logits, 0.85, 1.0, "0.2, 0.1, 0.4, 0.3 and p = 0.85", "by hand", [2 / 9, 0.0, 4 / 9, 3 / 9])
+    compare(logits, 0.39, 1.0, "p = 0.39: the likeliest alone", "by hand", [0.0, 0.0, 1.0, 0.0])
+    compare(logits, 0.41, 1.0, "p = 0.41: one more", "by hand", [0.0, 0.0, 4 / 7, 3 / 7])
     compare(logits, 1e-6, 1.0, "p = 1e-6: still one", "by hand", [0.0, 0.0, 1.0, 0.0])
-    compare(logits, 1.0, 1.0, "p = 1: nothing is left out", "by hand", [0.3, 0.08, 0.5, 0.12])
-    compare(logits, 1, 1, "p and temperature as whole numbers", "by hand", [0.3, 0.08, 0.5, 0.12])
-    compare(logits, 1.0, 1.5, "p = 1 and temperature 1.5")
+    compare(logits, 1.0, 1.0, "p = 1: nothing is left out", "by hand", [0.2, 0.1, 0.4, 0.3])
+    compare(logits, 1, 1, "p and temperature as whole numbers", "by hand", [0.2, 0.1, 0.4, 0.3])
     for T in (0.5, 1.7, 3.0):
         compare(logits, 0.83, T, f"temperature {T}, p = 0.83")
+    compare(logits, 1.0, 1.5, "p = 1 and temperature 1.5")
     done = 0
     while done < 12:
         V, p, T = int(rng.integers(1, 40)), round(rng.uniform(0.05, 0.99), 4), round(rng.uniform(0.3, 2.5), 3)
@@ -1432,7 +1445,8 @@ def quantize(learner, rng):
         likely = "Each weight divided by its scale, and rounded to the nearest: no more than 1/2 away."
         expect.true(off <= 0.5 + 1e-3, f"{why}: no integer is more than 1/2 from weight / scale", likely=likely)
 
-    W = torch.tensor([[0.6, -0.25, 0.08], [0.2, 0.9, -0.7], [-1.5, 0.3, 0.8]], dtype=torch.float64)
+    W = torch.tensor([[0.6, -0.25, 0.08], [0.2, 1.2, -0.7], [-1.5, 0.3, 0.8]], dtype=torch.float64)
+    compare(W, 4, 3, "the example above, and two rows more, in 4 bits")
     compare(W, 3, 3, "the example above, and two rows more, in 3 bits")
     for out, n, group in ((3, 8, 4), (2, 6, 3), (5, 6, 2), (4, 4, 4), (1, 10, 5), (3, 3, 1), (6, 6, 6), (2, 12, 3)):
         for bits in (2, 4, 5, 8):
@@ -1750,13 +1764,15 @@ def _merged(model, matrix, b, x, said):
             expect.close(value, before[name], why=f"{why}: {name}, {said}", source="before", likely=likely)
 
     layer = model.merged()
-    expect.kind(layer, nn.Linear, f"merged() is an nn.Linear, {said}")
+    likely = "A layer of its own, nn.Linear with the sum of both as its weight."
+    expect.kind(layer, nn.Linear, f"merged() is an nn.Linear, {said}", likely=likely)
     likely = "merged() is to leave this layer as it is: copy.deepcopy(self.linear), and change the copy."
     unchanged("merged() changes nothing here", likely)
     source = "W + alpha / rank · B A"
     expect.close(layer.weight.detach(), matrix, why=f"merged().weight, {said}", source=source, dtype=matrix)
     why = f"whether merged() has a bias, {said}"
-    expect.equal(layer.bias is not None, b is not None, why=why, source="the layer has one, or not")
+    likely = "" if b is not None else "Where the layer has none, merged() has none: bias=False, or a copy of the layer."
+    expect.equal(layer.bias is not None, b is not None, why=why, source="the layer has one, or not", likely=likely)
     if b is not None:
         expect.close(layer.bias.detach(), b, why=f"merged().bias, {said}", source="the layer's own")
     expect.close(layer(x).detach(), model(x).detach(), why=f"merged() gives the same, {said}", source="this layer")
@@ -1891,12 +1907,6 @@ def one_sign_more(messages, encode):
 def in_the_dicts_order(messages, encode):
     """Role and content are taken by their order in the dict; their keys tell which is which."""
     return _chat_prompt([dict(zip(("role", "content"), each.values(), strict=True)) for each in messages], encode)
-
-
-def _typed_signs(text, encode):
-    signs = {"<|im_start|>": [START], "<|im_end|>": [END]}
-    pieces = re.split(r"(<\|im_start\|>|<\|im_end\|>)", text)
-    return [n for piece in pieces if piece for n in signs.get(piece) or encode(piece)]
 
 
 def _typed_end(text, encode):
@@ -2042,8 +2052,6 @@ def _system_anywhere(messages):
                     *encode(text.partition("\n")[2]),
                 ]
             ),
-            "Signs that a message holds become START and END: whoever types <|im_end|> could end their own turn. encode makes "
-            "letters of them.": _typed_signs,
             "A sign <|im_end|> that a message holds becomes END: whoever types it could end their own turn.": _typed_end,
             "Role, line break and content are encoded apart; they are one text.": lambda text, encode: [
                 *encode(text.partition("\n")[0]),
@@ -2140,6 +2148,9 @@ def _where(given, wanted):
         return "It ends too early." if len(given) < len(wanted) else "There is more at the end than there should be."
     if any(isinstance(each, list) for each in given):
         return "A list lies in the list: += or *, not append, so that all are numbers."
+    if 10_000 <= wanted[n] < 20_000 and 10_000 <= given[n] < 20_000:  # the texts that begin here: where they differ
+        rest = zip(given[n + 1 :], wanted[n + 1 :], strict=False)
+        n = next((m for m, (mine, theirs) in enumerate(rest, n + 1) if mine != theirs), n)
     if n == 0:
         return "The very first number differs: START is expected there."
     begin = (

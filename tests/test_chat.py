@@ -138,6 +138,9 @@ def test_the_chooser_keeps_to_its_nucleus_and_its_seed(script):
     assert torch.equal(drawn, script.chooser(1.0, 0.7, 3)(logits))
     assert not torch.equal(drawn, script.chooser(1.0, 0.7, 4)(logits))
     assert set(script.chooser(1.0, 1.0, 0)(logits).tolist()) == {0, 1, 2, 3}
+    assert (
+        len(set(script.chooser(1.0, 0.5, 0)(torch.zeros(500, 4)).tolist())) == 2
+    )  # equally likely: as few as reach it
     assert set(script.chooser(0, 0.7, 0)(logits).tolist()) == set(script.chooser(1.0, 0.0, 0)(logits).tolist()) == {2}
 
 
@@ -161,6 +164,8 @@ def test_another_file_is_refused(script, tmp_path):
 def test_it_answers_completes_and_talks(script, loaded, capsys, monkeypatch):
     script.main(["What", "is", "the", "capital", "of", "France?", "--temperature", "0", "--device", "cpu"])
     assert capsys.readouterr().out == "The capital of France is Paris.\n"
+    script.main(["Say yes.", "--tokens", "3", "--figure", "said.png", "--device", "cpu"])
+    assert capsys.readouterr().out.endswith("\nfigure said.png\n") and Path("said.png").exists()
     script.main(["--complete", "The capital of France is", "--tokens", "2", "--temperature", "0", "--device", "cpu"])
     assert capsys.readouterr().out == "The capital of France is Paris.\n"
     monkeypatch.setattr(sys, "stdin", io.StringIO("What is the capital of France?\n\nnever read\n"))
@@ -183,7 +188,8 @@ def test_a_text_of_ones_own_is_measured(script, loaded, capsys):
 def test_on_moby_dick_it_is_as_the_readme_says(script, loaded, capsys):
     script.main(["--perplexity", "--device", "cpu"])
     assert "384 tokens of 4.08 bytes\nperplexity 50.3, 1.38" in capsys.readouterr().out
-    assert "50.3 / 4.08 = 1.38" in (WORKSHOP.folder / "README.md").read_text(encoding="utf-8")
+    written = (WORKSHOP.folder / "README.md").read_text(encoding="utf-8")
+    assert r"383 \cdot \log_2 50.3 / (384 \cdot 4.08) = 1.38" in written
 
 
 def test_it_loads_and_writes_as_the_catalog_says():

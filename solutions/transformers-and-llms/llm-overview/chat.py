@@ -4,6 +4,7 @@ python chat.py Who wrote Moby Dick?                ask once, and get an answer
 python chat.py                                     a talk: a line each, an empty line ends it
 python chat.py --system "Answer in French." Hello  with another first instruction
 python chat.py --complete "Call me"                no chat: what follows these words
+python chat.py Who is Ahab? --figure runs/who.png  and how likely it found each token of its answer
 python chat.py --perplexity                        how well it foresees a page of Moby Dick; draws runs/chat.png
 python chat.py --perplexity diary.txt              or a page of yours: any text file in UTF-8
 
@@ -116,7 +117,8 @@ def words_of(text):
 
 
 def merge_all(word, ranks):
-    """The symbols of a word after byte pair encoding. ranks: pair of symbols → its rank; the lowest goes first."""
+    """The symbols of a word after byte pair encoding. ranks: pair of symbols → its rank; the lowest goes first, and
+    what a merge makes has a higher one, as learned ranks do."""
     symbols = list(word)
     while len(symbols) > 1:
         found = [(ranks.get(pair, math.inf), n) for n, pair in enumerate(zip(symbols, symbols[1:], strict=False))]
@@ -289,11 +291,10 @@ def chooser(temperature, top_p, seed):
     def choose(logits):
         if temperature == 0:
             return logits.argmax(1)
-        p = (logits.cpu() / temperature).softmax(1)
-        ordered = p.sort(1, descending=True).values
-        kept = (ordered.cumsum(1) - ordered < top_p).sum(1, keepdim=True)  # how many it takes to reach top_p
-        p = p * (p >= ordered.gather(1, kept.clamp(min=1) - 1))
-        return torch.multinomial(p, 1, generator=generator)[:, 0].to(logits.device)
+        p, order = (logits.cpu() / temperature).softmax(1).sort(1, descending=True)
+        before = p.cumsum(1) - p
+        p = p * ((before < top_p) | (before == 0) | (top_p == 1))  # one at least; rounded sums reach 1 too early
+        return order.gather(1, torch.multinomial(p, 1, generator=generator))[:, 0].to(logits.device)
 
     return choose
 
@@ -363,7 +364,30 @@ def measure(model, tokenizer, options):
     title = f"Perplexity {losses.mean().exp():.1f} on {options.perplexity or 'Moby Dick'}"
     means = {"mean of some tokens": (at, [part.mean() for part in parts])}
     axes = plot.curves(means, xlabel="position in the text", ylabel="loss (nat)", title=title)
-    program.save_figure(axes.figure, options.figure)
+    program.save_figure(axes.figure, options.figure or Path("runs/chat.png"))
+
+
+@torch.no_grad()
+def draw_answer(path, model, tokenizer, ids, said):
+    """Write the figure: for each token of an answer the probability that it had, before any temperature."""
+    from matplotlib.figure import Figure
+
+    if not said:
+        sys.exit("It said nothing, so there is nothing to draw.")
+    rows = (
+        model(torch.tensor([ids + said], device=model.token_embd.weight.device))[0, len(ids) - 1 : -1].softmax(1).cpu()
+    )
+    p = rows[range(len(said)), said].tolist()
+    tokens = [repr(tokenizer.decode([n]))[1:-1] for n in said]
+    figure = Figure(figsize=(7, 1 + 0.22 * len(said)), layout="constrained")
+    ax = figure.add_subplot()
+    ax.barh(range(len(said)), p, color=plot.COLOURS[0])
+    ax.set_yticks(range(len(said)), tokens, size=8)
+    ax.set(xlim=(0, 1), xlabel="probability")
+    ax.invert_yaxis()
+    least = min(range(len(said)), key=p.__getitem__)
+    ax.set_title(f"Least likely: {tokens[least]!r}, {p[least]:.3f}", loc="left", size=11, weight="bold")
+    program.save_figure(figure, path)
 
 
 def main(arguments=None):
@@ -373,7 +397,9 @@ def main(arguments=None):
     parser.add_argument("--complete", metavar="TEXT", help="no chat: write on from here")
     parser.add_argument("--perplexity", nargs="?", const="", metavar="FILE", help="foresee this text, or Moby Dick")
     parser.add_argument("--limit", type=program.number(int, 2, 2048), default=384, help="tokens of that text")
-    parser.add_argument("--figure", type=program.figure, default="runs/chat.png", metavar="IMAGE", help="its figure")
+    parser.add_argument(
+        "--figure", type=program.figure, metavar="IMAGE", help="draw the text's losses, or the answer's tokens"
+    )
     parser.add_argument("--tokens", type=program.number(int, 1, 2048), default=120, help="at most so many are written")
     parser.add_argument("--temperature", type=program.number(float, 0, 10), default=0.7, help="0: the likeliest only")
     parser.add_argument("--top-p", type=program.number(float, 0, 1), default=0.9, help="choose among this share")
@@ -392,7 +418,10 @@ def main(arguments=None):
         say(model, tokenizer, tokenizer.encode(options.complete), options.tokens, choose)
     elif options.question:
         messages = [*system, {"role": "user", "content": " ".join(options.question)}]
-        say(model, tokenizer, chat_prompt(messages, tokenizer.encode), options.tokens, choose)
+        ids = chat_prompt(messages, tokenizer.encode)
+        said = say(model, tokenizer, ids, options.tokens, choose)
+        if options.figure:
+            draw_answer(options.figure, model, tokenizer, ids, said)
     else:
         talk(model, tokenizer, system, options)
 

@@ -194,13 +194,13 @@ assert 3.3 < curves["SmolLM2's, from the web"][1][-1] < 3.9
 #
 # <details><summary>Answer</summary>
 #
-# Whoever writes German. Each token is one step of the model: the answer is slower, costs more where tokens are sold, and the same context holds less text. The merges were counted on mostly English text, so English got the long ones. Spelling is hidden, too: a model that reads *Ġwhale* as number 32,567 or so has not seen its letters, which is one reason why counting letters goes wrong.
+# Whoever writes German. Each token is one step of the model: the answer is slower, costs more where tokens are sold, and the same context holds less text. The merges were counted on mostly English text, so English got the long ones. Spelling is hidden, too: a model that reads *Ġwhale* as one number has not seen its letters, which is one reason why counting letters goes wrong.
 #
 # </details>
 #
 # ## 3 · A real model in your own code (13 min)
 #
-# SmolLM2 (Ben Allal et al., 2025) is the machine of *transformer-architecture*, with the four changes that the Llama models (Touvron et al., 2023) made usual. RMS norm leaves out the mean: $x / \sqrt{\overline{x^2} + \epsilon} \cdot w$. RoPE turns queries and keys. The feed-forward network is gated, $W_{\text{down}}(\text{SiLU}(W_{\text{gate}}x) \odot W_{\text{up}}x)$. And several query heads share one head of keys and values, *grouped-query attention* (Ainslie et al., 2023): the cache is what fills memory, and it shrinks by that factor.
+# SmolLM2 (Ben Allal et al., 2025) is the machine of *transformer-architecture*, RoPE with it, and three changes that the Llama models (Touvron et al., 2023) and their kin made usual. RMS norm leaves out the mean: $x / \sqrt{\overline{x^2} + \epsilon} \cdot w$. The feed-forward network is gated, $W_{\text{down}}(\text{SiLU}(W_{\text{gate}}x) \odot W_{\text{up}}x)$. And several query heads share one head of keys and values, *grouped-query attention* (Ainslie et al., 2023): the cache is what fills memory, and it shrinks by that factor.
 #
 # ![One of the 30 layers: RMS norm, then queries of 9 heads and keys and values of 3, attention, added to the input; RMS norm, gate and up of width 1,536, their product, down, added again.](figures/layer.svg)
 #
@@ -293,7 +293,8 @@ model.parts = replace(given, attend=grouped_attention)
 def perplexity(logits, ids):
     """How many tokens a model hesitates between, on the average, at each step of a text.
 
-    logits: (T, V), row t speaks of the token after position t; of any size. ids: int64 (T,), T ≥ 2.
+    logits: (T, V), row t speaks of the token after position t; of any size. ids: int64 (T,), T ≥ 2,
+    also hundreds.
     Returns a float, exp of the mean of -ln p(ids[t]) for t = 1 ... T - 1, p from row t - 1.
     """
     # TODO: F.cross_entropy of rows and ids that belong together; mean first, then exp.
@@ -305,7 +306,7 @@ def perplexity(logits, ids):
 lab.check(perplexity)
 
 # %% [markdown]
-# Now we break the model on purpose, one part at a time, each fault one that people have made. Does it still say *Paris*, and what is the perplexity of 128 tokens of *Moby Dick*? All in all about 10 s.
+# Now we break the model on purpose, one part at a time, each fault one that people have made. Does it still say *Paris*, and what is the perplexity of 128 tokens of *Moby Dick*, from its test part? All in all about 10 s.
 
 
 # %%
@@ -393,12 +394,13 @@ def top_p(logits, p, temperature):
 
     logits: float tensor (V,), finite, in any order; they stay as they are. p: a number, 0 < p ≤ 1.
     temperature: a number > 0. First softmax(logits / temperature). Then the likeliest tokens are
-    kept, as few as have together at least p, so always one; of equally likely ones any may be
-    kept. With p = 1 all are.
+    kept, as few as have together at least p, so always one; which of equally likely ones does not
+    matter. With p = 1 all are kept.
     Returns (V,) of the logits' dtype, in the order of the logits: 0 where not kept, else divided by
     the sum of those kept.
     """
-    # TODO: sort falling; a token stays if those before it sum to less than p; then back in place.
+    # TODO: sort falling; a token stays if those before it sum to less than p (with p = 1 always: a
+    # rounded sum reaches 1 too early); then back in place.
     ### BEGIN SOLUTION
     probabilities, order = (logits / temperature).softmax(0).sort(descending=True)
     before = probabilities.cumsum(0) - probabilities
@@ -429,7 +431,7 @@ _ = ax.set_title(title, loc="left", size=11, weight="bold")
 assert sizes.min() < 5 and sizes.max() > 1000 and 50 < np.median(sizes) < 500
 
 # %% [markdown]
-# Five ways to choose, three openings of our own, 20 tokens each, drawn side by side in one batch with one generator (about 10 s). What each text costs the model itself, in nat a token, says how much it surprises it; the real page costs about 4.
+# Five ways to choose, three openings of our own, 20 tokens each, drawn side by side in one batch with one generator (about 10 s). What each text costs the model itself, in nat a token, says how much it surprises it; the real page costs about 4. (Drawn from all tokens with T = 1 a text costs less than the page: it surprises its own author as much as that author expects, a text by somebody else more.)
 
 # %%
 ways = {
@@ -478,13 +480,13 @@ assert nats[0] < nats[2] < nats[3] < nats[4] and nats[0] < np.log(right) - 1.5
 #
 # <details><summary>Answer</summary>
 #
-# Look at the histogram. After *the White* one or two tokens make sense, and 40 let nonsense in; at the beginning of a sentence hundreds do, and 40 cut off most of what people write. A share adapts. But $p$ does not know what is true: a false date may be the likeliest.
+# After *mast-heads were punctually manned af* one token makes sense, and 40 let nonsense in; after *At day-break, the* thousands do, and 40 cut off most of what people write. A share adapts. But $p$ does not know what is true: a false date may be the likeliest.
 #
 # </details>
 #
 # ## 6 · Prompt, chat, and what it gets wrong (9 min)
 #
-# A model trained on pages of the web writes pages on. To get answers, one trains it further on talks, written in a fixed form: `<|im_start|>user`, a line break, the text, `<|im_end|>`. These two signs are single tokens, 1 and 2, which no typed text may become. SmolLM2-Instruct was trained so, and expects it. Here is the form for one question; in the last section you write it for a whole talk. We ask without and with it, always the likeliest token, 16 at most (about 10 s).
+# A model trained on pages of the web alone writes pages on. To get answers, one trains it further on talks, written in a fixed form: `<|im_start|>user`, a line break, the text, `<|im_end|>`. These two signs are single tokens, 1 and 2, which no typed text may become. SmolLM2-Instruct was trained so, and expects it. Here is the form for one question; in the last section you write it for a whole talk. We ask without and with it, always the likeliest token, 16 at most (about 10 s).
 
 
 # %%
@@ -526,7 +528,7 @@ assert "Melville" not in answers[questions[2]] and "42" not in answers[questions
 assert answer(tokenizer.encode(questions[0])) == ""
 
 # %% [markdown]
-# One word more in the question, and another author. Both answers come in the same confident tone, since tone is what such texts have in common, and facts are what they differ in. 135 million numbers hold a capital, but not arithmetic, and not whatever one asks. Larger models know more and err less often; that fluency is no sign of knowledge stays true of them.
+# Without the form it says nothing: it was trained on talks, and after a bare question the end of the turn is likeliest. One word more in the question, and another author. Both answers come in the same confident tone, since tone is what such texts have in common, and facts are what they differ in. 135 million numbers hold a capital, but not arithmetic, and not whatever one asks. Larger models know more and err less often; that fluency is no sign of knowledge stays true of them.
 #
 # Next: what did it take from its texts about people? We begin a sentence with each of ten occupations, in two ways, and compare the two words that may follow, *she* and *he*.
 
@@ -579,9 +581,9 @@ assert sum(value > 0.5 for value in said.values()) == 8 and late["doctor"] < 0.5
 def quantize(W, bits, group):
     """Whole numbers and scales in place of weights.
 
-    W: float tensor (out, in), finite, of any size; it stays as it is. bits: an int from 2 to 8.
-    group: an int that divides in; so many entries side by side in a row share a scale, the largest
-    absolute value among them divided by 2^(bits - 1) - 1.
+    W: float tensor (out, in), sizes from 1e-30 to 1e30, or 0; it stays as it is. bits: an int from
+    2 to 8. group: an int that divides in; so many entries side by side in a row share a scale, the
+    largest absolute value among them divided by 2^(bits - 1) - 1.
     Returns (integers, scales): integers torch.int8 (out, in), each weight divided by its scale and
     rounded to the nearest; scales (out, in / group), of W's dtype. A group that is all zeros gets
     integers 0 and any finite scale.
@@ -598,7 +600,7 @@ def quantize(W, bits, group):
 lab.check(quantize)
 
 # %% [markdown]
-# All 210 matrices of the 30 layers, with one scale for each row and with one for each 32 weights. A scale of 16 bits for 32 weights costs half a bit for each. The matrices come from a file of 4 bits already, so this is a second rounding. What does it do to the perplexity? About 12 s.
+# All 210 matrices of the 30 layers, with one scale for each row and with one for each 32 weights. A scale of 16 bits for 32 weights costs half a bit for each. The matrices come from a file of 4 bits already, so this is a second rounding. What does it do to the perplexity? About 12 s. (Let it end: stopped halfway it leaves rounded weights, and the first cell has to load the model anew.)
 
 # %%
 layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
@@ -637,7 +639,7 @@ assert rows[3] > 50 * right_now and groups[3] > 2.5 * right_now
 #
 # <details><summary>Answer</summary>
 #
-# It was rounded from the original weights, we from what was rounded already. And its kind, Q4_1, keeps two numbers for a group, the least weight $m$ and a scale: $\hat w = m + s\,n$ with $n = 0 \dots 15$, see `unpacked` in chat.py: all 16 numbers are used, and a group that is not symmetric loses nothing. That is 20 bytes for 32 weights, 5 bits each. The embedding, which is the output matrix too, it keeps in 8. Rows have outliers, and one large weight makes the scale coarse for its whole group: Dettmers et al. (2022) found that in larger models a few entries decide everything.
+# It was rounded from the original weights, we from what was rounded already. And its kind, Q4_1, keeps two numbers for a group, the least weight $m$ and a scale: $\hat w = m + s\,n$ with $n = 0 \dots 15$, see `unpacked` in chat.py: all 16 numbers are used, and a group that is not symmetric loses nothing. That is 20 bytes for 32 weights, 5 bits each. The embedding, which is the output matrix too, it keeps in 8. Rows have outliers, weights far larger than the others, and one makes the scale coarse for its whole group: Dettmers et al. (2022) found that in larger models a few entries decide everything.
 #
 # </details>
 #
@@ -645,7 +647,7 @@ assert rows[3] > 50 * right_now and groups[3] > 2.5 * right_now
 #
 # ## 8 · LoRA: 0.34 % of the weights (17 min)
 #
-# To teach the model a task, one could train all 134.5 million weights; Adam would keep three more numbers for each. Hu et al. (2022) leave them as they are and add, to a few matrices $W$ of shape (out, in), a product of two thin ones:
+# To teach the model a task, one could train all 134.5 million weights, and would keep three more numbers for each, the gradient and Adam's two. Hu et al. (2022) leave them as they are and add, to a few matrices $W$ of shape (out, in), a product of two thin ones:
 #
 # $$ y = Wx + \frac{\alpha}{r} B A x, \qquad A: (r, \text{in}),\; B: (\text{out}, r) $$
 #
@@ -680,7 +682,7 @@ class LoRALinear(nn.Module):
         ### END SOLUTION
 
     def forward(self, x):
-        # TODO: the frozen layer's result, and x through A, then B: never B A, as large as W.
+        # TODO: the frozen layer's result, and x through A, then B (B A would be as large as W).
         ### BEGIN SOLUTION
         return self.linear(x) + self.factor * (x @ self.A.T @ self.B.T)
         ### END SOLUTION
@@ -727,7 +729,7 @@ right_before = ((before < 0) == is_male).float().mean().item()
 print(f"as it came: {right_before:.1%} of 200 names; {(before > 0).float().mean():.0%} called girl")
 
 # %% [markdown]
-# Now LoRA of rank 8 on queries and values of all layers, 128 names, two times through, 16 at a time. About 20 s.
+# Now LoRA of rank 8 on queries and values of all layers, 128 names, two times through, 16 at a time. About 20 s. (Once only: before a second time run the cell after it, which merges.)
 
 # %%
 torch.manual_seed(0)
@@ -767,7 +769,7 @@ title = f"In 16 steps the loss on held-out names falls from {valid[0]:.2f} to {v
 _ = plot.curves(drawn, xlabel="step", ylabel="loss (nat)", title=title)
 
 # %% [markdown]
-# And the opponent: letters. Logistic regression on all runs of one to four letters of a name, from as many names, and from more. Then `merged` puts the layers back as plain ones: nothing is slower than before.
+# And the opponent: letters. Logistic regression on all runs of one to four letters of a name, from as many names, and from more. But first `merged` puts the layers back as plain ones: nothing is slower than before. About 10 s.
 
 # %%
 with torch.no_grad():
@@ -809,7 +811,7 @@ assert letters[64] < letters[1024] < letters[6184]
 #
 # <details><summary>Answer</summary>
 #
-# The standard error of a share near 0.78 of 200 names is $\sqrt{0.78 \cdot 0.22 / 200} = 2.9$ points, so read no difference of two points as one. With few names the pretrained model is at least level, since it has met names before; with thousands a table of letters wins, at a thousandth of the cost. A large model is a good beginning where labels are few. Where there are many, try the cheap thing first, and never leave it out of the plot.
+# The standard error of a share of 0.8 of 200 names is $\sqrt{0.8 \cdot 0.2 / 200} = 2.8$ points, of 0.7 3.2; of the difference of two, were they independent, about 4. So read no difference of two points as one. Hold LoRA against letters from the *same* 128 names: in our run it is 9 points ahead, about two standard errors, since the model has met names before. With thousands a table of letters wins, at a thousandth of the cost. A large model is a good beginning where labels are few. Where there are many, try the cheap thing first, and never leave it out of the plot.
 #
 # </details>
 #
@@ -818,8 +820,10 @@ assert letters[64] < letters[1024] < letters[6184]
 # [chat.py](chat.py) talks, completes and measures. Yours to write is `chat_prompt`, the form for a whole talk. It is also a matter of safety: if somebody types `<|im_end|>` into a question, those are ten letters, and must not become token 2. That is why it puts numbers together, not text. In a terminal beside the notebook, in its folder (from the course's: `cd workshops/transformers-and-llms/llm-overview`):
 #
 #     atlas check chat_prompt
-#     python chat.py Who wrote Moby Dick?
+#     python chat.py Who wrote Moby Dick? --temperature 0 --figure runs/who.png
 #     python chat.py --complete "The white whale" --temperature 1
 #     python chat.py --perplexity README.md
+#
+# The second draws how likely the model found each token of its answer: look at the author's name.
 #
 # What you have is the whole of a language model's use: tokens, layers, a loss, a choice, a form, a cheap way to adapt it. What it has *learned* came from others' texts, and what it says is to be checked as those are. In the project it may look things up.

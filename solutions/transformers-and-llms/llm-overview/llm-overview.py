@@ -476,8 +476,6 @@ _ = ax.set_title(title, loc="left", size=11, weight="bold")
 assert nats[0] < nats[2] < nats[3] < nats[4] and nats[0] < np.log(right) - 1.5
 
 # %% [markdown]
-# Even drawn from all tokens, its own text costs less than the page: that is the model's mean surprise about itself, not about a text of somebody else.
-#
 # **Question.** Why not top-$k$, always the 40 likeliest?
 #
 # <details><summary>Answer</summary>

@@ -803,7 +803,7 @@ _ = ax.legend(frameon=False)
 # %% tags=["instructor"]
 assert valid[-1] < valid[0] - 0.05
 assert count == 460_800 and right_before < 0.7 and apart < 0.01
-assert right_before + 0.05 < right_after < letters[6184]
+assert right_before + 0.05 < right_after < letters[6184] and right_after > letters[128] - 0.04
 assert letters[64] < letters[1024] < letters[6184]
 
 # %% [markdown]

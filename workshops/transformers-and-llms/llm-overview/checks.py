@@ -1445,7 +1445,7 @@ def quantize(learner, rng):
         likely = "Each weight divided by its scale, and rounded to the nearest: no more than 1/2 away."
         expect.true(off <= 0.5 + 1e-3, f"{why}: no integer is more than 1/2 from weight / scale", likely=likely)
 
-    W = torch.tensor([[0.6, -0.25, 0.08], [0.2, 1.2, -0.7], [-1.5, 0.3, 0.8]], dtype=torch.float64)
+    W = torch.tensor([[0.6, -0.25, 0.08], [0.2, 1.3, -0.7], [-1.5, 0.3, 0.8]], dtype=torch.float64)
     compare(W, 4, 3, "the example above, and two rows more, in 4 bits")
     compare(W, 3, 3, "the example above, and two rows more, in 3 bits")
     for out, n, group in ((3, 8, 4), (2, 6, 3), (5, 6, 2), (4, 4, 4), (1, 10, 5), (3, 3, 1), (6, 6, 6), (2, 12, 3)):

@@ -379,6 +379,46 @@ assert found["no causal mask"][0] < 0.5 * right and found["key heads tiled"][0] 
 #
 # </details>
 #
+# And the heads that *attention-basics* ended with, which continue a pattern: are they in here, too, where nobody asked for them? Forty tokens drawn at random, and the same forty again. Whoever is to foretell the second round must look into the first, one place after the token's last occurrence. `induction_score` is yours from there.
+
+# %%
+maps = []
+
+
+def noting(q, k, v):
+    """As grouped_attention; the weights, (1, 9, T, T), are kept in maps."""
+    scores = q @ k.repeat_interleave(3, 1).mT / q.shape[3] ** 0.5
+    later = torch.ones(scores.shape[2:], dtype=torch.bool, device=q.device).triu(1)
+    maps.append(scores.masked_fill(later, -torch.inf).softmax(3).cpu())
+    return grouped_attention(q, k, v)
+
+
+def induction_score(weights, period):
+    """The mean weight (H,) at the place after the last occurrence, of weights (B, H, T, T)."""
+    i = torch.arange(period, weights.shape[-1])
+    return weights[:, :, i, i - period + 1].mean((0, 2))
+
+
+twice = torch.randint(1000, 40_000, (40,), generator=torch.Generator().manual_seed(0)).repeat(2)
+model.parts = replace(given, attend=noting)
+nats = F.cross_entropy(logits_of(twice.tolist())[:-1], twice[1:], reduction="none")
+model.parts = replace(given, attend=grouped_attention)
+heads = torch.stack([induction_score(weights, 40) for weights in maps])  # (30, 9)
+print(f"loss in the first round {nats[:39].mean():.1f} nat, in the second {nats[39:].mean():.1f}")
+for n in heads.flatten().topk(4).indices.tolist():
+    print(f"layer {n // 9:2}, head {n % 9}: {heads[n // 9, n % 9]:.2f}")
+fig, ax = plt.subplots(figsize=(8.6, 2.9), layout="constrained")
+shown = ax.imshow(heads.T, cmap="Blues", vmin=0, vmax=1)
+fig.colorbar(shown, ax=ax, label="induction score", shrink=0.8)
+ax.set(xlabel="layer, from 0", ylabel="head")
+title = f"A few of 270 heads continue a pattern; the strongest scores {heads.max():.2f}"
+_ = ax.set_title(title, loc="left", size=11, weight="bold")
+
+# %% tags=["instructor"]
+assert heads.argmax() == 18 * 9 + 6 and heads.max() > 0.7 and heads.median() < 0.05
+assert nats[39:].mean() < nats[:39].mean() - 8
+
+# %% [markdown]
 # **Break.** 5 minutes.
 #
 # ## 5 · Choosing the next token (13 min)

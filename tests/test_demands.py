@@ -61,6 +61,10 @@ def affine(learner, rng):
             lambda x, gamma, beta: scaled(x, gamma, beta) + 0.1 * beta**2,
             "the gradient with respect to beta",
         ),
+        "a gradient that is less precise": (
+            lambda x, gamma, beta: (y := scaled(x, gamma, beta)) + 1e-5 * ((z := y * x) - z.detach()),
+            "is a lower precision (float32)",
+        ),
         "frozen inputs": (
             lambda x, gamma, beta: scaled(x, gamma, beta if gamma.requires_grad else beta.detach()),
             "with gamma frozen",

@@ -552,6 +552,18 @@ SLIPS = {
         "def f(x):\n    row = x[0]\n    return range(row.shape[1])",
         "`row` has one axis here, shape (5,), and so no row.shape[1]: may it have any number of axes?",
     ),
+    "an axis that repeat_interleave took away": (
+        "def f(x):\n    k = torch.ones(2, 3)\n    k = k.repeat_interleave(2)\n    return range(k.shape[1])",
+        "so no k.shape[1]: `k.repeat_interleave(2)` without a dim flattens what it repeats.",
+    ),
+    "mm of three axes": (
+        "def f(x): return torch.mm(torch.ones(2, 2, 2), torch.ones(2, 2))",
+        "@ takes any number of axes",
+    ),
+    "an einsum of too many letters": (
+        "def f(x): return torch.einsum('bti,ri->btr', torch.ones(2, 2), torch.ones(2, 2))",
+        "... stands for any number of axes",
+    ),
     "a loop that gives rows": (
         "def f(x): return [float(v) ** 2 for v in x]",
         "`v` is an array, (5,), from the loop over `x`: a loop over an array gives its rows.",

@@ -284,6 +284,19 @@ def test_two_round_numbers_that_happen_to_fit_get_no_explanation():
 
 
 @pytest.mark.parametrize(
+    ("yours", "expected"),
+    [
+        ([0.0, 0.0, 1.0, 0.0], [0.375, 0.0, 0.625, 0.0]),  # no rounding: one was left out
+        ([0.375, 0.0, 0.625, 0.0], [0.0, 0.0, 1.0, 0.0]),  # no / for //: probabilities
+        (6.84, 4.0),  # a perplexity of 4 is whole by accident
+    ],
+)
+def test_numbers_that_are_whole_by_accident_get_no_explanation(yours, expected):
+    yours, expected = np.array(yours), np.array(expected)
+    assert readings.of_values(yours, expected, yours == expected, {"p": np.array(0.7)}) == ""
+
+
+@pytest.mark.parametrize(
     ("result", "fragment"),
     [
         ((1.0, "a"), "tuple of 2"),

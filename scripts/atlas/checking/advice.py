@@ -413,6 +413,14 @@ _SAYINGS = [
         ),
     ),
     (
+        r"self must be a matrix|mat2 must be a matrix",
+        "mm takes two matrices, of two axes each; @ takes any number of axes.",
+    ),
+    (
+        r"subscripts? .*does(?: not|n't) (?:contain the correct number of indices|match the number of dimensions)",
+        "einsum wants a letter for each axis, and here they are not as many: ... stands for any number of axes.",
+    ),
+    (
         r"mismatch in its core dimension",
         lambda found, place: _of_product(place) or _of_shapes(""),
     ),

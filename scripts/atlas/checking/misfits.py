@@ -52,7 +52,15 @@ def past_the_shape(place: Place | None) -> str:
     axes = {0: "no axis", 1: "one axis"}.get(len(shape), f"{len(shape)} axes")
     owner = ast.unparse(node.value.value)
     fact = f"`{owner}` has {axes} here, shape {tuple(shape)}, and so no {ast.unparse(node)}"
+    made = _source(place, node.value.value)
+    if isinstance(made, ast.Call) and _name(made) == "repeat_interleave" and not _has_dim(made):
+        return f"{fact}: `{ast.unparse(made)}` without a dim flattens what it repeats."
     return f"{fact}: may it have any number of axes?"
+
+
+def _has_dim(call: ast.Call) -> bool:
+    """Whether a method is given, besides a first argument, an axis."""
+    return len(call.args) > 1 or any(keyword.arg == "dim" for keyword in call.keywords)
 
 
 # ------------------------------------------------------------------------------------------------ two sides

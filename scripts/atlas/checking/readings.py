@@ -317,8 +317,8 @@ def of_values(
                 return said
         if said := _rounding(case):
             return said
-        if wholes and (case.yours % 1).any() and case.telling():
-            return _fractions(case)
+        if wholes and expected.size > 1 and not np.isin(expected, (0, 1)).all() and (yours % 1).any():
+            return _fractions(case)  # a lone whole number is one by accident, and 0 and 1 may be probabilities
     return ""
 
 
@@ -647,6 +647,8 @@ def _transformed(case: _Case) -> str:
     for name, function in _TRANSFORMS.items():
         if case.yours.size == 1 and function is np.sign:
             continue  # half of all mistakes give one of two numbers
+        if function is np.round and case.kind == "f" and np.isin(case.yours, (-1, 0, 1)).all():
+            continue  # where something is left out, shares become 0 and 1 as well
         if case.agree(case.yours, function(case.expected)):
             return f"It is {name}{'?' if ':' in name else '.'}"
     return _running_sum(case)

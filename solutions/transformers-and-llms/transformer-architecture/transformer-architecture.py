@@ -78,7 +78,7 @@ def sinusoidal(T, D):
     Returns float32 (T, D): entry [t, 2i] is sin(t ω), entry [t, 2i + 1] is cos(t ω), with
     ω = 10000 ** (-2i / D), i = 0 ... D/2 - 1. T may be in the thousands.
     """
-    # TODO: angles (T, D/2) by broadcasting; P[:, 0::2] are the even columns, P[:, 1::2] the odd ones.
+    # TODO: angles (T, D/2) by broadcasting; P[:, 0::2] are the even columns, P[:, 1::2] the odd.
     ### BEGIN SOLUTION
     rates = 10000.0 ** (-torch.arange(0, D, 2) / D)  # (D/2,)
     angles = torch.arange(T)[:, None] * rates  # (T, D/2)
@@ -97,15 +97,17 @@ left.imshow(P.T, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
 left.set(xlabel="position t", ylabel="column")
 left.set_title("Fast waves above, slow ones below", **TITLE)
 for t, colour in zip((0, 32, 64), plot.COLOURS, strict=False):
-    far = torch.arange(-t, 96 - t)
-    right.plot(far[far.abs() <= 31], (P @ P[t])[far.abs() <= 31], color=colour, label=f"t = {t}", lw=7 - t / 12)
+    far, near = torch.arange(-t, 96 - t), (torch.arange(96) - t).abs() <= 31
+    line = {"color": colour, "label": f"t = {t}", "lw": 7 - t / 12}
+    right.plot(far[near], (P @ P[t])[near], **line)
 right.set(xlabel="how far away, s − t", ylabel=r"$P_t \cdot P_s$")
 right.legend(frameon=False)
-right.set_title("Products know the distance only", **TITLE)
+_ = right.set_title("Products know the distance only", **TITLE)
 
 # %% tags=["instructor"]
 S = P @ P.T
-assert torch.allclose(S[0, :32], S[32, 32:64], atol=1e-3) and torch.allclose(S[32, 1:32], S[64, 33:64], atol=1e-3)
+assert torch.allclose(S[0, :32], S[32, 32:64], atol=1e-3)
+assert torch.allclose(S[32, 1:32], S[64, 33:64], atol=1e-3)
 
 # %% [markdown]
 # **Question.** Row $t + k$ can be had from row $t$ by a matrix that depends on $k$ and not on $t$. Which?
@@ -239,7 +241,8 @@ class Block(nn.Module):
 
 
 torch.manual_seed(0)
-theirs = nn.TransformerEncoderLayer(32, 4, 128, 0.0, "gelu", batch_first=True, norm_first=True).eval()
+options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+theirs = nn.TransformerEncoderLayer(32, 4, 128, **options)
 x = torch.randn(2, 7, 32)
 with torch.no_grad():
     mine = block(
@@ -249,7 +252,8 @@ with torch.no_grad():
         theirs.norm1,
         theirs.norm2,
     )
-    print(f"largest difference from nn.TransformerEncoderLayer: {(mine - theirs(x)).abs().max():.1e}")
+    off = (mine - theirs(x)).abs().max()
+print(f"largest difference from nn.TransformerEncoderLayer: {off:.1e}")
 
 # %% [markdown]
 # **Question.** Set all weights of `attention.out` and of the last linear layer of the MLP to 0. What does a block do? And a stack of a hundred?
@@ -305,7 +309,8 @@ for each in model.blocks:
     x = each(x)
 seen = sees(model.norm(x), embedded)
 with torch.no_grad():
-    untrained = F.cross_entropy(model(train_ids[:4096].view(32, 128)).flatten(0, 1), train_ids[1:4097])
+    logits = model(train_ids[:4096].view(32, 128)).flatten(0, 1)
+    untrained = F.cross_entropy(logits, train_ids[1:4097])
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
 print(f"untrained loss {untrained:.3f} nat, ln 83 = {math.log(V):.3f}")
 print(f"the future's share in what is seen: {seen.triu(1).sum() / seen.sum():.0e}")
@@ -379,15 +384,19 @@ for L in (2, 12):
         print(f"{L:3} blocks, norm {name:6}: {np.mean(runs[name, L][-10:]):.2f} bits at the end")
 share = np.bincount(train_ids) / len(train_ids)
 letters = -(share[share > 0] * np.log2(share[share > 0])).sum()
-shown = {f"{L} blocks, {name}": np.convolve(bits, np.ones(5) / 5, "valid") for (name, L), bits in runs.items()}
+shown = {}
+for (name, L), bits in runs.items():
+    shown[f"{L} blocks, {name}"] = np.convolve(bits, np.ones(5) / 5, "valid")
 title = "Twelve blocks, norm after: it learns the frequencies of letters, no more"
 ax = plot.curves(shown, xlabel="step (mean of 5)", ylabel="bits per character", title=title)
 ax.axhline(letters, color=plot.SOFT, lw=0.8)
-_ = ax.text(30, letters + 0.2, f"line: frequencies of letters alone, {letters:.2f} bits", size=9, color=plot.SOFT)
+words = f"line: frequencies of letters alone, {letters:.2f} bits"
+_ = ax.text(30, letters + 0.2, words, size=9, color=plot.SOFT)
 
 # %% tags=["instructor"]
 end = {key: np.mean(bits[-10:]) for key, bits in runs.items()}
-assert end["after", 12] > end["before", 12] + 0.35 and abs(end["after", 2] - end["before", 2]) < 0.25
+assert end["after", 12] > end["before", 12] + 0.3
+assert abs(end["after", 2] - end["before", 2]) < 0.25
 assert end["after", 12] > letters - 0.2
 
 # %% [markdown]
@@ -399,9 +408,11 @@ for name, order in orders.items():
     fresh = fresh_model(order, 12)
     x, y = windows(train_ids, 64, 32, torch.Generator().manual_seed(0))
     F.cross_entropy(fresh(x).flatten(0, 1), y.flatten()).backward()
-    norms = [math.sqrt(sum(p.grad.square().sum().item() for p in each.parameters())) for each in fresh.blocks]
+    squares = [sum(p.grad.square().sum() for p in each.parameters()) for each in fresh.blocks]
+    norms = torch.stack(squares).sqrt().tolist()
     gradients[f"norm {name}"] = norms
-    print(f"norm {name:6}: first block {norms[0]:.3f}, last {norms[-1]:.3f}, first/last {norms[0] / norms[-1]:.2f}")
+    ratio = norms[0] / norms[-1]
+    print(f"norm {name:6}: block 1 {norms[0]:.2f}, block 12 {norms[-1]:.2f}, ratio {ratio:.1f}")
 title = "At the start: with the norm after, no block's gradient has vanished"
 ax = plot.curves(gradients, xlabel="block", ylabel="norm of its gradient", title=title)
 _ = ax.set_ylim(0)
@@ -421,7 +432,7 @@ assert min(after) > 0.2 * max(after)
 #
 # ## 7 · Half a minute of Melville (9 min)
 #
-# Your GPT (155,000 parameters) and an LSTM as in *rnn-lstm-gru* (width 128), each for about 13 s of computing on the same text, each with the recipe that suits it. Validation is measured as it goes, in windows of 64 for one, with the state carried on for the other.
+# Your GPT (155,000 parameters) and an LSTM as in *rnn-lstm-gru* (width 128), each for about 10 s of computing on the same text, each with the recipe that suits it. Validation is measured as it goes, in windows of 64 for one, with the state carried on for the other. About 22 s in all.
 
 
 # %%
@@ -512,7 +523,7 @@ curves["LSTM"] = race(lstm, lstm_step, with_state, 1e-2, 300, "LSTM")
 # %%
 log = (lab.workshop.folder / "checkpoints" / "char-gpt.txt").read_text()
 long_gpt = float(log.split("test: ")[1].split()[0])
-minutes = int(log.split("computed ")[-1].split()[0]) / 60
+minutes = int(log.split("in all ")[1].split()[0]) / 60
 lines = {"LSTM, 21 min": 2.080, "Kneser–Ney, 1 s": 2.108, f"GPT, {minutes:.0f} min": long_gpt}
 fig, ax = plt.subplots(figsize=(8.2, 4), layout="constrained")
 for (name, (at, bits)), colour in zip(curves.items(), plot.COLOURS, strict=False):
@@ -528,7 +539,7 @@ assert curves["LSTM"][1][-1] < curves["GPT"][1][-1] - 0.2 and curves["GPT"][1][-
 assert curves["LSTM"][1][-1] > 2.108 + 0.4
 
 # %% [markdown]
-# The lines are test bits of long runs: Kneser–Ney and the LSTM from section 9 of *rnn-lstm-gru*, the GPT from [checkpoints/char-gpt.txt](checkpoints/char-gpt.txt), which the program of section 12 made on one core. RESULT_SENTENCE
+# The lines are test bits of long runs: Kneser–Ney and the LSTM from section 9 of *rnn-lstm-gru*, the GPT from [checkpoints/char-gpt.txt](checkpoints/char-gpt.txt), which the program of section 12 made on one core. The GPT saw the book eight times, the LSTM eighteen, in about the same time.
 #
 # **Question.** The Transformer of 2017 replaced recurrent networks nearly everywhere. Why does it lose here?
 #
@@ -545,7 +556,7 @@ assert curves["LSTM"][1][-1] > 2.108 + 0.4
 
 # %%
 def decoder_block(x, memory, mask, attend, cross, mlp, norms):
-    """A block of a decoder that also looks at an encoder's output; the norm stands before each part.
+    """A block of a decoder that also looks at an encoder's output; the norm before each part.
 
     x: (B, T, D), the stream. memory: (B, S, D). mask: bool (B, S), True at symbols of the source,
     False at padding. attend, mlp: functions of (B, T, D) that give (B, T, D); attend is causal by
@@ -570,8 +581,8 @@ lab.check(decoder_block)
 # %%
 torch.manual_seed(0)
 S, T, D = 8, 6, 32
-options = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
-enc, dec = nn.TransformerEncoderLayer(D, 4, 128, **options), nn.TransformerDecoderLayer(D, 4, 128, **options)
+enc = nn.TransformerEncoderLayer(D, 4, 128, **options)
+dec = nn.TransformerDecoderLayer(D, 4, 128, **options)
 real = torch.tensor([[True] * 6 + [False] * 2])
 
 
@@ -587,7 +598,13 @@ def mlp_of(layer):
 
 source, target = torch.randn(1, S, D, requires_grad=True), torch.randn(1, T, D, requires_grad=True)
 later = torch.ones(T, T, dtype=torch.bool).triu(1)
-both = block(source, lambda x: heads(enc.self_attn, x, x, None, ~real), mlp_of(enc), enc.norm1, enc.norm2)
+both = block(
+    source,
+    lambda x: heads(enc.self_attn, x, x, None, ~real),
+    mlp_of(enc),
+    enc.norm1,
+    enc.norm2,
+)
 out = decoder_block(
     target,
     both,
@@ -599,22 +616,21 @@ out = decoder_block(
 )
 theirs = dec(target, both, tgt_mask=later, memory_key_padding_mask=~real)
 print(f"largest difference from nn.TransformerDecoderLayer: {(out - theirs).abs().max():.1e}")
-pictures = {"encoder: source on source": sees(both, source), "decoder: target on target": sees(out, target)}
+pictures = {"encoder: source on source": sees(both, source)}
+pictures["decoder: target on target"] = sees(out, target)
 pictures["across: target on source"] = sees(out, source)
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.3), layout="constrained")
 for ax, (name, picture) in zip(axes, pictures.items(), strict=True):
     ax.imshow(picture.gt(0), cmap="Blues", vmin=0, vmax=1.4)
     ax.set(xlabel="hangs on input", ylabel="output")
     ax.set_title(name, loc="left", size=10)
-_ = fig.suptitle(
-    "Dark: the output hangs on that input. Padding is seen by itself only", x=0.02, ha="left", size=11, weight="bold"
-)
+title = "Dark: the output hangs on that input. Padding is seen by itself only"
+_ = fig.suptitle(title, x=0.02, ha="left", size=11, weight="bold")
 
 # %% tags=["instructor"]
 assert torch.allclose(out, theirs, atol=1e-5)
-assert (pictures["across: target on source"][:, 6:] == 0).all() and (
-    pictures["across: target on source"][:, :6] > 0
-).all()
+across = pictures["across: target on source"]
+assert (across[:, 6:] == 0).all() and (across[:, :6] > 0).all()
 assert (pictures["decoder: target on target"].triu(1) == 0).all()
 
 # %% [markdown]
@@ -651,7 +667,7 @@ def cached_attention(q, k, v, cache=None):
     Returns (output, cache): output (B, H, T, E); cache the pair (keys, values), the old ones first,
     each (B, H, P + T, E). What is given stays as it is.
     """
-    # TODO: turn q and k by your rope; put the cache before k and v; a mask (T, P + T), True = may look.
+    # TODO: turn q and k by your rope; the cache before k and v; a mask (T, P + T), True = may look.
     ### BEGIN SOLUTION
     T, P = q.shape[2], 0 if cache is None else cache[0].shape[2]
     here = torch.arange(P, P + T, device=q.device)
@@ -749,7 +765,8 @@ for P in lengths:
     _, caches = step(big, before)
     cost["anew"].append(milliseconds(big, before))
     cost["with the cache"].append(milliseconds(step, big, before[:, -1:], caches))
-    print(f"{P:4} letters before: " + ", ".join(f"{name} {ms[-1]:5.1f} ms" for name, ms in cost.items()))
+    shown = ", ".join(f"{name} {ms[-1]:5.1f} ms" for name, ms in cost.items())
+    print(f"{P:4} letters before: {shown}")
 _ = plot.curves(
     {name: (np.array(lengths), values) for name, values in cost.items()},
     xlabel="letters before it",
@@ -758,7 +775,8 @@ _ = plot.curves(
 )
 
 # %% tags=["instructor"]
-assert torch.equal(written, anew(big, prompt, 100)) and cost["anew"][-1] > 2 * cost["with the cache"][-1]
+assert torch.equal(written, anew(big, prompt, 100))
+assert cost["anew"][-1] > 2 * cost["with the cache"][-1]
 
 # %% [markdown]
 # **Question.** What does the cache cost, for this model, for each letter?
@@ -782,14 +800,16 @@ def parameters(V, D, L, positions=0):
 
 counted = sum(p.numel() for p in big.parameters())
 print(f"char-gpt: {parameters(V, 128, 4):,} by the formula, {counted:,} by counting")
-print(f"GPT-2, the smallest (V 50,257, D 768, L 12, 1,024 positions): {parameters(50_257, 768, 12, 1024):,}")
+small = parameters(50_257, 768, 12, 1024)
+print(f"GPT-2, the smallest (V 50,257, D 768, L 12, 1,024 positions): {small:,}")
 models = {"char-gpt, D = 128": 128, "GPT-2 small, D = 768": 768}
 T = np.logspace(1, 5, 60)
 fig, ax = plt.subplots(figsize=(7.6, 3.6), layout="constrained")
 for (name, D), colour in zip(models.items(), plot.COLOURS, strict=False):
     ax.plot(T, 100 * 4 * T * D / (4 * T * D + 24 * D**2), color=colour, label=name)
     ax.plot([6 * D], [50], "o", color=colour)
-ax.set(xscale="log", xlabel="positions that a letter looks at, T", ylabel="attention's share of a block (%)")
+ax.set(xscale="log", xlabel="positions that a letter looks at, T")
+ax.set_ylabel("attention's share of a block (%)")
 ax.legend(frameon=False)
 _ = ax.set_title("The square of the length hurts late: half of a block's work at T = 6D", **TITLE)
 
@@ -847,7 +867,8 @@ ax.set_yticks(range(len(looks)), looks)
 ax.set(xlabel="block . head")
 fig.colorbar(shown, label="mean weight")
 previous = table[1].max().item()
-_ = ax.set_title(f"One head gives {previous:.0%} of its weight to the letter before; others look at blanks", **TITLE)
+title = f"One head gives {previous:.0%} of its weight to the letter before; others look at blanks"
+_ = ax.set_title(title, **TITLE)
 
 # %%
 chosen = [table[row].argmax().item() for row in (1, 2, 3, 4)]
@@ -859,7 +880,8 @@ for ax, head, row in zip(axes.flat, chosen, (1, 2, 3, 4), strict=True):
     ax.set_xticks(range(36), shown_text, size=7)
     ax.set_yticks(range(36), shown_text, size=7)
     ax.set_title(f"{head // H + 1}.{head % H + 1}: {names[row]}", loc="left", size=10)
-_ = fig.suptitle("Each row looks left only; heads share the work", x=0.02, ha="left", size=11, weight="bold")
+title = "Each row looks left only; heads share the work"
+_ = fig.suptitle(title, x=0.02, ha="left", size=11, weight="bold")
 
 # %% [markdown]
 # And how far does it see? Bits by position in a window, up to three times the length of training (128). About 5 s.
@@ -868,7 +890,8 @@ _ = fig.suptitle("Each row looks left only; heads share the work", x=0.02, ha="l
 draws = torch.Generator().manual_seed(1)
 x, y = windows(valid_ids, 96, 384, draws)
 with torch.no_grad():
-    losses = [F.cross_entropy(big(a).mT, b, reduction="none") for a, b in zip(x.split(16), y.split(16), strict=True)]
+    pairs = zip(x.split(16), y.split(16), strict=True)
+    losses = [F.cross_entropy(big(a).mT, b, reduction="none") for a, b in pairs]
 by_place = torch.cat(losses).mean(0).cpu() / math.log(2)
 edges = [0, 1, 2, 4, 8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384]
 means = [by_place[a:b].mean().item() for a, b in zip(edges, edges[1:], strict=False)]
@@ -878,13 +901,14 @@ ax.plot(middle, means, "o-", color=plot.COLOURS[0])
 ax.axvline(128.5, color=plot.SOFT, ls="--", lw=1)
 ax.text(133, max(means) * 0.9, "longer than in training", size=9, color=plot.SOFT)
 ax.set(xlabel="position in the window", ylabel="bits per character", ylim=(0, None))
-_ = ax.set_title("The first letters are dear; beyond the length of training turned positions fail", **TITLE)
-print(
-    f"positions 1–8: {by_place[:8].mean():.2f}, 65–128: {by_place[64:128].mean():.2f}, 257–384: {by_place[256:].mean():.2f} bits"
-)
+title = "The first letters are dear; beyond the length of training turned positions fail"
+_ = ax.set_title(title, **TITLE)
+for a, b in ((0, 8), (64, 128), (256, 384)):
+    print(f"positions {a + 1:3} to {b:3}: {by_place[a:b].mean():.2f} bits")
 
 # %% tags=["instructor"]
-assert previous > 0.3 and table[4].max() > 0.4 and by_place[:8].mean() > by_place[64:128].mean() + 0.25
+assert previous > 0.3 and table[4].max() > 0.4
+assert by_place[:8].mean() > by_place[64:128].mean() + 0.25
 assert by_place[256:].mean() > by_place[64:128].mean() + 0.2
 
 # %% [markdown]

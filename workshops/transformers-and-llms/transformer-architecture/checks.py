@@ -984,7 +984,7 @@ _CACHE_MISTAKES = _cached_attention.mistakes(
         "P is how many positions the cache has: 0 where it is None, else cache[0].shape[2]. The new positions are "
         "torch.arange(P, P + T).",
         "Turn q and k with them first; then k = torch.cat([cache[0], k], 2), and v likewise, where there is a cache.",
-        "mask = torch.ones(T, P + T, dtype=torch.bool).tril(P): row i has P + i + 1 times True.",
+        "mask = torch.ones(T, P + T, dtype=torch.bool).tril(P): row i has P + i + 1 times True. "
         "F.scaled_dot_product_attention(q, k, v, attn_mask=mask), and (k, v) is the cache.",
     ],
     mistakes=_CACHE_MISTAKES,

@@ -674,6 +674,8 @@ def symbol_by_symbol(model, ids, window, stride):
         log_p = model(x[None])[0][0].log_softmax(-1)
         for t in range(len(x)):
             losses.setdefault(start + t + 1, -log_p[t, ids[start + t + 1]].item())
+        if start + window >= len(ids) - 1:
+            break
     return sum(losses.values()) / len(losses)
 
 

@@ -4,6 +4,7 @@ Positions are held to complex numbers, blocks to PyTorch's own layers, the cache
 to models that remember all they were given.
 """
 
+import contextlib
 import functools
 import math
 
@@ -119,8 +120,8 @@ def _sinusoidal(
             ),
             "The exponent is cut to a whole number: /, not //.": lambda D: 10000.0 ** (-_steps(D) // D),
             "exp goes with the natural logarithm: exp(-2i/D · math.log(10000)), not log10.": lambda D: (
-                (-4 * _steps(D) / D).exp()
-            ),
+                -4 * _steps(D) / D
+            ).exp(),
         },
         times={
             "The positions begin at 1; they are 0 ... T - 1, so row 0 is 0, 1, 0, 1, ...": lambda T: 1 + _steps(T, 1),
@@ -142,7 +143,9 @@ def sinusoidal(learner, rng):
     def likely_of(T, D):
         def likely(yours, expected):
             if yours.shape[1:] == (D,) and len(yours) < T:
-                return f"There are {len(yours)} rows for T = {T}: is a table cut that is too short, or an older one kept?"
+                return (
+                    f"There are {len(yours)} rows for T = {T}: is a table cut that is too short, or an older one kept?"
+                )
             values = T > 1000 and yours.shape == getattr(expected, "shape", "a dtype")
             return "Angles in half precision, or counted up by adding? t · ω, for each t anew." if values else ""
 
@@ -526,6 +529,12 @@ def _attention_alone(x, attend, mlp, norm1, norm2):
     return x + y + mlp(norm2(y))
 
 
+def _second_stream(x, attend, mlp, norm1, norm2):
+    """What attention finds is added to the norm of x, which only the mlp reads; both parts are added to the stream."""
+    n = norm1(x)
+    return x + mlp(norm2(n + attend(n)))
+
+
 def _no_mlp(x, attend, mlp, norm1, norm2):
     """The second part, x + mlp(norm2(x)), is missing."""
     return x + attend(norm1(x))
@@ -537,10 +546,17 @@ def _block(x, attend, mlp, norm1, norm2, *, first=lambda x, part: x + part, seco
     return second(x, mlp(norm2(x)))
 
 
-_INTO_A_PART = (
-    "+= writes into what a part gave, and that may be x itself, where a part hands on what it gets: x = x + ... makes a "
-    "new one."
-)
+def _handed_on(call):
+    """What a call gives whose parts hand on what they get: one that changes x here, and not before, writes into them."""
+    try:
+        return call()
+    except Complaint as complaint:
+        if "changes its input" in complaint.why:
+            complaint.reading = (
+                "It writes into what a part gave (+=), and that is x itself where a part hands on what it gets: "
+                "x = x + ... makes a new one."
+            )
+        raise
 
 
 def _once(functions, why, shape):
@@ -555,7 +571,9 @@ def _once(functions, why, shape):
                 likely = f"{name} is a function of (B, T, D): the stream as it is, no axes merged or exchanged."
                 if mine == (1, *shape[1:]):
                     likely = "All rows of the batch go in together: each part is called once."
-                raise Complaint(f"{why}: {name} gets (B, T, D)", [f"yours    {mine}", f"expected {shape}"], likely, mine)
+                raise Complaint(
+                    f"{why}: {name} gets (B, T, D)", [f"yours    {mine}", f"expected {shape}"], likely, mine
+                )
             return functions[name](*given)
 
         return functools.partial(call)  # no plain data: the learner's function is called once with it, not twice
@@ -564,7 +582,8 @@ def _once(functions, why, shape):
         for name, n in counts.items():
             if n != 1:
                 likely = f"{name} is called {n} times: keep its result in a variable." if n else f"{name} is not used."
-                raise Complaint(f"{why}: each part is called once", [f"yours    {name}: {n} times"], likely, result)
+                told = [f"yours    {name}: {n} times"]
+                raise Complaint(f"{why}: each part is called once", told, likely, (list(counts.values()), result))
 
     return {name: counted(name) for name in functions}, all_called
 
@@ -597,12 +616,20 @@ def _small(layer):
     mistakes=_block.mistakes(
         *(_post_norm, _around_the_norm, _around_the_second_norm, _around_the_first_norm, _parallel, _adds_to_the_first),
         *(_norm_of_the_part, _no_first_sum, _no_second_sum, _no_sums, _mlp_first, _first_norm_twice),
-        *(_norms_exchanged, _no_norms, _no_first_norm, _no_second_norm, _norm_at_the_end, _no_mlp, _attention_alone),
+        *(
+            _norms_exchanged,
+            _no_norms,
+            _no_first_norm,
+            _no_second_norm,
+            _norm_at_the_end,
+            _no_mlp,
+            _attention_alone,
+            _second_stream,
+        ),
         first={
             "Attention's part is cut from the graph, in what it gets or in what it gives.": lambda x, part: (
                 x + part.detach()
             ),
-            _INTO_A_PART: lambda x, part: part.add_(x),
             "The stream is cut from the graph: gradients need the residual path most of all.": lambda x, part: (
                 x.detach() + part
             ),
@@ -670,7 +697,7 @@ def block(learner, rng):
     expect.dtype(given, x, "in single precision")
     why, x = "parts that hand on what they get", torch.tensor(rng.normal(size=(2, 3, 4)))
     hand = dict.fromkeys(("attend", "mlp", "norm1", "norm2"), lambda x: x)
-    expect.close(run(x, hand, why), 4 * x, why=why, source="by hand")
+    expect.close(_handed_on(lambda: run(x, hand, why)), 4 * x, why=why, source="by hand")
 
 
 def _norm(scale):
@@ -806,7 +833,6 @@ def _norm_behind_cross(x, memory, mask, attend, cross, mlp, norms):
                 begun + part
             ),
             "Each part is cut from the graph.": lambda x, part, name, begun: x + part.detach(),
-            _INTO_A_PART: lambda x, part, name, begun: part.add_(x),
             "The stream is cut from the graph.": lambda x, part, name, begun: x.detach() + part,
         },
         norm={
@@ -829,18 +855,16 @@ def _norm_behind_cross(x, memory, mask, attend, cross, mlp, norms):
 def decoder_block(learner, rng):
     import torch
 
-    def pieces(layer, memory, why):
+    def pieces(layer, whole, why):
         """attend, cross, mlp and norms of PyTorch's layer, with this course's masks."""
 
         def attend(n):
             later = torch.ones(n.shape[1], n.shape[1], dtype=torch.bool).triu(1)
             return layer.self_attn(n, n, n, attn_mask=later, need_weights=False)[0]
 
-        def cross(queries, its_memory, its_mask):
-            _asked_rightly(queries, its_memory, its_mask, memory, why)
-            return layer.multihead_attn(
-                queries, its_memory, its_memory, key_padding_mask=~its_mask, need_weights=False
-            )[0]
+        def cross(queries, memory, mask):
+            _asked_rightly(queries, memory, mask, whole, why)
+            return layer.multihead_attn(queries, memory, memory, key_padding_mask=~mask, need_weights=False)[0]
 
         return attend, cross, _small(layer), (layer.norm1, layer.norm2, layer.norm3)
 
@@ -870,7 +894,9 @@ def decoder_block(learner, rng):
         named |= {f"norms[{n}]": norm for n, norm in enumerate(norms)}
         calls, all_called = _once(named, why, (B, T, D))
         attend, cross, mlp, *counted = calls.values()
-        given = learner(x, memory, mask, attend, cross, mlp, tuple(counted) if S > 2 else counted)
+        given = learner(x, memory, mask, attend, cross, mlp, held := tuple(counted) if S > 2 else list(counted))
+        left, likely = f"yours    {len(held)} of 3 are left", "pop takes them out of the caller's list: norms[0], ..."
+        expect.true(len(held) == 3, f"{why}: norms stays as it is", left, likely=likely)
         tensor(given, why)
         all_called(given)
         shaped = "The result is the stream, (B, T, D): are queries from the memory, (B, S, D)?"
@@ -888,7 +914,7 @@ def decoder_block(learner, rng):
         )
     why, x = "parts that hand on what they get", torch.tensor(rng.normal(size=(2, 3, 4)))
     same = [lambda x, *_: x] * 6
-    given = learner(x, memory, mask, *same[:3], tuple(same[3:]))
+    given = _handed_on(lambda: learner(x, memory, mask, *same[:3], tuple(same[3:])))
     tensor(given, why)
     expect.close(given, 8 * x, why=why, source="by hand")
 
@@ -899,7 +925,7 @@ def _asked_rightly(queries, its_memory, its_mask, memory, why):
     shapes = [tuple(getattr(each, "shape", ())) for each in (queries, its_memory, its_mask)]
     if shapes[1] != (B, S, D):
         likely = "The memory goes into cross whole, (B, S, D); the mask says where it may look."
-        if shapes[1] == shapes[0]:
+        if shapes[1] == shapes[0] and not memory[:, : shapes[1][1]].equal(its_memory):
             likely = "Cross-attention looks at the decoder's own stream; it looks at the memory."
         if shapes[0] == (B, S, D):
             likely = (
@@ -946,6 +972,12 @@ def _stairs(T, P, by=0):
     import torch
 
     return torch.ones(T, P + T, dtype=torch.bool).tril(P + by)
+
+
+def _fast(q, k, v, mask):
+    from torch.nn import functional as F
+
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def _attend(q, k, v, mask):
@@ -1031,8 +1063,8 @@ _CACHE_MISTAKES = _cached_attention.mistakes(
             _stairs(T, P, -1) | (_between(0, P + T) == 0)
         ),
         "With several new ones the staircase begins at the first key (is_causal=True does that): right for one new letter "
-        "at a time, wrong for a prompt in pieces. Row i has P + i + 1 keys, .tril(P).": lambda T, P: (
-            _stairs(T, P, -P if T > 1 else 0)
+        "at a time, wrong for a prompt in pieces. Row i has P + i + 1 keys, .tril(P).": lambda T, P: _stairs(
+            T, P, -P if T > 1 else 0
         ),
         "There is no mask behind a cache: of several new positions each looks at later ones, too.": lambda T, P: (
             _stairs(T, P, T if P else 0)
@@ -1048,6 +1080,10 @@ _CACHE_MISTAKES = _cached_attention.mistakes(
         ),
     },
     together={
+        "The mask is T × T; it has P + T columns, one for each key: torch.ones(T, P + T, dtype=torch.bool).tril(P).": {
+            "mask": lambda T, P: _stairs(T, 0),
+            "attend": _fast,
+        },
         "Nothing is turned: rope for q and k.": {"of_q": lambda q, P: q, "of_k": lambda k, P: k},
         "All new ones are turned by P; they stand at P, P + 1, ..., P + T - 1.": dict.fromkeys(
             ("of_q", "of_k"), lambda x, P: _turn(x, _between(P, P + 1).expand(x.shape[2]))
@@ -1058,6 +1094,9 @@ _CACHE_MISTAKES = _cached_attention.mistakes(
     },
     of_q={
         "The queries are not turned: rope for q and k.": lambda q, P: q,
+        "All queries are turned alike, by P; they stand at P, P + 1, ..., P + T - 1.": lambda q, P: _turn(
+            q, _between(P, P + 1).expand(q.shape[2])
+        ),
         "Queries are turned from position 0 on; they stand at P ... P + T - 1, as the keys do.": lambda q, P: _turn(
             q, _between(0, q.shape[2])
         ),
@@ -1159,6 +1198,7 @@ def cached_attention(learner, rng):
         S = sum(cut)
         wanted, keys, values = authority(*(each.double() for each in made))
         cache, P, had = None, 0, []
+        too_long = "Short texts were right: is something cut at a fixed length, positions or keys?" if S > 100 else ""
 
         def likely_of(sentence):
             """A known mistake that does the same at every call so far, as far as single precision goes."""
@@ -1175,7 +1215,7 @@ def cached_attention(learner, rng):
             had.append((output, *expect.parts(cache, ("keys", "values"), f"{said}: the cache is a pair")))
             off = {"rtol": 2e-4, "atol": 5e-4 if S > 100 else 2e-5}
             part, why_output = wanted[:, :, P : P + T], f"the output, {said}"
-            expect.close(output, part, why=why_output, source=source, dtype=dtype, likely=likely_of(""), **off)
+            expect.close(output, part, why=why_output, source=source, dtype=dtype, likely=likely_of(too_long), **off)
             P += T
             for name, mine, theirs in zip(("keys", "values"), cache, (keys, values), strict=True):
                 tensor(mine, f"{said}: the cache's {name}")
@@ -1252,10 +1292,10 @@ class _Kept(list):
 class _Memory:
     """A model that remembers all it was given: logits hang on the whole of it, by a number for each history."""
 
-    def __init__(self, rng, V):
+    def __init__(self, rng, V, kind):
         import torch
 
-        self.table, self.V, self.calls = torch.tensor(rng.normal(size=(997, V))), V, []
+        self.table, self.kind, self.calls = torch.tensor(rng.normal(size=(997, V))), kind, []
 
     def after(self, state, symbol):
         return (state * 31 + 7 * symbol + 5) % 997
@@ -1288,7 +1328,7 @@ class _Memory:
                 states[b] = self.after(states[b], symbol)
                 found.append(self.table[states[b]])
             rows.append(torch.stack(found))
-        return torch.stack(rows), _Kept([tuple(states)])
+        return torch.stack(rows), self.kind([tuple(states)])
 
     def greedy(self, row, n):
         """One row, by hand."""
@@ -1366,8 +1406,12 @@ def _generate(
             "One id too few is written: the prompt's call gives the first of the n.": lambda n: range(n - 1),
         },
         carry={
-            "The cache is not handed on, whatever it is (`or`, `if cache` ask whether it counts as true): a new id alone, "
-            "with None, is taken for the beginning of a text.": lambda cache, first: None,
+            "The cache is not handed on: a new id alone, with None, is taken for the beginning of a text.": (
+                lambda cache, first: None
+            ),
+            "A cache that counts as false is lost (`or`, `if cache`): hand on what the last call returned, whatever it is.": (
+                lambda cache, first: cache or None
+            ),
             "The cache of the first call is used for all; each call returns a new one.": lambda cache, first: first,
         },
         choose={
@@ -1382,9 +1426,9 @@ def _generate(
             "The next id is drawn; here it is the likeliest, argmax.": lambda logits: (
                 logits[:, -1].softmax(-1).multinomial(1)
             ),
-            "argmax goes over the rows; over the symbols, the last axis.": lambda logits: (
-                logits[:, -1].argmax(0)[: len(logits), None]
-            ),
+            "argmax goes over the rows; over the symbols, the last axis.": lambda logits: logits[:, -1].argmax(0)[
+                : len(logits), None
+            ],
         },
         end={
             "The new ids alone come back; the prompt stands before them.": lambda ids, T: ids[:, T:],
@@ -1407,7 +1451,7 @@ def generate(learner, rng):
         (2, 2, 2, 4),
         (2, 150, 3, 7),
     ]:
-        model, ids = _Memory(rng, V), torch.tensor(rng.integers(V, size=(B, T)))
+        model, ids = _Memory(rng, V, _Kept if n > 6 else list), torch.tensor(rng.integers(V, size=(B, T)))
         why = f"{B} row{'s' * (B > 1)}, a prompt of {T}, n = {n}"
         given = learner(model, ids, n)
         wanted = [model.greedy(row, n) for row in ids.tolist()]
@@ -1456,7 +1500,7 @@ class _Windows:
         from torch import nn
 
         self.table = nn.Parameter(torch.tensor(1.5 * rng.normal(size=(499, V))))
-        self.window, self.recorded = window, False
+        self.window, self.recorded, self.asked = window, False, 0
 
     def row(self, symbols):
         """Numbers of the rows of the table, one for each position."""
@@ -1482,7 +1526,76 @@ class _Windows:
                 f"the model gets 1 to {self.window} ids at once", [f"yours    {shape[1]}"], likely, "window"
             )
         self.recorded |= torch.is_grad_enabled()
+        self.asked += 1
         return self.table[torch.tensor(self.row(x[0].tolist()))][None], None
+
+
+def _windows_of(N, window, stride):
+    """Begin and end of each window's inputs."""
+    begins = range(0, N - 1, stride)
+    last = next(k for k, begin in enumerate(begins) if begin + window >= N - 1)
+    return [(begin, min(begin + window, N - 1)) for begin in begins[: last + 1]]
+
+
+class _Telling:
+    """A model of a text in which no two symbols are alike, so that it knows which window it is asked for. The loss of
+    each prediction is another power of 5: a sum of them tells how often each was counted."""
+
+    def __init__(self, N, window, stride):
+        import torch
+
+        self.ids, self.asked, self.wanted = torch.randperm(N), [], _windows_of(N, window, stride)
+        pairs = [(start, i) for start, end in reversed(self.wanted) for i in range(start + 1, end + 1)]
+        self.losses = {pair: 5.0**k for k, pair in enumerate(pairs)}
+
+    def __call__(self, x):
+        import torch
+
+        N, start = len(self.ids), int((self.ids == x[0, 0]).nonzero())
+        self.asked.append((start, start + x.shape[1]))
+        logits = torch.zeros(1, x.shape[1], N, dtype=torch.float64)
+        for t in range(x.shape[1]):
+            loss = self.losses.get((start, start + t + 1), 0.3)
+            logits[0, t] = loss + math.log1p(-math.exp(-loss)) - math.log(N - 1)
+            logits[0, t, self.ids[min(start + t + 1, N - 1)]] = 0
+        return logits, None
+
+    def counts(self, mean):
+        """How often each of ids[1:] was counted: (in the first window that predicts it, in a later one); None if the
+        mean does not tell."""
+        N = len(self.ids)
+        for total in dict.fromkeys((N - 1, *range(1, 3 * N))):
+            whole, found = round(mean * total), {}
+            if abs(mean * total - whole) > 1e-3 or whole <= 0:
+                continue
+            for pair in self.losses:
+                whole, found[pair] = divmod(whole, 5)
+            if whole or max(found.values()) > 2 or total not in (N - 1, N, sum(found.values())):
+                continue
+            first = {i: min(start for start, j in self.losses if j == i) for i in range(1, N)}
+            later = {i: sum(n for (start, j), n in found.items() if j == i and start > first[i]) for i in first}
+            return {i: (found[first[i], i], later[i]) for i in first}
+        return None
+
+
+def _told_by_windows(learner, N, window, stride):
+    """What windows it asks for, and which symbols it counts, in words; "" where it is as it should be or not told."""
+    telling, mean = _Telling(N, window, stride), math.nan
+    with contextlib.suppress(Exception):
+        mean = float(learner(telling, telling.ids, window, stride))
+    mine, theirs = (", ".join(f"ids[{begin}:{end}]" for begin, end in each) for each in (telling.asked, telling.wanted))
+    if telling.asked[: len(telling.wanted)] != telling.wanted:
+        return f"Your windows are {mine or 'none'}; they are {theirs}."
+    counts = telling.counts(mean) if math.isfinite(mean) else None
+    told = []
+    for words, test in {
+        "not counted": lambda first, later: first + later == 0,
+        "counted more than once": lambda first, later: first + later > 1,
+        "counted in a later window than the first that predicts it": lambda first, later: (first, later) == (0, 1),
+    }.items():
+        if which := [f"ids[{i}]" for i, pair in (counts or {}).items() if test(*pair)]:
+            told.append(f"{', '.join(which)} {'is' if len(which) == 1 else 'are'} {words}")
+    return f"In a text of {N}: {'; '.join(told)}." if told else ""
 
 
 @parts
@@ -1497,6 +1610,7 @@ def _window_loss(
     new=lambda losses, start, scored: losses[scored - start :],
     stop=lambda end, last, start, window: end == last,
     mean=lambda sums, counts, N: sum(sums) / (N - 1),
+    soft=lambda logits: logits,
     finish=float,
 ):
     import torch
@@ -1507,7 +1621,7 @@ def _window_loss(
         end = min(start + window, last)
         with torch.no_grad():
             logits, _ = model(ids[None, start:end])
-        losses = F.cross_entropy(logits[0], targets(ids, start, end), reduction="none")
+        losses = F.cross_entropy(soft(logits[0]), targets(ids, start, end), reduction="none")
         fresh = new(losses, start, scored)
         sums.append(fresh.sum())
         counts.append(len(fresh))
@@ -1518,7 +1632,7 @@ def _window_loss(
 
 
 def only_whole_windows(model, ids, window, stride):
-    """The end of the text is left out where no whole window fits; the last one may be shorter."""
+    """The end of the text is left out: the last window reaches it, and may be shorter than the others."""
     import torch
     from torch.nn import functional as F
 
@@ -1560,6 +1674,12 @@ def new_from_the_front(model, ids, window, stride):
             "The first new prediction of each window is left out.": lambda losses, start, scored: losses[
                 scored - start + (start > 0) :
             ],
+            "It takes the mean of a window's losses for each new one; only the losses of the new ones count.": (
+                lambda losses, start, scored: losses.mean().expand(len(losses) - scored + start)
+            ),
+        },
+        soft={
+            "cross_entropy takes logits: it has its own softmax.": lambda logits: logits.softmax(-1),
         },
         mean={
             "It divides by N; N - 1 symbols are predicted.": lambda sums, counts, N: sum(sums) / N,
@@ -1623,11 +1743,20 @@ def window_loss(learner, rng):
         why = f"{N} ids, window {window}, stride {stride}"
         given = learner(model, ids, window, stride)
         wanted = authority(model, ids, window, stride)
+        known = {"likely": lambda yours, expected, case=(N, window, stride): _told_by_windows(learner, *case)}
         tensor_said = "It is a tensor: .item() takes the number out." if hasattr(given, "item") else ""
-        expect.close(given, wanted, why=why, source="each symbol by itself", rtol=1e-5)
+        expect.close(given, wanted, why=why, source="each symbol by itself", rtol=1e-5, **known)
         expect.kind(given, float, f"a float: {why}", likely=tensor_said)
         if model.recorded:
             likely = "with torch.no_grad(): around the model's call, or @torch.no_grad() above the function."
             raise Complaint(
                 f"no graph is recorded: {why}", ["yours    gradients are on in the model's call"], likely, given
+            )
+        if model.asked > (most := len(_windows_of(N, window, stride))) + 1:
+            shown = [f"yours    {model.asked} windows", f"expected {most}"]
+            raise Complaint(
+                f"the window that reaches the end is the last: {why}",
+                shown,
+                "It goes on behind the window that reaches the end: break there.",
+                given,
             )

@@ -532,7 +532,8 @@ for (name, value), style in zip(lines.items(), (":", "--", "-."), strict=True):
     ax.axhline(value, color=plot.SOFT, ls=style, lw=1.2, label=f"{name}: {value:.3f}")
 ax.set(xlabel="seconds of computing", ylabel="bits per character", ylim=(1.9, 4.2))
 ax.legend(frameon=False, loc="upper right")
-_ = ax.set_title("In ten seconds the LSTM is ahead; in twenty minutes the GPT passes it and the table", **TITLE)
+title = "In ten seconds the LSTM is ahead; in twenty minutes the GPT passes it and the table"
+_ = ax.set_title(title, **TITLE)
 
 # %% tags=["instructor"]
 assert curves["LSTM"][1][-1] < curves["GPT"][1][-1] - 0.2 and curves["GPT"][1][-1] < 3.5

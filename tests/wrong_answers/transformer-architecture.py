@@ -65,6 +65,24 @@ def by_numpy_in_double(T, D):
     return torch.from_numpy(np.stack([np.sin(angles), np.cos(angles)], -1).reshape(T, D))
 
 
+@wrong("sinusoidal", says="is a table cut")
+def first_rows_of_5000(T, D):
+    t, P = torch.arange(5000)[:, None], torch.zeros(5000, D)
+    rates = torch.exp(torch.arange(0, D, 2) * (-math.log(10000.0) / D))
+    P[:, 0::2], P[:, 1::2] = torch.sin(t * rates), torch.cos(t * rates)
+    return P[:T]
+
+
+@wrong("sinusoidal", says="the column's number")
+def twice_the_column(T, D):
+    P = torch.zeros(T, D)
+    for t in range(T):
+        for c in range(D):
+            angle = t / 10000 ** (2 * c / D)
+            P[t, c] = math.sin(angle) if c % 2 == 0 else math.cos(angle)
+    return P
+
+
 @right("sinusoidal")
 def entry_by_entry(T, D):
     rows = []
@@ -158,6 +176,24 @@ def overwritten(x, positions, base=10000.0):
     return torch.cat([a, b], -1).to(x.dtype)
 
 
+@wrong("rope", says=".reshape")
+def by_view(x, positions, base=10000.0):
+    return half_turned(x.view(-1, *x.shape[-2:]), positions, base).view(x.shape)
+
+
+@wrong("rope", says="2048")
+def table_of_2048(x, positions, base=10000.0):
+    h = x.shape[-1] // 2
+    angles = torch.arange(2048)[:, None] * base ** (-torch.arange(h) / h)
+    cos, sin, (a, b) = angles.cos()[positions], angles.sin()[positions], x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1).to(x.dtype)
+
+
+@wrong("rope", says="It is float32, not float64")
+def always_single(x, positions, base=10000.0):
+    return half_turned(x.float(), positions, base)
+
+
 @right("rope")
 def half_turned(x, positions, base=10000.0):
     h = x.shape[-1] // 2
@@ -241,6 +277,36 @@ def twice(x, attend, mlp, norm1, norm2):
     return x + attend(norm1(x)) + mlp(norm2(x + attend(norm1(x))))
 
 
+@wrong("block", says="All rows of the batch")
+def row_by_row(x, attend, mlp, norm1, norm2):
+    return torch.cat([by_a_loop(row, attend, mlp, norm1, norm2) for row in x.split(1)])
+
+
+@wrong("block", says="writes into what a part gave")
+def into_a_part(x, attend, mlp, norm1, norm2):
+    y = attend(norm1(x))
+    y += x
+    return y + mlp(norm2(y))
+
+
+@wrong("block", says="mlp is a function of (B, T, D)")
+def flat_mlp(x, attend, mlp, norm1, norm2):
+    x = x + attend(norm1(x))
+    return x + mlp(norm2(x).flatten(0, 1)).view_as(x)
+
+
+@wrong("block", says="norm1 is not used")
+def its_own_norm(x, attend, mlp, norm1, norm2):
+    x = x + attend(F.layer_norm(x, x.shape[-1:]))
+    return x + mlp(norm2(x))
+
+
+@wrong("block", says="The second norm is missing")
+def no_second_norm(x, attend, mlp, norm1, norm2):
+    x = x + attend(norm1(x))
+    return x + mlp(x)
+
+
 @right("block")
 def with_names(x, attend, mlp, norm1, norm2):
     found = attend(norm1(x))
@@ -313,6 +379,30 @@ def after_each(x, memory, mask, attend, cross, mlp, norms):
     x = norms[0](x + attend(x))
     x = norms[1](x + cross(x, memory, mask))
     return norms[2](x + mlp(x))
+
+
+@wrong("decoder_block", says="writes into what a part gave")
+def into_the_parts(x, memory, mask, attend, cross, mlp, norms):
+    y = attend(norms[0](x))
+    y += x
+    z = cross(norms[1](y), memory, mask)
+    z += y
+    return z + mlp(norms[2](z))
+
+
+@wrong("decoder_block", says="pop takes them out")
+def popped(x, memory, mask, attend, cross, mlp, norms):
+    norms = norms if isinstance(norms, list) else list(norms)
+    x = x + attend(norms.pop(0)(x))
+    x = x + cross(norms.pop(0)(x), memory, mask)
+    return x + mlp(norms.pop(0)(x))
+
+
+@wrong("decoder_block", says="memory goes into cross whole")
+def memory_cut(x, memory, mask, attend, cross, mlp, norms):
+    x, T = x + attend(norms[0](x)), x.shape[1]
+    x = x + cross(norms[1](x), memory[:, :T], mask[:, :T])
+    return x + mlp(norms[2](x))
 
 
 @right("decoder_block")
@@ -439,6 +529,51 @@ def turns_everything(q, k, v, cache=None):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), (k, v)
 
 
+@wrong("cached_attention", says="cut at a fixed length")
+def the_last_64(q, k, v, cache=None):
+    P = 0 if cache is None else cache[0].shape[2]
+    T = q.shape[2]
+    here = torch.arange(P, P + T)
+    q, k = rope(q, here), rope(k, here)
+    if cache is not None:
+        k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+    mask = torch.ones(T, P + T, dtype=torch.bool).tril(P)[:, -64:]
+    return F.scaled_dot_product_attention(q, k[:, :, -64:], v[:, :, -64:], attn_mask=mask), (k, v)
+
+
+@wrong("cached_attention", says="cut at a fixed length")
+def positions_modulo_128(q, k, v, cache=None):
+    P = 0 if cache is None else cache[0].shape[2]
+    T = q.shape[2]
+    here = torch.arange(P, P + T) % 128
+    q, k = rope(q, here), rope(k, here)
+    if cache is not None:
+        k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+    mask = torch.ones(T, P + T, dtype=torch.bool).tril(P)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), (k, v)
+
+
+@wrong("cached_attention", says="a prompt in pieces")
+def causal_for_several(q, k, v, cache=None):
+    P = 0 if cache is None else cache[0].shape[2]
+    here = torch.arange(P, P + q.shape[2])
+    q, k = rope(q, here), rope(k, here)
+    if cache is not None:
+        k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1), (k, v)
+
+
+@wrong("cached_attention", says="The mask is T × T")
+def square_mask(q, k, v, cache=None):
+    P = 0 if cache is None else cache[0].shape[2]
+    T = q.shape[2]
+    q, k = rope(q, torch.arange(P, P + T)), rope(k, torch.arange(P, P + T))
+    if cache is not None:
+        k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+    mask = torch.ones(T, T, dtype=torch.bool).tril()
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask), (k, v)
+
+
 @right("cached_attention")
 def by_hand(q, k, v, cache=None):
     T, E = q.shape[2:]
@@ -534,6 +669,45 @@ def last_of_the_prompt(step, ids, n):
         new = logits[:, -1:].argmax(-1)
         ids = torch.cat([ids, new], 1)
     return ids
+
+
+@wrong("generate", says="The prompt goes in as a whole")
+def the_last_64_of_the_prompt(step, ids, n):
+    new, cache = ids[:, -64:], None
+    for _ in range(n):
+        logits, cache = step(new, cache)
+        new = logits[:, -1:].argmax(-1)
+        ids = torch.cat([ids, new], 1)
+    return ids
+
+
+@wrong("generate", says="none of the prompt again")
+def last_id_again(step, ids, n):
+    _, cache = step(ids, None)
+    for _ in range(n):
+        logits, cache = step(ids[:, -1:], cache)
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], 1)
+    return ids
+
+
+@wrong("generate", says="counts as false")
+def cache_or_none(step, ids, n):
+    new, cache = ids, None
+    for _ in range(n):
+        logits, cache = step(new, cache or None)
+        new = logits[:, -1:].argmax(-1)
+        ids = torch.cat([ids, new], 1)
+    return ids
+
+
+@wrong("generate", says="All rows go in together")
+def each_row_alone(step, ids, n):
+    return torch.cat([filled_in(step, row, n) for row in ids.split(1)])
+
+
+@wrong("generate", says="int32")
+def in_32_bits(step, ids, n):
+    return filled_in(step, ids, n).int()
 
 
 @right("generate")
@@ -660,6 +834,63 @@ def inputs_and_targets(model, ids, window, stride):
         scored = start + len(losses)
         if scored == last:
             break
+    return total / last
+
+
+@torch.no_grad()
+def _over_windows(model, ids, window, stride, choose, to_the_end=True):
+    """Losses that choose(losses, start, counted) picks of each window."""
+    found, counted, last = [], 0, len(ids) - 1
+    for start in range(0, last, stride):
+        end = min(start + window, last)
+        losses = F.cross_entropy(model(ids[None, start:end])[0][0], ids[start + 1 : end + 1], reduction="none")
+        found += choose(losses, start, counted).tolist()
+        counted = end
+        if to_the_end and end == last:
+            break
+    return found
+
+
+@wrong("window_loss", says="goes on behind the window")
+def goes_on(model, ids, window, stride):
+    losses = _over_windows(model, ids, window, stride, lambda losses, start, counted: losses[counted - start :], False)
+    return sum(losses) / len(losses)
+
+
+@wrong("window_loss", says="ids[8] is counted more than once")
+def last_stride_of_each(model, ids, window, stride):
+    def choose(losses, start, counted):
+        return losses[-stride:] if start else losses
+
+    return sum(_over_windows(model, ids, window, stride, choose)) / (len(ids) - 1)
+
+
+@wrong("window_loss", says="in a later window than the first")
+def first_stride_of_each(model, ids, window, stride):
+    def choose(losses, start, counted):
+        return losses if start + len(losses) == len(ids) - 1 else losses[:stride]
+
+    return sum(_over_windows(model, ids, window, stride, choose)) / (len(ids) - 1)
+
+
+@wrong("window_loss", says="ids[1], ids[2] are not counted")
+def start_left_out(model, ids, window, stride):
+    def choose(losses, start, counted):
+        return losses[max(counted, window - stride) - start :]
+
+    losses = _over_windows(model, ids, window, stride, choose)
+    return sum(losses) / max(len(losses), 1)
+
+
+@wrong("window_loss", says="Your windows are ids[0:4], ids[2:6], ids[4:8], ids[5:9]")
+@torch.no_grad()
+def last_one_full(model, ids, window, stride):
+    total, counted, begin, last = 0.0, 0, 0, len(ids) - 1
+    while counted < last:
+        end = min(begin + window, last)
+        start = max(end - window, 0)
+        losses = F.cross_entropy(model(ids[None, start:end])[0][0], ids[start + 1 : end + 1], reduction="none")
+        total, counted, begin = total + losses[counted - start :].sum().item(), end, begin + stride
     return total / last
 
 

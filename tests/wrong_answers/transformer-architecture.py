@@ -865,6 +865,14 @@ def last_stride_of_each(model, ids, window, stride):
     return sum(_over_windows(model, ids, window, stride, choose)) / (len(ids) - 1)
 
 
+@wrong("window_loss", says="which reaches the end; yours go on")
+def last_stride_of_each_and_on(model, ids, window, stride):
+    def choose(losses, start, counted):
+        return losses[-stride:] if start else losses
+
+    return sum(_over_windows(model, ids, window, stride, choose, False)) / (len(ids) - 1)
+
+
 @wrong("window_loss", says="in a later window than the first")
 def first_stride_of_each(model, ids, window, stride):
     def choose(losses, start, counted):

@@ -1595,6 +1595,8 @@ def _told_by_windows(learner, N, window, stride):
     }.items():
         if which := [f"ids[{i}]" for i, pair in (counts or {}).items() if test(*pair)]:
             told.append(f"{', '.join(which)} {'is' if len(which) == 1 else 'are'} {words}")
+    if not told and len(telling.asked) > len(telling.wanted):
+        told = ["the last window is ids[{}:{}], which reaches the end; yours go on".format(*telling.wanted[-1])]
     return f"In a text of {N}: {'; '.join(told)}." if told else ""
 
 

@@ -54,6 +54,19 @@ def test_a_mistake_is_named_that_replaces(answer, sentence):
     assert sentence in told(scaled, answer)
 
 
+def test_a_mistake_in_the_kind_of_numbers_is_not_named_for_another_kind():
+    wrong = _scaled.mistakes(returns={"It is cut to half precision.": lambda y: y.astype(np.float16)})
+
+    @exercise(hints=["Multiply."], mistakes=wrong)
+    def scaled(learner, rng):
+        expect.close(learner(np.ones(4), 2.0, 1.0), 3 * np.ones(4), why="scaled", source="by hand", dtype=np.float64)
+
+    assert "half precision" in told(scaled, lambda x, factor=2.0, shift=0.0: (x * factor + shift).astype(np.float16))
+    assert "half precision" not in told(
+        scaled, lambda x, factor=2.0, shift=0.0: (x * factor + shift).astype(np.float32)
+    )
+
+
 def test_a_mistake_is_named_only_where_all_results_before_agree_too():
     def right_at_first(x, factor=2.0, shift=0.0):
         return x * factor - (0.0 if shift == 0 else 5.0)

@@ -280,6 +280,23 @@ def test_a_result_that_another_call_would_overwrite_is_told_though_the_check_cal
     assert not BUFFER.any() and not hasattr(fills_its_attribute, "out"), "and it is as it was"
 
 
+def test_what_was_kept_for_other_arguments_is_told():
+    table = {}
+
+    def kept_by_length(x):
+        return table.setdefault(len(x), 2 * x)
+
+    @check_of
+    def several(learner, rng):
+        for n in (3, 4, 3):
+            x = rng.normal(size=n)
+            expect.close(learner(x), 2 * x, why="twice", source="by hand", likely="a guess of the check's own")
+
+    said = told(kept_by_length, several)
+    assert "still holds what was made for other arguments" in said and "a guess" not in said
+    assert "a guess" in told(lambda x: 3 * x, several), "where nothing is kept"
+
+
 def test_a_result_that_a_second_call_of_the_check_overwrites_is_told():
     class Hidden:
         out = np.zeros(3)

@@ -2,6 +2,7 @@
 
 import contextvars
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,8 +63,13 @@ running: contextvars.ContextVar[Run] = contextvars.ContextVar("the check that is
 
 
 def called_with(call: Call) -> list[str]:
-    """The line that tells what the function was called with."""
-    return ["for " + ", ".join(f"{key} {summary(value)}" for key, value in call.given.items())] if call.given else []
+    """The line that tells what the function was called with; functions without a name would only make it long."""
+    told = {key: summary(value) for key, value in call.given.items()}
+    shown = [f"{key} {text}" for key, text in told.items() if not _NAMELESS.fullmatch(text)]
+    return ["for " + ", ".join(shown)] if shown else []
+
+
+_NAMELESS = re.compile(r"[\[(]?(?:(?:partial|function <lambda>)(?:, )?)+[\])]?")
 
 
 def given_to(yours: Any) -> list[str]:

@@ -214,7 +214,7 @@ def _demand_dtype(yours: Any, numbers: np.ndarray, kind: Any, why: str, likely: 
     given = running.get(Run(None)).call_of(yours).given
     came = {name: _bare(value.dtype) for name, value in given.items() if is_array(value)}
     reading = _likely(likely, numbers, kind) or readings.of_other_dtype(mine, wanted, came, stays, _code())
-    raise Complaint(why, details, reading, numbers)
+    raise Complaint(why, details, reading, [numbers, mine])  # equal numbers of another kind are another mistake
 
 
 def _bare(dtype: Any) -> str:

@@ -49,6 +49,7 @@ def watched(given: Any, run: Run, kind: type["Learner"]) -> Iterator["Learner"]:
             if run.notices and not run.to_the_end:
                 raise run.notices[0]
         except Complaint as complaint:
+            run.remembers = memory.changed()
             if not complaint.reading:
                 complaint.reading = run.notices[0].why if run.notices else ""
             raise
@@ -337,6 +338,14 @@ class DisturbedInVain(Disturbed):
     """The same, but nothing of it stays in memory: a check that fails even so cannot stand calls besides its own."""
 
     _forgets = True
+
+
+class Forgetful(Learner):
+    """Nothing that the code keeps between calls is there at the next one."""
+
+    def __call__(self, *args, **kwargs):
+        self._memory.put_back()
+        return super().__call__(*args, **kwargs)
 
 
 def _other(value: Any, factor: float) -> Any:

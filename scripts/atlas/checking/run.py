@@ -14,7 +14,7 @@ import numpy as np
 
 from atlas import hardware
 from atlas.checking.calls import Run, running
-from atlas.checking.learner import Disturbed, DisturbedInVain, Learner, watched
+from atlas.checking.learner import Disturbed, DisturbedInVain, Forgetful, Learner, watched
 from atlas.checking.limit import TimeLimit, TimeUp
 from atlas.checking.place import learners_place
 from atlas.checking.report import FAILED, PASSED, UNTOUCHED, Outcome
@@ -41,7 +41,7 @@ def run_check(check: Check, given: Any, seed: int = 0) -> Outcome:
         if error is None:
             verdict = (PASSED, "", [])
         elif isinstance(error, Complaint):
-            reading = _known_mistake(check, given, run, error, seed) or error.reading
+            reading = _known_mistake(check, given, run, error, seed) or _stale(check, given, run, seed) or error.reading
             verdict = (FAILED, error.why, [*error.details, *([reading] if reading else [])])
         else:
             known = _known_mistake(check, given, run, error, seed) if _of_the_answer(error, check, given) else ""
@@ -79,6 +79,14 @@ def _disturbance(check: Check, given: Any, seed: int, remembers: list[str]) -> C
     what = f"two {check.name}s disturb each other" if inspect.isclass(given) else "a call disturbs what another gave"
     details = [f"kept between calls: {', '.join(remembers)}", f"what breaks: {error.why}", *error.details]
     return Complaint(what, details, "Keep it in self, made new in __init__." if inspect.isclass(given) else _MADE_NEW)
+
+
+def _stale(check: Check, given: Any, run: Run, seed: int) -> str:
+    """What to say where all is right as soon as nothing is kept between calls, else ""."""
+    if not run.remembers or inspect.isclass(given) or _attempt(check, given, seed, Forgetful)[1]:
+        return ""
+    kept = ", ".join(run.remembers)
+    return f"It is right if nothing is kept between calls: {kept} still holds what was made for other arguments."
 
 
 def _other_default(check: Check, given: Any) -> Complaint | None:

@@ -38,6 +38,9 @@ LONGER = {
     "training-loops": 130,
     "sequence-to-sequence": 180,
     "attention-for-sequences": 165,
+    "attention-basics": 135,
+    "transformer-architecture": 165,
+    "llm-overview": 190,
     "pytorch-model-export-deployment": 120,
 }
 """These take longer, by what their notebooks train: seconds on a processor without AVX-512 (Zen 3, 2.45 GHz), two

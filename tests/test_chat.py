@@ -211,8 +211,8 @@ print(json.dumps([loaded - begin, 10 / (written - loaded), peak, texts[0] == tex
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, tokens_a_second, peak_mb, same = json.loads(ended.stdout)
     entry = data.find("smollm2-135m")
-    assert same and seconds < 3 * entry.load_seconds and tokens_a_second > 2
-    assert peak_mb < 1.4 * entry.peak_mb
+    assert same and seconds < 3 * entry.load_seconds and peak_mb < 1.4 * entry.peak_mb
+    assert entry.tokens_a_second / 3 < tokens_a_second < 5 * entry.tokens_a_second
 
 
 def test_the_project_reads_minilm_as_its_authors_meant(script, loaded, monkeypatch):

@@ -58,7 +58,7 @@ FORMATS = {
     "pairs": {"splits": dict},
     "series": {"splits": dict, "unit": str},
     "table": {"splits": dict},
-    "gguf": _WEIGHTS,
+    "gguf": _WEIGHTS | {"tokens_a_second": float},
     "safetensors": _WEIGHTS,
     "state-dict": _WEIGHTS,
 }
@@ -110,6 +110,7 @@ class Entry:
     parameters: int = 0
     load_seconds: float = 0.0
     peak_mb: int = 0
+    tokens_a_second: float = 0.0
 
     @property
     def folder(self) -> Path:

@@ -28,19 +28,19 @@ ENOUGH = 5
 """Of so many workshops the middle one tells how slow the machine is."""
 
 LONGER = {
-    "transfer-learning": 240,
+    "transfer-learning": 205,
     "initialization-and-activations": 175,
-    "perceptron-and-mlp": 155,
+    "perceptron-and-mlp": 145,
     "regularization-dropout-batchnorm": 185,
     "optimization-sgd-adam": 145,
     "modern-cnns-resnet-densenet": 150,
-    "rnn-lstm-gru": 165,
+    "rnn-lstm-gru": 150,
     "training-loops": 130,
     "sequence-to-sequence": 180,
     "attention-for-sequences": 165,
-    "attention-basics": 135,
-    "transformer-architecture": 165,
-    "llm-overview": 190,
+    "attention-basics": 115,
+    "transformer-architecture": 155,
+    "llm-overview": 180,
     "pytorch-model-export-deployment": 120,
 }
 """These take longer, by what their notebooks train: seconds on a processor without AVX-512 (Zen 3, 2.45 GHz), two
@@ -122,7 +122,8 @@ class Account:
             terminalreporter.write(validate.cost_table(self._seconds))
         for name in self.over():
             failed = name in self.too_much()
-            told = "and the run failed" if failed else "by no more than other programs or the processor may add"
+            known = "as is known of it" if name in LONGER else "by no more than other programs or the processor may add"
+            told = "and the run failed" if failed else known
             line = f"{name} is over {runs.WORKSHOP_SECONDS} s, {told}"
             terminalreporter.write_line(line, red=failed, yellow=not failed)
         load, cores = os.getloadavg()[0], hardware.cores()

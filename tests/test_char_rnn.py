@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atlas import course
+from atlas import course, program
 
 torch = pytest.importorskip("torch")
 
@@ -99,7 +99,7 @@ def test_slips_are_told_in_a_sentence(script):
 def test_what_is_shipped_was_made_by_it_and_reaches_what_its_log_says(script):
     folder = WORKSHOP.folder / "checkpoints"
     model, alphabet = script.load_model(folder / "char-lstm.pt")
-    parts, whole = script.load_text(script.CONFIG)
+    parts, whole = program.text(script.CONFIG, 2)
     assert alphabet == whole
     log = (folder / "char-lstm.txt").read_text()
     kept = min(float(value) for value in re.findall(r"valid bits (\S+)", log))

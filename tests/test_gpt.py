@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from atlas import course
+from atlas import course, program
 
 torch = pytest.importorskip("torch")
 
@@ -113,7 +113,7 @@ def test_slips_are_told_in_a_sentence(script, capsys):
         with pytest.raises(SystemExit):
             script.main(arguments)
         assert said in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="two windows"):
+    with pytest.raises(SystemExit, match="its three parts needs 128"):
         script.main(["--limit", "100"])
 
 
@@ -124,7 +124,7 @@ def test_a_checkpoint_is_what_its_log_says(script, path):
     command = log.splitlines()[0]
     for name, option in [("width", "--width"), ("layers", "--layers"), ("window", "--window"), ("seed", "--seed")]:
         assert f"{option} {config[name]} " in command + " "
-    parts, theirs = script.load_text(config)
+    parts, theirs = program.text(config, 2)
     assert theirs == alphabet and path.stat().st_size < 2e6
     window = config["window"]
     found = script.bits(script.window_loss(model, parts[2][:6000], window, window // 2))

@@ -297,6 +297,25 @@ def test_what_was_kept_for_other_arguments_is_told():
     assert "a guess" in told(lambda x: 3 * x, several), "where nothing is kept"
 
 
+def test_draws_that_are_counted_are_one_call_under_watch():
+    @check_of(random=True)
+    def coin(learner, rng):
+        drawn = learner.times(200, np.array([0.25, 0.75]), rng)
+        expect.true(len(drawn) == 200 and 120 < sum(drawn) < 180, "three quarters of them are 1")
+
+    def draws(p, rng):
+        return int(rng.random() < p[1])
+
+    assert run_check(coin, draws).passed
+    assert "three quarters" in told(lambda p, rng: int(rng.random() < p[0]), coin)
+
+    def spoils(p, rng):
+        p[1] = 0.75 + 0.0 * p[0] + 1e-3
+        return draws(p, rng)
+
+    assert "changes its input p" in told(spoils, coin)
+
+
 def test_a_result_that_a_second_call_of_the_check_overwrites_is_told():
     class Hidden:
         out = np.zeros(3)

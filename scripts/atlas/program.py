@@ -120,6 +120,36 @@ def reserve(options: argparse.Namespace) -> None:
     _begun = path if options.resume else None
 
 
+def text(config: dict, least: int) -> tuple[list["torch.Tensor"], str]:
+    """What a model of characters learns from: train, validation and test text as ids, int64 (N,), and the alphabet.
+
+    config["text"]: a file in UTF-8, cut into 90, 5 and 5 %, or None for Moby Dick in its own parts; config["limit"]:
+    the most characters of a part, or None. Ends the program where a part has fewer than `least`.
+    """
+    import torch
+
+    from atlas import data
+
+    if config["text"]:
+        try:
+            whole = Path(config["text"]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            sys.exit(f"{config['text']} cannot be read as text in UTF-8: {error}")
+        cuts = int(0.9 * len(whole)), int(0.95 * len(whole))
+    else:
+        whole = (book := data.load("moby-dick")).text
+        cuts = len(book.train), len(book.train) + len(book.valid)
+    parts = [part[: config["limit"]] for part in (whole[: cuts[0]], whole[cuts[0] : cuts[1]], whole[cuts[1] :])]
+    if min(map(len, parts)) < least:
+        sys.exit(
+            f"{config['text'] or 'the text'} is too short: {sum(map(len, parts)):,} characters with --limit, and each"
+            f" of its three parts needs {least:,}."
+        )
+    alphabet = "".join(sorted(set(whole)))
+    number = {c: k for k, c in enumerate(alphabet)}
+    return [torch.tensor([number[c] for c in part]) for part in parts], alphabet
+
+
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 

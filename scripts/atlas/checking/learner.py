@@ -76,10 +76,7 @@ class Learner:
         self._objects: list[Objects] = []
 
     def __call__(self, *args, **kwargs):
-        inputs = self._by_name(args, kwargs)
-        call = Call({name: kept(value) for name, value in inputs.items()})
-        self._run.calls.append(call)
-        self._run.used = None
+        inputs, call = self._noted(args, kwargs)
         call.result = result = self._called(self._given, call, inputs, args, kwargs)
         repeatable = not inspect.isclass(self._given) and not self._run.check.random
         if repeatable and all(map(plain, inputs.values())):
@@ -102,16 +99,21 @@ class Learner:
 
     def times(self, n: int, *args, **kwargs) -> list:
         """What n calls with the same arguments give, under one watch: for draws that are counted."""
-        inputs = self._by_name(args, kwargs)
-        call = Call({name: kept(value) for name, value in inputs.items()})
-        self._run.calls.append(call)
-        self._run.used = None
+        inputs, call = self._noted(args, kwargs)
 
         def each(*args, **kwargs):
             return [self._given(*args, **kwargs) for _ in range(n)]
 
         call.result = results = self._called(each, call, inputs, args, kwargs)
         return results
+
+    def _noted(self, args: tuple, kwargs: dict) -> tuple[dict, Call]:
+        """The inputs by name, and the call that is about to be made, on the check's list."""
+        inputs = self._by_name(args, kwargs)
+        call = Call({name: kept(value) for name, value in inputs.items()})
+        self._run.calls.append(call)
+        self._run.used = None
+        return inputs, call
 
     def __getattr__(self, name: str):
         return getattr(self._given, name)

@@ -23,7 +23,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import atlas
 from atlas import plot, program
 
 CONFIG = {
@@ -155,29 +154,6 @@ class GPT(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------ training
-
-
-def load_text(config):
-    """Train, validation and test text as ids, and the alphabet; ends the program where there is too little."""
-    if config["text"]:
-        try:
-            text = Path(config["text"]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            sys.exit(f"{config['text']} cannot be read as text in UTF-8: {error}")
-        cuts = int(0.9 * len(text)), int(0.95 * len(text))
-    else:
-        text = (book := atlas.data.load("moby-dick")).text
-        cuts = len(book.train), len(book.train) + len(book.valid)
-    parts = [text[: cuts[0]], text[cuts[0] : cuts[1]], text[cuts[1] :]]
-    parts = [part[: config["limit"]] for part in parts]
-    if min(map(len, parts)) < 2 * config["window"]:
-        sys.exit(
-            f"{config['text'] or 'the text'} is too short: {sum(map(len, parts)):,} characters with --limit, and each"
-            f" part needs two windows of {config['window']}."
-        )
-    alphabet = "".join(sorted(set(text)))
-    number = {c: k for k, c in enumerate(alphabet)}
-    return [torch.tensor([number[c] for c in part]) for part in parts], alphabet
 
 
 def bits(loss):
@@ -364,7 +340,7 @@ def main(arguments=None):
         return
     if options.test:
         model, alphabet, config = restore(options.checkpoint)
-        parts, theirs = load_text(config)
+        parts, theirs = program.text(config, 2 * config["window"])
         if theirs != alphabet:
             sys.exit(f"{options.checkpoint} was trained on another text: its alphabet differs.")
         return test(model.to(device), parts[2].to(device), config, stride_of(parser, options, config))
@@ -374,7 +350,7 @@ def main(arguments=None):
         need = "an even number for each" if config["positions"] == "rope" else "the same for each"
         parser.error(f"--width {config['width']} is shared by {config['heads']} heads: {need}")
     stride = stride_of(parser, options, config)
-    parts, alphabet = load_text(config)
+    parts, alphabet = program.text(config, 2 * config["window"])
     if saved and saved.get("alphabet") != alphabet:
         sys.exit(f"{options.checkpoint} was trained on another text: its alphabet differs.")
     program.reserve(options)

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import nn
 
-import atlas
 from atlas import plot, program
 
 CONFIG = {
@@ -188,26 +187,6 @@ def best_table(train, valid, symbols):
 # ------------------------------------------------------------------------------------------------ training
 
 
-def load_text(config):
-    """Train, validation and test text, and the alphabet; ends the program where there is too little."""
-    if config["text"]:
-        try:
-            text = Path(config["text"]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            sys.exit(f"{config['text']} cannot be read as text in UTF-8: {error}")
-        cuts = int(0.9 * len(text)), int(0.95 * len(text))
-    else:
-        text = (book := atlas.data.load("moby-dick")).text
-        cuts = len(book.train), len(book.train) + len(book.valid)
-    parts = [text[: cuts[0]], text[cuts[0] : cuts[1]], text[cuts[1] :]]
-    parts = [part[: config["limit"]] for part in parts]
-    if min(map(len, parts)) < 2 * config["streams"]:
-        sys.exit(f"{config['text'] or 'the text'} is too short: {sum(map(len, parts)):,} characters with --limit.")
-    alphabet = "".join(sorted(set(text)))
-    number = {c: k for k, c in enumerate(alphabet)}
-    return [torch.tensor([number[c] for c in part]) for part in parts], alphabet
-
-
 def train(options, config, parts, alphabet, device, saved):
     """Train until options.epochs are done, or go on with the checkpoint `saved`; one checkpoint an epoch.
 
@@ -325,7 +304,7 @@ def main(arguments=None):
         return
     saved = program.load(options.checkpoint, CONFIG) if options.resume else None
     config = program.settings(parser, options, CONFIG, saved)
-    parts, alphabet = load_text(config)
+    parts, alphabet = program.text(config, 2 * config["streams"])
     if saved and saved.get("alphabet") != alphabet:
         sys.exit(f"{options.checkpoint} was trained on another text: its alphabet differs.")
     program.reserve(options)
